@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv; nothing else on the machine is touched.
+PYTHON  ?= python3
+PROFILE ?= tiny
+SEEDS   ?= 0 1 2
+CORES   ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+.PHONY: help setup reproduce smoke test lint lab bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed and $(PYTHON) is older: run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up $(VENV) (once, a few minutes) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $(READY)
+
+setup: $(READY) ## install the exact versions of requirements.lock into .venv
+
+reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=tiny SEEDS="0 1 2" CORES=all)
+	$(BIN)/vlp reproduce --profile $(PROFILE) --seeds "$(SEEDS)" --cores $(CORES)
+
+smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
+	$(BIN)/vlp reproduce --profile smoke --seeds "0 1" --cores $(CORES)
+
+test: $(READY) ## lint, types and the test suite
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## format and mend what can be mended
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(READY) ## inference time of ours, region pipelines and peers, side by side
+	$(BIN)/vlp bench speed --profile $(PROFILE)
+
+lab: $(READY) ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove results of your own runs (not results/reference) and the environment
+	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
+	rm -rf $(VENV)

@@ -1,0 +1,133 @@
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Tests compare bits and counts that are the CPU's; CUDA_VISIBLE_DEVICES=0 lets them see a GPU all the same.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import numpy as np
+import pytest
+import torch
+
+from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig, profile
+from vlp_lib.data.corpus import Corpus, open_corpus
+from vlp_lib.data.sample import IGNORED, NO_MATCHED_TOKEN, Batch
+from vlp_lib.data.synthetic import CorpusSpec, synthesize
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real files in the official formats; it is no part of the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("VLP_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data needed: {folder} is missing (VLP_SHARED_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """An embedded corpus of 24 training images; nobody writes into its folder."""
+    root = tmp_path_factory.mktemp("tiny") / "corpus"
+    spec = CorpusSpec(
+        image_size=32, train_images=24, val_images=12, test_images=12, nlvr_pairs=(4, 2, 2), vcr_images=(4, 2, 2)
+    )
+    synthesize(root, spec)
+    return open_corpus(root)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> ModelConfig:
+    """A model that computes in milliseconds, independent of the profiles."""
+    return ModelConfig(
+        image_size=32,
+        hidden=32,
+        heads=2,
+        language_layers=2,
+        cross_layers=2,
+        dropout=0.0,
+        max_text_length=24,
+        vit=ViTConfig(width=32, layers=2, heads=2, patch=8),
+        resnet=ResNetConfig(block="basic", layers=(1, 1), channels=(16, 32), output_stride=8, norm="group"),
+        region=RegionConfig(max_regions=8),
+        spl_queries=(4, 9),
+        ssul_patch=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_profile(small_model: ModelConfig) -> Profile:
+    """The smoke profile with the small model and few steps, in float32 on every machine."""
+    training = TrainingConfig(
+        steps=6,
+        batch_size=8,
+        learning_rate=1e-3,
+        evaluations=3,
+        validation_images=16,
+        checkpoints=3,
+        precision="float32",
+    )
+    return dataclasses.replace(profile("smoke"), model=small_model, training=training)
+
+
+def _pad(rows: list[np.ndarray], value: float, width: int) -> torch.Tensor:
+    padded = np.full((len(rows), width, *rows[0].shape[1:]), value, dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """Makes random batches whose rows differ in their number of words and of detections.
+
+    With more texts than images, text i is joined with image i modulo the number of images.
+    """
+
+    def make(
+        lengths: tuple[int, ...] = (9, 5, 7),
+        detections: tuple[int, ...] = (3, 0, 5),
+        image_size: int = 32,
+        words: int = 40,
+        segmentation: int = 6,
+        detector: int = 10,
+        attributes: int = 4,
+        features: int = 0,
+        seed: int = 0,
+    ) -> Batch:
+        rng = np.random.default_rng(seed)
+        count = len(detections)
+        clean = [rng.integers(5, words, n) for n in lengths]
+        ids, labels = [], []
+        for row in clean:
+            hidden = np.arange(len(row)) % 3 == 1
+            ids.append(np.where(hidden, 4, row))
+            labels.append(np.where(hidden, row, NO_MATCHED_TOKEN))
+        length, width = max(lengths), max(1, *detections)
+        corners = [np.sort(rng.random((n, 2, 2)).astype(np.float32), axis=1).reshape(n, 4) for n in detections]
+        maps = rng.integers(0, segmentation, (count, image_size, image_size))
+        maps[rng.random(maps.shape) < 0.2] = IGNORED
+        return Batch(
+            images=torch.from_numpy(rng.random((count, 3, image_size, image_size), dtype=np.float32)),
+            input_ids=_pad(ids, 0, length),
+            clean_ids=_pad(clean, 0, length),
+            attention_mask=_pad([np.ones(n, bool) for n in lengths], False, length),
+            mlm_labels=_pad(labels, NO_MATCHED_TOKEN, length),
+            matched=torch.arange(len(lengths)) % 2
+            if len(lengths) == count
+            else (torch.arange(len(lengths)) < count).long(),
+            image_of_text=None if len(lengths) == count else torch.arange(len(lengths)) % count,
+            seeds=torch.from_numpy(rng.integers(2**62, size=count)),
+            image_ids=torch.arange(count),
+            label_maps=torch.from_numpy(maps),
+            labels=_pad([rng.integers(0, detector, n) for n in detections], -1, width),
+            attributes=_pad([rng.integers(-1, attributes, n) for n in detections], -1, width),
+            scores=_pad([np.sort(rng.random(n, dtype=np.float32))[::-1] for n in detections], 0.0, width),
+            boxes=_pad(corners, 0.0, width),
+            features=_pad([rng.random((n, features), dtype=np.float32) for n in detections], 0.0, width)
+            if features
+            else None,
+        )
+
+    return make

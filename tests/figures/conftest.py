@@ -1,0 +1,140 @@
+"""Made-up runs after pretraining, with the same functions and fields as the real ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vlp_lib.config import VARIANTS
+from vlp_lib.evaluation.by_file import report_nlvr2, report_vcr, report_vqa
+from vlp_lib.evaluation.cost import COST, METHODS
+from vlp_lib.evaluation.latency import LATENCY
+from vlp_lib.evaluation.nlvr2 import NlvrScore
+from vlp_lib.evaluation.pointing import Pointing, summarise
+from vlp_lib.evaluation.retrieval import CUTOFFS, Recalls, mean_recalls
+from vlp_lib.evaluation.vcr import VcrScore
+from vlp_lib.evaluation.vqa import VqaAccuracy
+from vlp_lib.evaluation.zero_shot import _row
+from vlp_lib.records import read_json, write_json, write_lines, write_run
+
+
+def _report(task: str, share: float) -> dict[str, Any]:
+    """Scores of a split as `TaskSplit.score` gives them; `share` of 1 is the main one."""
+    if task == "vqa":
+        return report_vqa(VqaAccuracy(share, {"number": share / 2, "yes/no": share}, {}, 100, 0))
+    if task == "nlvr2":
+        return report_nlvr2(NlvrScore(share, share / 2, 100, 25))
+    return report_vcr(VcrScore(share, share - 0.1, share / 2, 100))
+
+
+class MadeUp:
+    """Writes runs into a profile's folder."""
+
+    def __init__(self, root: Path, machine: dict[str, Any]) -> None:
+        self.root, self.machine = root, machine
+
+    def _write(self, stage: str, variant: str, seed: int, facts: dict[str, Any], synthetic: bool) -> Path:
+        folder = self.root / stage / variant / f"seed{seed}"
+        identity = {"stage": stage, "profile": "tiny", "variant": variant, "seed": seed, "synthetic": synthetic}
+        write_json(folder / "run.json", identity | {"corpus": "0" * 64} | facts | self.machine)
+        return folder
+
+    def finetune(
+        self, task: str, variant: str, *shares: float, val: float = 0.5, public: bool = True, synthetic: bool = True
+    ) -> None:
+        """A run for each seed, with its share of 1 on test (where its labels are public) and `val` on val."""
+        for seed, share in enumerate(shares):
+            scores = {"val": _report(task, val)} | ({"test": _report(task, share)} if public else {})
+            facts = {"task": task, "items": {"train": 9, "val": 100, "test": 100}, "notes": [], **scores}
+            self._write(f"finetune-{task}", variant, seed, facts, synthetic)
+
+    def retrieve(self, variant: str, *shares: float, folds: bool = True) -> None:
+        """A run for each seed: R@1 of the whole gallery (text; image is 0.1 lower); folds score 0.2 more."""
+        for seed, share in enumerate(shares):
+            found = {"all": self._recalls(share, 80)}
+            if folds:
+                five = [self._recalls(share + 0.2, 16) for _ in range(5)]
+                found |= {"folds": mean_recalls(five)} | {f"fold {i}": one for i, one in enumerate(five)}
+            rows = [_row(name, one) for name, one in found.items()]
+            facts = {"images": 80, "captions": 400, "recalls": {row["gallery"]: row for row in rows}}
+            self._write("retrieval", variant, seed, facts, True)
+
+    @staticmethod
+    def _recalls(share: float, images: int) -> Recalls:
+        text = {k: share + 0.01 * (k - 1) for k in CUTOFFS}
+        return Recalls(text, {k: value - 0.1 for k, value in text.items()}, images, 5 * images)
+
+    def attend(self, variant: str, *shares: float) -> None:
+        """A run for each seed with that pointing accuracy."""
+        for seed, share in enumerate(shares):
+            rows, missing = summarise([("stuff", Pointing(share, share / 2, 0.25, 0.3, "boxes"))])
+            facts = {"query": "cls", "not_scored": missing, "pointing": {row["kind"]: row for row in rows}}
+            self._write("attention", variant, seed, facts, True)
+
+    def pretrain(self, variant: str, *losses: float) -> None:
+        """A run for each seed whose matching loss falls from 0.7 to that at half of the run, and stays."""
+        for seed, loss in enumerate(losses):
+            folder = self._write("pretrain", variant, seed, {"validation_images": 256}, True)
+            curve = zip((0, 100, 200), (0.7, loss, loss), strict=True)
+            write_lines(
+                folder / "metrics.jsonl",
+                [{"samples": s, "val_itm": value, "val_itm_accuracy": 0.5} for s, value in curve],
+            )
+
+    def time(self, **milliseconds: float) -> None:
+        """latency.json of models with these medians; their 5th and 95th percentiles are 2 % away."""
+        rows = [
+            {
+                "name": name,
+                "kind": "ours" if name in VARIANTS else "pipeline",
+                "random_weights": True,
+                "note": "",
+                "image_size": 600,
+                "visual_tokens": 324,
+                "parameters": 1_000_000,
+                "runs": 5,
+                "median_ms": median,
+                "p5_ms": round(0.98 * median, 3),
+                "p95_ms": round(1.02 * median, 3),
+                "stages_ms": {"whole": median},
+                "device": "cpu",
+                "threads": 1,
+            }
+            for name, median in milliseconds.items()
+        ]
+        made = {"stage": "speed", "profile": "tiny", "architecture": "the paper's", "image_size": 600, "rows": rows}
+        write_json(self.root / "speed" / LATENCY, made | self.machine)
+
+    def cost(self) -> None:
+        """cost.json; SEGL's step could not be timed."""
+        rows = [
+            {
+                "variant": name,
+                "extra_parameters": 1_500_000,
+                "extra_parameters_at_inference": 0,
+                "tokens": {"384": 144, "600": 324},
+                "step_ms": 10.0,
+                "step_ratio": None if name == "segl" else 1.25,
+                "extra_data": "label maps",
+                "extra_data_share": 0.5,
+                "note": "",
+            }
+            for name in METHODS
+        ]
+        made = {"stage": "cost", "profile": "tiny", "synthetic": True, "rows": rows}
+        write_json(self.root / "speed" / COST, made | self.machine)
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `write_run` adds to the facts of a run that took half an hour."""
+    folder = tmp_path_factory.mktemp("machine")
+    write_run(folder, {}, torch.nn.Linear(1, 1), "2026-01-01T00:00:00+00:00", 1800.0)
+    return dict(read_json(folder / "run.json"))
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, machine: dict[str, Any]) -> MadeUp:
+    """A profile's folder to write runs into."""
+    return MadeUp(tmp_path / "tiny", machine)

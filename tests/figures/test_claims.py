@@ -1,0 +1,287 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from vlp_lib.config import VARIANTS
+from vlp_lib.figures.claims import (
+    above,
+    claims_table,
+    draw_claims,
+    equivalence,
+    no_gain,
+    overview,
+    smallest_step,
+    within,
+)
+from vlp_lib.figures.scores import read_results
+from vlp_lib.figures.style import save_all, save_figure
+from vlp_lib.paper import CLAIMS, Ranking
+
+CONFIRMED, CONTRADICTED, NOT_RUN = "confirmed", "contradicted", "not run"
+NO_SEEDS, NO_RUNS = "not decidable with these seeds", "not decidable with these runs"
+
+
+def claims(made_up, claim):
+    """The comparisons of one claim by their words; where a metric matters, use the table."""
+    table = claims_table(read_results(made_up.root))
+    return table[table["claim"] == claim].set_index("comparison")
+
+
+# The rules
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "margin", "expected"),
+    [
+        ([70.0, 71.0, 72.0], [70.1, 71.0, 71.9], 0.5, CONFIRMED),  # 0 ± 0.248
+        ([70.0, 71.0, 72.0], [70.1, 71.0, 71.9], 0.2, NO_SEEDS),
+        ([70.0, 71.0, 72.0], [68.0, 69.1, 69.9], 0.5, CONTRADICTED),  # 2 ± 0.248
+        ([68.0, 69.1, 69.9], [70.0, 71.0, 72.0], 0.5, CONTRADICTED),
+        ([70.0], [70.0], 0.5, NO_SEEDS),
+        ([], [], 0.5, NO_SEEDS),
+    ],
+)
+def test_equivalence(first, second, margin, expected):
+    difference, half, decision = equivalence(np.array(first), np.array(second), margin)
+    assert decision == expected
+    if len(first) > 1:
+        low, high = stats.ttest_rel(first, second).confidence_interval()
+        assert (difference - half, difference + half) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("more", "best", "expected"),
+    [
+        ([69.0, 70.1, 71.0], [70.0, 71.0, 72.0], CONFIRMED),  # worse
+        ([70.1, 71.0, 71.9], [70.0, 71.0, 72.0], CONFIRMED),  # at most 0.248 ahead
+        ([72.0, 73.1, 74.0], [70.0, 71.0, 72.0], CONTRADICTED),  # about 2 ahead
+        ([70.0, 73.0, 72.0], [70.0, 71.0, 72.0], NO_SEEDS),
+        ([72.0], [70.0], NO_SEEDS),
+    ],
+)
+def test_no_gain(more, best, expected):
+    assert no_gain(np.array(more), np.array(best), 0.46)[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(1.1, 1.3, CONFIRMED), (0.8, 0.9, CONTRADICTED), (0.9, 1.2, NO_RUNS)]
+)
+def test_above(low, high, expected):
+    assert above(low, high, 1.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.95, 1.05, CONFIRMED), (1.2, 1.3, CONTRADICTED), (0.5, 0.6, CONTRADICTED), (0.95, 1.2, NO_RUNS)],
+)
+def test_within(low, high, expected):
+    assert within(low, high, 1.1) == expected
+
+
+def test_the_margin_is_the_papers_smallest_step():
+    vqa = next(claim for claim in CLAIMS if claim.id == "vqa").rankings
+    assert smallest_step(vqa[0]) == pytest.approx(69.41 - 68.95)
+    assert smallest_step(vqa[1]) == pytest.approx(70.53 - 68.52)
+    coco = Ranking("coco_1k_ir_r1", True, (("segl_resnet",), ("naive_resnet",)))
+    assert smallest_step(coco) == pytest.approx(53.5 - 32)  # fractions in the paper
+
+
+# VQA
+
+
+def test_vqa_by_hand(made_up):
+    made_up.finetune("vqa", "segl", 0.60, 0.62, 0.64)
+    made_up.finetune("vqa", "ssul", 0.58, 0.605, 0.62)
+    made_up.finetune("vqa", "spl_large", 0.581, 0.604, 0.62)
+    made_up.finetune("vqa", "naive_vit", 0.59, 0.62, 0.63)
+    rows = claims(made_up, "vqa")
+    assert set(rows["metric"]) == {"VQA accuracy, test"}
+    first = rows.loc["SEGL > SSUL"]
+    # Differences 2, 1.5, 2: mean 11/6, standard deviation 0.288675, t 4.302653.
+    half = 4.302653 * 0.28867513 / math.sqrt(3)
+    assert first[["estimate", "low", "high"]].tolist() == pytest.approx([11 / 6, 11 / 6 - half, 11 / 6 + half])
+    assert first[["paper", "unit", "from", "verdict"]].tolist() == [
+        "70.92 and 70.26", "points of %", "3 seeds", CONFIRMED,
+    ]  # fmt: skip
+    assert rows.loc["SSUL > Naive (ViT)", "verdict"] == CONTRADICTED  # −1, −1.5, −1
+    assert rows.loc["SEGL > Naive (ViT)", "verdict"] == NO_SEEDS  # 1, 0, 1
+    assert rows.loc["SSUL ≈ SPL (large) within 0.46", "verdict"] == CONFIRMED  # −0.1, 0.1, 0
+    missing = rows[rows["verdict"] == NOT_RUN]
+    assert set(missing.index) == {
+        "SSUL > SPL (small)", "SPL (large) > SPL (small)", "SPL (small) > Naive (ViT)",
+        "SEGL (ResNet) > Naive (ResNet)",
+    }  # fmt: skip
+    assert missing[["estimate", "low", "high"]].isna().all(axis=None)
+    assert len(rows) == 10
+
+
+def test_one_seed_decides_nothing(made_up):
+    for variant in VARIANTS:
+        made_up.finetune("vqa", variant, 0.9 if variant == "segl" else 0.1)
+    rows = claims(made_up, "vqa")
+    assert set(rows["verdict"]) == {NO_SEEDS}
+    assert rows.loc["SEGL > SSUL", ["estimate", "from"]].tolist() == [pytest.approx(80.0), "1 seed"]
+    assert rows["low"].isna().all()
+
+
+def test_only_common_seeds_are_compared(made_up):
+    made_up.finetune("vqa", "segl", 0.6, 0.7, 0.8)
+    made_up.finetune("vqa", "ssul", 0.5, 0.61)
+    row = claims(made_up, "vqa").loc["SEGL > SSUL"]
+    assert (row["from"], row["estimate"]) == ("2 seeds", pytest.approx(9.5))
+
+
+# Retrieval
+
+
+def test_retrieval_by_hand(made_up):
+    made_up.retrieve("segl", 0.50, 0.51, 0.52)
+    made_up.retrieve("ssul", 0.46, 0.48, 0.48)
+    made_up.retrieve("spl_small", 0.42, 0.43, 0.45)
+    made_up.retrieve("spl_large", 0.42, 0.43, 0.44)
+    made_up.retrieve("naive_vit", 0.20, 0.22, 0.22)
+    rows = claims(made_up, "retrieval").reset_index().set_index(["metric", "comparison"])
+    metrics = rows.index.get_level_values(0).unique()
+    assert len(metrics) == 4
+    for metric in metrics:  # made up so that all four are alike
+        assert rows.loc[(metric, "SEGL > SSUL"), "verdict"] == CONFIRMED  # 4, 3, 4
+        assert rows.loc[(metric, "SSUL > SPL (small)"), "verdict"] == CONFIRMED  # 4, 5, 3
+        assert rows.loc[(metric, "SEGL (ResNet) > Naive (ResNet)"), "verdict"] == NOT_RUN
+    whole = metrics[0]
+    assert whole == "text R@1, whole gallery"
+    # In text retrieval of 5k the paper has both SPLs at 0.42, nearer than 2, its smallest step; in 1k they lie apart.
+    assert rows.loc[(whole, "SPL (small) ≈ SPL (large) within 2"), "verdict"] == CONFIRMED  # 0, 0, 1: 0.33 ± 1.43
+    assert not any("≈" in words for metric, words in rows.index if "folds" in metric)
+    behind = rows.loc[(whole, "Naive (ViT) further behind the next than the others lie apart")]
+    # The gaps 22, 21, 22 less the others' range 8, 8, 8.
+    assert behind["estimate"] == pytest.approx((14 + 13 + 14) / 3)
+    assert (behind["paper"], behind["verdict"]) == ("17 and 8", CONFIRMED)
+
+
+def test_a_gallery_without_folds_is_not_scored(made_up):
+    for variant in VARIANTS:
+        made_up.retrieve(variant, 0.3, 0.4, folds=False)
+    rows = claims(made_up, "retrieval")
+    folds = rows["metric"].str.endswith("folds")
+    assert set(rows[folds]["verdict"]) == {"not scored"}
+    assert set(rows[~folds]["verdict"]) <= {NO_SEEDS, CONFIRMED}
+
+
+# Convergence
+
+
+def test_convergence_by_hand(made_up):
+    made_up.pretrain("region", 0.10, 0.11, 0.12)
+    made_up.pretrain("segl", 0.20, 0.21, 0.23)
+    made_up.pretrain("naive_vit", 0.69, 0.68, 0.69)
+    made_up.time(segl=1.0)
+    rows = claims(made_up, "convergence")
+    first = rows.loc["Region features < SEGL"]
+    half = 4.302653 * np.std([0.10, 0.10, 0.11], ddof=1) / math.sqrt(3)
+    assert first[["estimate", "low", "high"]].tolist() == pytest.approx([0.31 / 3, 0.31 / 3 - half, 0.31 / 3 + half])
+    assert first["verdict"] == CONFIRMED
+    assert rows.loc["Naive (ViT) within 10 % of ln 2 at half of the run", "verdict"] == CONFIRMED
+    assert rows.loc["SEGL more than 10 % below ln 2 at half of the run", "verdict"] == CONFIRMED
+    # Nothing is dropped that was not run.
+    assert rows.loc["SEGL < SSUL", "verdict"] == NOT_RUN
+    assert len(rows) == 10
+
+
+# Inference
+
+
+def test_inference_by_hand(made_up):
+    made_up.time(
+        naive_vit=100.0, naive_resnet=101.0, ssul=100.0, segl=150.0, spl_small=80.0, spl_large=82.0,
+        region_bottom_up=990.0,
+    )  # fmt: skip
+    rows = claims(made_up, "inference")
+    assert len(rows) == 1 + 5 + 7 + 4
+    faster = rows.loc["SPL (small) faster than SPL (large)"]
+    # 82 / 80, its bounds 0.98 · 82 / (1.02 · 80) and 1.02 · 82 / (0.98 · 80).
+    assert faster[["estimate", "low", "high"]].tolist() == pytest.approx([1.025, 0.984804, 1.066837], abs=1e-6)
+    assert faster[["paper", "unit", "from", "verdict"]].tolist() == ["34 and 37 ms", "times", "5 and 5 runs", NO_RUNS]
+    assert rows.loc["SPL (large) faster than Naive (ViT)", "verdict"] == CONFIRMED
+    slower = "Region features takes more than 10× as long as "
+    assert rows.loc[f"{slower}SPL (small)", "verdict"] == CONFIRMED  # 12.4 (11.9 to 12.9)
+    assert rows.loc[f"{slower}Naive (ViT)", "verdict"] == NO_RUNS  # 9.9 (9.5 to 10.3)
+    assert rows.loc[f"{slower}SEGL", "verdict"] == CONTRADICTED  # 6.6
+    assert rows.loc[f"{slower}SEGL", "paper"] == "40 and ~900 ms"
+    # 40 / 37 is the smallest step between times of the paper.
+    same = " as fast as Naive (ViT) within a factor of 1.08"
+    assert rows.loc[f"SSUL{same}", "verdict"] == CONFIRMED
+    assert rows.loc[f"SEGL{same}", "verdict"] == CONTRADICTED
+    assert rows.loc[f"SEGL (ResNet){same}", "verdict"] == NOT_RUN
+
+
+# Joint losses
+
+
+def test_joint_losses_are_not_run_without_a_mix(made_up):
+    made_up.finetune("vqa", "segl", 0.6, 0.62, 0.64)
+    (row,) = claims(made_up, "joint_losses").to_dict("records")
+    assert row["verdict"] == NOT_RUN
+
+
+def test_a_mix_is_compared_with_the_best_single_loss(made_up):
+    made_up.finetune("vqa", "segl", 0.60, 0.62, 0.64)
+    made_up.finetune("vqa", "ssul", 0.50, 0.52, 0.54)
+    made_up.finetune("vqa", "segl_resnet", 0.90, 0.92, 0.94)  # another vision stream
+    made_up.finetune("vqa", "naive_vit", 0.80, 0.82, 0.84)  # no loss
+    made_up.finetune("vqa", "segl+0.5*ssul", 0.65, 0.67, 0.70)
+    rows = claims(made_up, "joint_losses")
+    row = rows.loc["segl+0.5*ssul gains less than 0.46 over SEGL"]
+    assert row["estimate"] == pytest.approx(16 / 3)
+    assert (row["metric"], row["verdict"]) == ("VQA accuracy, test", CONTRADICTED)  # 5, 5, 6 ahead
+    assert rows["verdict"].tolist().count(NOT_RUN) == 4  # retrieval's
+    assert len(rows) == 5
+
+
+# The whole
+
+
+def everything(made_up):
+    for place, variant in enumerate(VARIANTS):
+        shares = [0.3 + 0.02 * place + 0.01 * seed + 0.003 * ((seed * place) % 2) for seed in range(3)]
+        made_up.finetune("vqa", variant, *shares)
+        made_up.retrieve(variant, *shares)
+        made_up.pretrain(variant, *shares)
+    made_up.time(**{v: 100.0 for v in VARIANTS if v != "region"}, region_bottom_up=2000.0)
+
+
+def test_overview_counts_every_comparison(made_up):
+    everything(made_up)
+    table = claims_table(read_results(made_up.root))
+    counted = overview(table)
+    assert counted["claim"].tolist() == [claim.text for claim in CLAIMS]
+    kinds = [CONFIRMED, CONTRADICTED, "not decidable", "not run or scored"]
+    assert counted[kinds].sum(axis=1).tolist() == counted["comparisons"].tolist()
+    assert counted["comparisons"].sum() == len(table)
+    assert counted["not run or scored"].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_every_claim_says_not_run_where_nothing_was(made_up):
+    made_up.cost()
+    table = claims_table(read_results(made_up.root))
+    assert set(table["claim"]) == {claim.id for claim in CLAIMS}
+    assert set(table["verdict"]) == {NOT_RUN}
+    assert len(draw_claims(table).axes) == 1
+
+
+def test_picture_and_files(made_up, tmp_path):
+    everything(made_up)
+    table = claims_table(read_results(made_up.root))
+    figure = draw_claims(table, "a note")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "VQA accuracy, test", "text R@1, whole gallery", "image R@1, whole gallery", "text R@1, folds",
+        "image R@1, folds",
+    ]  # fmt: skip
+    drawn = table[(table["unit"] == "points of %") & (table["verdict"] != NOT_RUN)]
+    assert sum(len(axes.get_yticks()) for axes in figure.axes) == len(drawn)
+    assert save_figure(figure, table, tmp_path, "claims").stat().st_size < 1_000_000
+    save_all(overview(table), tmp_path, "claims_overview", "claims")
+    assert (tmp_path / "claims_overview.png").stat().st_size < 1_000_000  # or it could not be published
+    assert len(pd.read_csv(tmp_path / "claims.csv")) == len(table)

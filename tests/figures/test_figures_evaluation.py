@@ -1,0 +1,115 @@
+"""Pictures and tables of retrieval, speed and attention: they draw, and say what their rows say."""
+
+import numpy as np
+import pytest
+
+from vlp_lib.config import VARIANTS
+from vlp_lib.errors import UserError
+from vlp_lib.evaluation.attention import grid_places
+from vlp_lib.evaluation.cost import METHODS
+from vlp_lib.evaluation.pointing import Look, Pointing, Shown, summarise
+from vlp_lib.evaluation.zero_shot import all_recalls, gallery_of
+from vlp_lib.figures import attention, retrieval, speed
+from vlp_lib.figures.style import save_figure
+
+
+def test_recalls_beside_chance(tiny_corpus):
+    gallery = gallery_of(tiny_corpus, 6)
+    perfect = (gallery.image_index == np.arange(6)[:, None]).astype(np.float32)
+    table = retrieval.recall_table(all_recalls(perfect, gallery.image_index, 3))
+    assert table["gallery"].tolist() == ["all", "folds", "fold 0", "fold 1"]
+    assert (table[["text R@1", "image R@1"]] == 100).all(axis=None)
+    assert table["chance, image R@1"].tolist() == [16.7, 33.3, 33.3, 33.3]
+    assert table["chance, text R@1"].tolist() == [16.7, 33.3, 33.3, 33.3]
+    figure = retrieval.draw_found(tiny_corpus, gallery, perfect, queries=2, best=3)
+    assert len(figure.axes[1].texts) == 3
+
+
+def latency_row(name, median, **stages):
+    return {
+        "name": name,
+        "median_ms": median,
+        "p5_ms": 0.9 * median,
+        "p95_ms": 1.2 * median,
+        "runs": 5,
+        "visual_tokens": 36,
+        "parameters": 2_000_000,
+        "stages_ms": stages,
+        "note": "",
+        "image_size": 600,
+        "device": "cpu",
+        "threads": 1,
+    }
+
+
+def test_inference_time(tmp_path):
+    rows = [
+        latency_row("naive_vit", 100.0, vision=60.0, language=10.0, cross=30.0),
+        latency_row("spl_small", 80.0, vision=65.0, language=10.0, cross=5.0),
+        latency_row("region_bottom_up", 900.0, detector=850.0, selection=30.0, vision=1.0, language=9.0, cross=10.0),
+        latency_row("visual_bert", 15.0, whole=15.0),
+    ]
+    table = speed.latency_table(rows)
+    assert table["times the naive ViT"].tolist() == [1.0, 0.8, 9.0, 0.15]
+    assert table["paper (ms, P40)"].tolist() == ["40", "34", "~900", ""]
+    note = speed.latency_note(rows, full_size=True)
+    assert "random weights" in note and "600 px" in note
+    assert save_figure(speed.draw_latency(rows, note), table, tmp_path, "time").is_file()
+
+
+@pytest.mark.parametrize("name", [v for v in VARIANTS if v != "region"])
+def test_the_paper_has_a_time_for_every_variant(name):
+    assert speed.paper_ms(name) in ("34", "37", "40")
+
+
+def test_cost_beside_table_i():
+    rows = [
+        {
+            "variant": name,
+            "extra_parameters": 1_500_000,
+            "extra_parameters_at_inference": 0,
+            "tokens": {"384": 144, "600": 324},
+            "step_ms": 10.0,
+            "step_ratio": None if name == "segl" else 1.25,
+            "extra_data": "label maps",
+            "extra_data_share": 0.5,
+            "note": "",
+        }
+        for name in METHODS
+    ]
+    table = speed.cost_table(rows)
+    assert table["method"].tolist()[0] == "No visual loss"
+    assert table["time of a training step"].tolist() == ["1.25×", "1.25×", "", "1.25×", "1.25×"]
+    assert table["paper: extra computation"].tolist()[2:4] == ["1 layer 1x1 Conv", "1 layer transformer decoder"]
+
+
+def seen(number, right, score):
+    places = grid_places(8, (2, 2), 4)
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:5] = True
+    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    known = isinstance(score, Pointing)
+    return Look(number, "what is it?", "a ball", "a box", right, places.paint(weights), np.full((8, 8, 3), 0.5),
+                mask if known else None, score)  # fmt: skip
+
+
+def test_figure_6(tmp_path):
+    score = Pointing(1.0, 0.5, 0.25, 0.25, "boxes")
+    examples = [
+        (Shown("stuff", True, 0, (1,)), [seen(7, True, score), seen(8, False, "no mask")]),
+        (Shown("count", False, 2, ()), [seen(9, False, score)]),
+    ]
+    figure, data = attention.draw_figure_6(examples, "SEGL")
+    assert data["question_id"].tolist() == [7, 8, 9]
+    assert data["attention on the object"].isna().tolist() == [False, True, False]
+    assert len(figure.axes) == 6
+    assert save_figure(figure, data, tmp_path, "figure_6").is_file()
+    with pytest.raises(UserError, match="look at more questions"):
+        attention.draw_figure_6([])
+
+
+def test_pointing_table():
+    rows, _ = summarise([("small", Pointing(1.0, 0.5, 0.25, 0.25, "boxes"))])
+    table = attention.pointing_table(rows)
+    assert table["questions about"].tolist() == ["all", "small"]
+    assert table["pointing accuracy"].tolist() == [1.0, 1.0]

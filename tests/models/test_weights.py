@@ -1,0 +1,248 @@
+"""Pretrained weights: files written here, in the layouts of timm and transformers, into the paper's architecture."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from timm.models.resnet import Bottleneck, ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from transformers import BertConfig, BertForPreTraining
+
+from vlp_lib.config import ModelConfig, ResNetConfig, Variant, ViTConfig
+from vlp_lib.errors import UserError
+from vlp_lib.models.language import LanguageStream
+from vlp_lib.models.vision import ResNetStream, ViTStream
+from vlp_lib.models.vlp import VLPModel, Vocabularies
+from vlp_lib.models.weights import bert_state_dict, load_matching, read_state_dict, timm_state_dict
+
+WORDS = 60
+CONFIG = ModelConfig(
+    image_size=96,
+    hidden=16,
+    heads=2,
+    language_layers=9,
+    cross_layers=1,
+    vit=ViTConfig(width=16, layers=9, heads=2, patch=32),
+    resnet=ResNetConfig(channels=(8, 8, 8, 8)),
+)
+
+
+def randomised(module):
+    """With values that no initialisation gives, so that a tensor that was not loaded shows."""
+    generator = torch.Generator().manual_seed(5)
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.randn(value.shape, generator=generator))
+    return module
+
+
+def save(state, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file({k: v.contiguous().clone() for k, v in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def vit_state():
+    """timm's ViT-B in miniature: 12 layers, a class token, a classifier."""
+    model = VisionTransformer(img_size=96, patch_size=32, depth=12, embed_dim=16, num_heads=2, num_classes=7)
+    return randomised(model).state_dict()
+
+
+def vit_config(source, **changes):
+    return replace(CONFIG, vit=replace(CONFIG.vit, pretrained=source), **changes)
+
+
+@pytest.mark.parametrize("name", ["vit.safetensors", "vit.bin", "folder/model.safetensors", "folder/pytorch_model.bin"])
+def test_twelve_layers_with_class_token_fill_nine(vit_state, tmp_path, name, capsys):
+    source = save(vit_state, tmp_path / name)
+    if name.startswith("folder"):
+        source = str(tmp_path / "folder")
+    stream = ViTStream(vit_config(source))
+    report = stream.load_report
+    assert report.share == 1.0 >= 0.95
+    assert (report.missing, report.reshaped) == ((), ())
+    assert "cls_token" in report.unused
+    assert "head.weight" in report.unused
+    assert {n.split(".")[1] for n in report.unused if n.startswith("blocks.")} == {"9", "10", "11"}
+    assert f"100.0% of {report.total:,} parameters loaded; 0 tensors missing" in capsys.readouterr().out
+    for key, value in stream.backbone.state_dict().items():
+        expected = vit_state[key][:, 1:] if key == "pos_embed" else vit_state[key]
+        assert torch.equal(value, expected), key
+
+
+def test_positions_of_another_size_are_resampled(vit_state, tmp_path):
+    source = save(vit_state, tmp_path / "vit.safetensors")
+    stream = ViTStream(vit_config(source, image_size=160))
+    expected = resample_abs_pos_embed(vit_state["pos_embed"][:, 1:], [5, 5], num_prefix_tokens=0)
+    assert stream.backbone.pos_embed.shape == (1, 25, 16)
+    assert torch.equal(stream.backbone.pos_embed, expected)
+
+
+def test_weights_without_class_token_keep_all_positions(tmp_path):
+    other = VisionTransformer(
+        img_size=96, patch_size=32, depth=9, embed_dim=16, num_heads=2, num_classes=0, class_token=False, global_pool=""
+    )
+    state = randomised(other).state_dict()
+    stream = ViTStream(vit_config(save(state, tmp_path / "vit.safetensors")))
+    assert torch.equal(stream.backbone.pos_embed, state["pos_embed"])
+
+
+def test_the_whole_model_keeps_what_was_loaded(vit_state, tmp_path):
+    """The initialisation of the other parts must leave pretrained streams alone."""
+    source = save(vit_state, tmp_path / "vit.safetensors")
+    torch.manual_seed(0)
+    model = VLPModel(vit_config(source, language_layers=1), Variant("naive_vit", "vit"), Vocabularies(WORDS, 5, 5, 5))
+    assert torch.equal(model.vision.backbone.blocks[8].mlp.fc1.weight, vit_state["blocks.8.mlp.fc1.weight"])
+    assert torch.equal(model.vision.backbone.patch_embed.proj.weight, vit_state["patch_embed.proj.weight"])
+
+
+def test_too_little_is_refused(vit_state, tmp_path):
+    state = {k: v for k, v in vit_state.items() if not k.startswith(("blocks.7.", "blocks.8."))}
+    with pytest.raises(UserError, match=r"fills only 91\.\d% of the model.*first tensor without weights: blocks\.7\."):
+        ViTStream(vit_config(save(state, tmp_path / "vit.safetensors")))
+
+
+def test_another_width_is_refused(vit_state, tmp_path):
+    source = save(vit_state, tmp_path / "vit.safetensors")
+    wide = replace(CONFIG, vit=ViTConfig(width=32, layers=9, heads=2, patch=32, pretrained=source))
+    with pytest.raises(UserError, match=r"fills only 0\.0% of the model"):
+        ViTStream(wide)
+
+
+def test_a_little_less_than_all_is_reported(capsys):
+    model = nn.Linear(99, 1)
+    report = load_matching(model, {"weight": torch.ones(1, 99), "other": torch.ones(3)}, "here")
+    assert report.share == 0.99
+    assert (report.matched, report.total) == (99, 100)
+    assert (report.missing, report.unused, report.reshaped) == (("bias",), ("other",), ())
+    assert torch.equal(model.weight, torch.ones(1, 99))
+    assert "here: 99.0% of 100 parameters loaded; 1 tensors missing, 0 of another shape, 1 unused" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("missing", [4, 5, 6])
+def test_the_limit_is_95_percent(missing):
+    model = nn.Module()
+    model.many, model.few = nn.Parameter(torch.zeros(100 - missing)), nn.Parameter(torch.zeros(missing))
+    state = {"many": torch.ones(100 - missing)}
+    if missing > 5:
+        with pytest.raises(UserError, match=r"94\.0%"):
+            load_matching(model, state, "here")
+        assert not model.many.any()
+    else:
+        assert load_matching(model, state, "here").share == 1 - missing / 100
+
+
+@pytest.mark.parametrize("load", [timm_state_dict, bert_state_dict])
+def test_missing_weights_are_named(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "absent" / "vit.safetensors"
+    with pytest.raises(UserError, match=str(path)):
+        load(str(path))
+    with pytest.raises(UserError, match=str(path)):
+        read_state_dict(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty has neither model\.safetensors nor pytorch_model\.bin"):
+        load(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_broken_weights_are_named(vit_state, tmp_path, suffix, damage):
+    path = tmp_path / f"vit{suffix}"
+    save(vit_state, path)
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"empty": b"", "text": b"<html>404 Not Found</html>", "truncated": whole[: len(whole) // 2]}[damage]
+    )
+    with pytest.raises(UserError, match=f"{path} is no readable weights file") as error:
+        ViTStream(vit_config(str(path)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_without_tensors_is_named(tmp_path):
+    torch.save([1, 2], tmp_path / "list.bin")
+    with pytest.raises(UserError, match=r"list\.bin is no readable weights file"):
+        ViTStream(vit_config(str(tmp_path / "list.bin")))
+
+
+def test_resnet50_fills_the_frozen_backbone(tmp_path):
+    reference = ResNet(Bottleneck, (3, 4, 6, 3), channels=(8, 8, 8, 8), num_classes=7)
+    state = randomised(reference).state_dict()
+    source = save(state, tmp_path / "resnet.safetensors")
+    stream = ResNetStream(replace(CONFIG, resnet=replace(CONFIG.resnet, pretrained=source)))
+    assert stream.load_report.share == 1.0
+    assert {name.rpartition(".")[2] for name in stream.load_report.unused if not name.startswith("fc")} == {
+        "num_batches_tracked"
+    }
+    for key, value in stream.backbone.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_a_shallower_resnet_is_refused(tmp_path):
+    state = ResNet(Bottleneck, (3, 4, 3, 3), channels=(8, 8, 8, 8), num_classes=7).state_dict()
+    source = save(state, tmp_path / "resnet.bin")
+    with pytest.raises(UserError, match=r"first tensor without weights: layer3\.3"):
+        ResNetStream(replace(CONFIG, resnet=replace(CONFIG.resnet, pretrained=source)))
+
+
+# BERT
+
+
+@pytest.fixture(scope="module")
+def bert_state():
+    """bert-base in miniature as the hub has it: 12 layers, the prefix "bert.", a pooler, the heads."""
+    config = BertConfig(
+        vocab_size=WORDS, hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=64
+    )
+    return dict(randomised(BertForPreTraining(config)).state_dict())
+
+
+def assert_filled(stream, state):
+    assert stream.load_report.share == 1.0
+    for key, value in stream.bert.state_dict().items():
+        assert torch.equal(value, state[f"bert.{key}"]), key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_bert_folder_fills_nine_layers(bert_state, tmp_path, name, prefix):
+    state = bert_state if prefix else {k.removeprefix("bert."): v for k, v in bert_state.items()}
+    save(state, tmp_path / "bert" / name)
+    stream = LanguageStream(replace(CONFIG, language_pretrained=str(tmp_path / "bert")), WORDS)
+    assert_filled(stream, bert_state)
+    assert "pooler.dense.weight" in stream.load_report.unused
+    assert any(n.startswith("encoder.layer.11.") for n in stream.load_report.unused)
+
+
+def test_bert_with_the_names_of_its_first_release(bert_state, tmp_path):
+    """bert-base-uncased on the hub still calls the norm's weight gamma and its bias beta."""
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in bert_state.items()
+    }
+    assert sum(k.endswith(".gamma") for k in old) > 20
+    save(old, tmp_path / "bert" / "model.safetensors")
+    stream = LanguageStream(replace(CONFIG, language_pretrained=str(tmp_path / "bert")), WORDS)
+    assert_filled(stream, bert_state)
+
+
+def test_bert_of_another_vocabulary_is_refused(bert_state, tmp_path):
+    save(bert_state, tmp_path / "bert" / "model.safetensors")
+    with pytest.raises(UserError, match=r"first tensor without weights: embeddings\.word_embeddings"):
+        LanguageStream(replace(CONFIG, language_layers=1, language_pretrained=str(tmp_path / "bert")), 1000)
+
+
+def test_the_whole_model_keeps_berts_weights(bert_state, tmp_path):
+    save(bert_state, tmp_path / "bert" / "model.safetensors")
+    config = replace(CONFIG, language_pretrained=str(tmp_path / "bert"))
+    model = VLPModel(config, Variant("naive_vit", "vit"), Vocabularies(WORDS, 5, 5, 5))
+    assert_filled(model.language, bert_state)

@@ -1,0 +1,197 @@
+import json
+
+import pytest
+from PIL import Image
+
+from vlp_lib import __version__, cli
+from vlp_lib.records import read_json, read_lines
+
+SMALL = (
+    "--profile", "smoke", "--set", "training.precision=float32", "--set", "training.steps=2",
+    "--set", "training.batch_size=4", "--set", "training.evaluations=1", "--set", "training.validation_images=4",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    monkeypatch.setenv("VLP_RESULTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A data set of one's own: four images of train2017 and two of val2017 in COCO's layout, JPEG, captions only."""
+    root = tmp_path / "mine"
+    (root / "annotations").mkdir(parents=True)
+    words = ("dog", "cat", "bus", "tree", "boat", "house")
+    for part, ids in (("train2017", (1, 2, 3, 4)), ("val2017", (5, 6))):
+        folder = root / "images" / part
+        folder.mkdir(parents=True)
+        images, annotations = [], []
+        for number in ids:
+            name = f"{number:012d}.jpg"
+            Image.effect_noise((48, 32), 60).convert("RGB").save(folder / name)
+            images.append({"id": number, "file_name": name, "width": 48, "height": 32})
+            annotations.append({"image_id": number, "id": number, "caption": f"a {words[number - 1]} in the picture"})
+        (root / f"annotations/captions_{part}.json").write_text(
+            json.dumps({"images": images, "annotations": annotations})
+        )
+    return root
+
+
+def refused(capsys, *arguments):
+    """The one sentence that a command ends with."""
+    status = cli.main([str(a) for a in arguments])
+    shown = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in shown.out + shown.err
+    assert shown.err.startswith("vlp: ")
+    assert shown.err.count("\n") == 1, shown.err
+    return shown.err.strip()
+
+
+# What works
+
+
+def test_pretraining_on_a_data_set_of_ones_own(coco, results, capsys):
+    command = ["pretrain", "--variant", "naive_vit", "--seed", "3", "--data-root", str(coco), *SMALL]
+    assert cli.main(command) == 0
+    folder = results / "smoke-mine" / "pretrain" / "naive_vit" / "seed3"
+    facts = read_json(folder / "run.json")
+    assert (facts["synthetic"], facts["seed"], facts["variant"]) == (False, 3, "naive_vit")
+    assert [row["step"] for row in read_lines(folder / "metrics.jsonl")] == [0, 2]
+    assert not (results / "smoke").exists()  # no corpus was drawn
+    out = capsys.readouterr().out
+    assert "captions" in out
+    assert "step 2/2" in out
+    # The same command again has nothing to do; another setting is refused.
+    assert cli.main(command) == 0
+    assert "training.learning_rate = 0.001 and now it is 0.5" in refused(
+        capsys, *command, "--set", "training.learning_rate=0.5"
+    )
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"vlp {__version__}"
+
+
+def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlp_lib.config.profile", interrupt)
+    assert cli.main(["pretrain", "--variant", "segl"]) == 130
+    assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
+
+
+# What a user may do wrong
+
+
+@pytest.mark.parametrize("command", ["pretrain", "reproduce"])
+def test_unknown_profile(capsys, command):
+    options = ["--variant", "segl"] if command == "pretrain" else []
+    said = refused(capsys, command, "--profile", "tinny", *options)
+    assert said == "vlp: unknown profile 'tinny': did you mean 'tiny'? known are smoke, tiny, gpu, paper"
+
+
+def test_unknown_variant(capsys, coco):
+    said = refused(capsys, "pretrain", *SMALL, "--variant", "segel", "--data-root", coco)
+    assert said.startswith("vlp: unknown variant 'segel': did you mean 'segl'? known are region, naive_vit")
+    assert "unknown variant 'sgl'" in refused(capsys, "reproduce", "--profile", "smoke", "--variants", "ssul sgl")
+
+
+def test_seeds_that_are_no_numbers(capsys):
+    said = refused(capsys, "reproduce", "--profile", "smoke", "--seeds", "0 one")
+    assert said == "vlp: --seeds '0 one' are no whole numbers: write e.g. --seeds '0 1 2'"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.stpes=3", "unknown setting 'training.stpes': 'stpes': did you mean 'steps'?"),
+        ("training.steps=many", "setting 'training.steps' is 'many': it must be int"),
+        (
+            "data.mlm_replacement=zeros",
+            "setting 'data.mlm_replacement' is 'zeros': it must be Literal['zero', 'random']",
+        ),
+        ("training.steps", "'training.steps' is no parameter: write name=value"),
+    ],
+)
+def test_wrong_settings(capsys, coco, setting, message):
+    said = refused(capsys, "pretrain", *SMALL, "--variant", "segl", "--data-root", coco, "--set", setting)
+    assert said.startswith(f"vlp: {message}")
+
+
+def test_missing_data_root(capsys, tmp_path, results):
+    said = refused(capsys, "pretrain", *SMALL, "--variant", "segl", "--data-root", tmp_path / "absent")
+    assert said == f"vlp: {tmp_path / 'absent'} is no folder: name the folder of a corpus"
+    assert not results.exists()
+
+
+def test_captions_of_a_missing_image(capsys, coco):
+    missing = coco / "images/train2017/000000000002.jpg"
+    missing.unlink()
+    said = refused(capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco)
+    assert said.startswith(f"vlp: 1 of the 6 listed images have no file, the first is {missing}: fetch the rest")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_jpeg_during_pretraining(capsys, coco, results, workers):
+    broken = coco / "images/train2017/000000000003.jpg"
+    broken.write_bytes(broken.read_bytes()[:400])
+    said = refused(
+        capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", f"data.workers={workers}"
+    )
+    assert said.startswith(f"vlp: {broken} is truncated or not an image")
+    assert said.endswith("fetch it again or delete it")
+    assert not list(results.rglob("run.json"))
+
+
+@pytest.mark.parametrize(
+    ("variant", "missing"), [("segl", "label maps"), ("spl_small", "detector labels"), ("region", "detector labels")]
+)
+def test_targets_that_the_data_set_lacks(capsys, coco, variant, missing):
+    said = refused(capsys, "pretrain", *SMALL, "--variant", variant, "--data-root", coco)
+    assert said.startswith(f"vlp: variant '{variant}' reads {missing} and {coco} has none")
+
+
+def test_a_tokenizer_that_is_not_there(capsys, coco, tmp_path):
+    (tmp_path / "bert").mkdir()
+    setting = f"model.tokenizer={tmp_path / 'bert'}"
+    said = refused(capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", setting)
+    assert (
+        said
+        == f"vlp: {tmp_path / 'bert'} has neither tokenizer.json nor vocab.txt: give a folder with a BERT tokenizer"
+    )
+
+
+def test_a_batch_that_cannot_be_divided(capsys, coco):
+    said = refused(
+        capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", "training.accumulation=3"
+    )
+    assert said.startswith("vlp: training.batch_size 4 cannot be divided into 3 ")
+
+
+def test_an_unknown_notebook(capsys, tmp_path):
+    said = refused(capsys, "run", tmp_path / "absent.ipynb", tmp_path / "out.ipynb")
+    assert said.startswith(f"vlp: no notebook {tmp_path / 'absent.ipynb'}: notebooks lie in ")
+
+
+def test_an_index_of_nothing(capsys, tmp_path):
+    said = refused(capsys, "index", tmp_path / "absent")
+    assert str(tmp_path / "absent") in said
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["pretrian"], ["pretrain"], ["pretrain", "--variant", "segl", "--seed", "x"]]
+)
+def test_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: vlp" in capsys.readouterr().err

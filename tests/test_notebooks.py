@@ -1,0 +1,105 @@
+"""Every notebook: as it is kept, and executed once at the smallest scale."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vlp_lib.cli import main
+from vlp_lib.paths import Layout
+from vlp_lib.records import read_json, read_lines
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+# What each notebook needs done before it, and the parameters it is executed with.
+CHAIN = {
+    "00_corpus": {},
+    "10_pretrain": {"variant": "segl"},
+    "20_convergence": {},
+    "11_finetune": {"task": "vqa", "variant": "segl"},
+    "12_retrieval": {"variant": "segl"},
+    "13_speed": {"image_size": 224, "runs": 1, "warmup": 1},
+    "14_attention": {"variant": "segl"},
+    "15_attention_explorer": {"variant": "segl"},
+    "16_tables": {},
+    "17_claims": {},
+}
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+def run(name, results, monkeypatch, **parameters):
+    monkeypatch.setenv("VLP_RESULTS", str(results))
+    monkeypatch.delenv("IPYTHONDIR", raising=False)
+    words = [word for key, value in parameters.items() for word in ("-p", f"{key}={value}")]
+    output = results / "executed" / f"{name}.ipynb"
+    return main(["run", str(NOTEBOOKS / f"{name}.ipynb"), str(output), *words]), output
+
+
+def pictures(output):
+    cells = nbformat.read(output, as_version=4).cells
+    return sum("image/png" in o.get("data", {}) for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_every_notebook_is_in_the_chain():
+    assert set(NAMES) <= set(CHAIN)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_kept_without_outputs_and_with_scalar_parameters(name):
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert notebook["cells"][0]["cell_type"] == "markdown"
+    parameters = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(parameters) == 1
+    for statement in ast.parse("".join(parameters[0]["source"])).body:
+        assert isinstance(statement, ast.Assign), "a parameters cell assigns and does nothing else"
+        assert isinstance(ast.literal_eval(statement.value), str | int | float | bool)
+
+
+@pytest.mark.parametrize("name", [name for name in CHAIN if name in NAMES])
+def test_executes_at_the_smallest_scale(name, results, monkeypatch):
+    status, output = run(name, results, monkeypatch, profile="smoke", **CHAIN[name])
+    assert status == 0
+    if name in ("00_corpus", "10_pretrain", "20_convergence"):
+        assert pictures(output) >= 1
+
+
+def test_an_unknown_parameter_names_the_nearest(results, monkeypatch, capsys):
+    status, _ = run("10_pretrain", results, monkeypatch, varient="segl")
+    assert status == 2
+    assert "'varient'" in (message := capsys.readouterr().err) and "'variant'" in message
+
+
+def test_an_unknown_variant_is_one_sentence(results, monkeypatch, capsys):
+    status, _ = run("10_pretrain", results, monkeypatch, variant="sgel")
+    assert status == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "unknown variant 'sgel'" in message and "'segl'" in message
+
+
+@pytest.mark.parametrize("variant", ["naive_vit", "segl"])
+def test_pretrains_on_real_images(variant, shared_data, tmp_path, monkeypatch):
+    root = shared_data / "coco"
+    parameters = {"profile": "smoke", "data_root": root, "variant": variant}
+    status, output = run("10_pretrain", tmp_path, monkeypatch, **parameters)
+    assert status == 0
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path))
+    folder = Layout("smoke", str(root)).run("pretrain", variant, 0)
+    record = read_json(folder / "run.json")
+    assert record["synthetic"] is False and record["variant"] == variant
+    rows = read_lines(folder / "metrics.jsonl")
+    # Sentences of real photographs are learned even in the few steps of this profile.
+    assert rows[-1]["val_mlm"] < rows[0]["val_mlm"]
+    text = json.dumps(nbformat.read(output, as_version=4))
+    assert "788" in text and "77 images without captions" in text
+    shutil.rmtree(folder)

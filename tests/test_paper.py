@@ -1,0 +1,106 @@
+"""The published numbers, against the text of the paper where it lies beside the shared data."""
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import pytest
+
+from vlp_lib import paper
+from vlp_lib.config import VARIANTS
+from vlp_lib.errors import UserError
+
+SIZES = {"I": (4, 4), "II": (7, 2), "III": (7, 5), "IV": (6, 10), "V": (5, 13), "VI": (4, 7)}
+
+
+def test_every_table_is_whole():
+    assert {number: (len(t.rows), len(t.columns)) for number, t in paper.TABLES.items()} == SIZES
+    for found in paper.TABLES.values():
+        assert all(len(row.cells) == len(found.columns) for row in found.rows)
+        for things in (found.rows, found.columns):
+            assert len({thing.name for thing in things}) == len(things)
+    assert len(list(paper.values())) == sum(rows * columns for rows, columns in SIZES.values())
+
+
+def test_every_row_stands_in_the_text_of_the_paper(shared_data):
+    text = shared_data.parent / "paper.txt"
+    if not text.is_file():
+        pytest.skip("the paper's text is not here")
+    lines = text.read_text(encoding="utf-8").splitlines()
+    for number, found in paper.TABLES.items():
+        # The rows stand right above the table's caption.
+        end = lines.index(f"TABLE {number}")
+        above = {tuple(line.split("\t")) for line in lines[end - 15 : end]}
+        for row in found.rows:
+            assert (row.label, *row.cells) in above
+
+
+def test_rows_of_the_ablations_are_the_variants():
+    for number in ("II", "III"):
+        assert {row.name for row in paper.TABLES[number].rows} == set(VARIANTS) - {"region"}
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"),
+    [
+        ("0.25", 0.25),
+        ("54", 54.0),
+        ("~900", 900.0),
+        ("3m", 3e6),
+        ("4.2m", 4_200_000.0),
+        ("230k", 230_000.0),
+        ("-", None),
+    ],
+)
+def test_parse(printed, number):
+    assert paper.parse(printed) == number
+
+
+def test_value():
+    assert paper.value("II", "segl", "vqa") == 70.92
+    assert paper.value("III", "segl_resnet", "coco_1k_ir_r1") == 0.535
+    assert paper.value("IV", "uniter_base", "vcr_q_to_ar") == 57.76
+    assert paper.value("V", "segl", "flickr30k_1k_tr_r1") == 82.70
+    assert paper.value("VI", "vilbert", "coco_5k_tr_r1") is None
+    assert paper.value("I", "spl", "inference_speed") == "Faster"
+    with pytest.raises(UserError, match=r"table II has no cell \('segl', 'nlvr2'\): .* columns inference_ms, vqa"):
+        paper.value("II", "segl", "nlvr2")
+    with pytest.raises(UserError, match="unknown table 'VII'"):
+        paper.value("VII", "segl", "vqa")
+
+
+def test_frames():
+    numbers = paper.frame("IV")
+    assert numbers.loc["vilt", "images"] == 4_100_000
+    assert math.isnan(numbers.loc["vilt", "vqav2_test_std"])
+    assert numbers.dtypes["vqav2_test_std"] == "float64"
+    printed = paper.frame("IV", printed=True)
+    assert list(printed.columns)[:3] == ["Method", "Images", "Pretrain GPU hrs"]
+    assert printed.loc["vilbert", "Inference Time (ms)"] == "~900"
+    assert paper.frame("I").loc["segl", "extra_data"] == "Segmentation Mask"
+    long = paper.long_frame("II")
+    assert list(long.columns) == [field.name for field in dataclasses.fields(paper.Value)]
+    assert long.set_index(["row", "column"]).loc[("spl_small", "vqa"), "value"] == 69.41
+    assert len(paper.long_frame()) == len(list(paper.values()))
+
+
+def test_the_paper_confirms_its_own_claims():
+    assert [claim.id for claim in paper.CLAIMS] == ["convergence", "vqa", "retrieval", "inference", "joint_losses"]
+    cells = {(v.row, v.column): v.value for v in paper.values() if v.table in ("II", "III")}
+    cells["region", "inference_ms"] = paper.value("IV", "uniter_base", "inference_ms")
+    for claim in paper.CLAIMS:
+        assert claim.text and claim.where
+        for ranking in claim.rankings:
+            if ranking.metric == "itm_loss":
+                continue  # a curve, not a table
+            sign = 1 if ranking.higher_is_better else -1
+            groups = [[sign * cells[row, ranking.metric] for row in group] for group in ranking.groups]
+            for better, worse in pairwise(groups):
+                assert min(better) > max(worse)
+
+
+def test_data_cannot_be_changed():
+    with pytest.raises(TypeError):
+        paper.TABLES["II"] = None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        paper.TABLES["II"].rows[0].label = "x"

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from vlp_lib.errors import UserError
+from vlp_lib.publish import MOST_BYTES, publish
+
+
+@pytest.fixture
+def results(tmp_path):
+    root = tmp_path / "tiny"
+    for name, text in {
+        "index.html": "page",
+        "figures/figure_1.png": "picture",
+        "tables/order.csv": "a,b",
+        "pretrain/segl/seed0/run.json": "{}",
+        "pretrain/segl/seed0/metrics.jsonl": "{}",
+        "pretrain/segl/seed0/model.safetensors": "weights",
+        "corpus/corpus.json": "{}",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    notebook = {
+        "cells": [],
+        "metadata": {"papermill": {"input_path": "/somewhere/a.ipynb", "output_path": "/b/c.ipynb"}},
+    }
+    (root / "notebooks").mkdir()
+    (root / "notebooks" / "a.ipynb").write_text(json.dumps(notebook))
+    return root
+
+
+def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
+    target = tmp_path / "reference"
+    target.mkdir()
+    (target / "stale.txt").write_text("old")
+    names = {file.relative_to(target).as_posix() for file in publish(results, target)}
+    assert names == {
+        "index.html",
+        "figures/figure_1.png",
+        "tables/order.csv",
+        "pretrain/segl/seed0/run.json",
+        "pretrain/segl/seed0/metrics.jsonl",
+        "notebooks/a.ipynb",
+    }
+    assert not (target / "stale.txt").exists()
+    assert "somewhere" not in (target / "notebooks" / "a.ipynb").read_text()
+
+
+def test_refuses_large_files_and_empty_results(results, tmp_path):
+    (results / "figures" / "large.png").write_bytes(bytes(MOST_BYTES))
+    with pytest.raises(UserError, match=r"large\.png"):
+        publish(results, tmp_path / "reference")
+    with pytest.raises(UserError, match="holds no results"):
+        publish(tmp_path / "nothing", tmp_path / "reference")

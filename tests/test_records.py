@@ -1,0 +1,122 @@
+import errno
+import json
+import os
+import subprocess
+
+import pytest
+import torch
+
+from vlp_lib import records
+from vlp_lib.errors import UserError
+
+
+def test_writing_is_whole_or_nothing(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    records.write_text(path, "first – äöü")
+    assert path.read_text(encoding="utf-8") == "first – äöü"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+    def fail(target):
+        target.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UserError, match=rf"cannot write {path} .*No space left on device.*make room"):
+        records.write_atomically(path, fail)
+    assert path.read_text(encoding="utf-8") == "first – äöü"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_mistake_while_writing_leaves_nothing_either(tmp_path):
+    def fail(target):
+        target.write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        records.write_atomically(tmp_path / "file.txt", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file.txt"
+    records.write_text(path, "old")
+    reader = path.open()  # as somebody who has just begun to read
+
+    def write(target):
+        assert target.parent == path.parent  # on the same disk
+        target.write_text("new")
+        assert path.read_text() == "old"
+
+    records.write_atomically(path, write)
+    assert path.read_text() == "new"
+    assert reader.read() == "old"
+    reader.close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=f"cannot write {tmp_path / 'file' / 'run.json'}"):
+        records.write_json(tmp_path / "file" / "run.json", {})
+
+
+def test_json_and_lines_come_back(tmp_path):
+    value = {"a": [1, 2.5, None, True], "b": {"ü": "–"}, "tiny": 1e-300}
+    records.write_json(tmp_path / "a.json", value)
+    assert records.read_json(tmp_path / "a.json") == value
+    rows = [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 1 / 3}]
+    records.write_lines(tmp_path / "b.jsonl", rows)
+    assert records.read_lines(tmp_path / "b.jsonl") == rows
+    assert records.read_lines(tmp_path / "absent.jsonl") == []
+    records.write_lines(tmp_path / "b.jsonl", [])
+    assert records.read_lines(tmp_path / "b.jsonl") == []
+
+
+def test_broken_files_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(UserError, match=f"no such file: {path}"):
+        records.read_json(path)
+    for content in (b"{", b"", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path} is not JSON"):
+            records.read_json(path)
+    path.write_text('{"step": 1}\n{"step": 2\n')
+    with pytest.raises(UserError, match=f"{path}, line 2, is not JSON"):
+        records.read_lines(path)
+    path.write_bytes(b'{"step": "\xff"}\n')
+    with pytest.raises(UserError, match=f"{path}.* is not"):
+        records.read_lines(path)
+
+
+def test_git_state_of_a_checkout_and_outside_of_one(tmp_path):
+    assert records.git_state(tmp_path) == {"commit": None, "dirty": None}
+
+    def git(*words):
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "first")
+    clean = records.git_state(tmp_path)
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert records.git_state(tmp_path) == {"commit": clean["commit"], "dirty": True}
+
+
+def test_git_state_without_git(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert records.git_state(tmp_path) == {"commit": None, "dirty": None}
+
+
+def test_run_record_says_what_made_it(tmp_path):
+    layer = torch.nn.Linear(3, 2)
+    begun = records.now()
+    records.write_run(tmp_path, {"stage": "pretrain", "seed": 3}, layer, begun, 1.26)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert (facts["stage"], facts["seed"], facts["parameters"], facts["seconds"]) == ("pretrain", 3, 8, 1.3)
+    assert (facts["device"], facts["threads"]) == ("cpu", torch.get_num_threads())
+    assert facts["started"] == begun
+    assert begun.endswith("+00:00")
+    assert set(facts["versions"]) >= {"torch", "timm", "transformers", "accelerate", "vlp-lib"}
+    assert {"commit", "dirty", "python", "system", "peak_memory_gib"} <= set(facts)

@@ -1,0 +1,246 @@
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from vlp_lib.config import parse_variant
+from vlp_lib.errors import UserError
+from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.trainers import checkpoint
+from vlp_lib.trainers.checkpoint import load_state, load_weights, save_state, save_weights
+
+SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
+ABOUT = {"profile": "smoke", "variant": "segl", "step": 7, "model": {"hidden": 32}}
+
+
+def build(config, name):
+    return PretrainingModel(VLPModel(config, parse_variant(name), SIZES))
+
+
+@contextlib.contextmanager
+def small_disk(size=20_000):
+    """No file can be written beyond so many bytes: what a full disk does, for real."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# Weights
+
+
+def test_weights_come_back_with_what_they_are_of(small_model, tmp_path):
+    model, other = build(small_model, "segl"), build(small_model, "segl")
+    path = tmp_path / "new" / "model.safetensors"
+    save_weights(path, model, ABOUT)
+    assert load_weights(path, other) == ABOUT
+    state = other.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == set(state)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "tensor"),
+    [
+        ("naive_vit", {}, r"at vlp\.visual_loss\.losses\.segl\.classify\.bias it has \(7,\), this model nothing"),
+        ("segl+ssul", {}, r"at vlp\.visual_loss\.losses\.ssul\.predict\.bias it has nothing, this model \(3,\)"),
+        ("segl_resnet", {}, r"at vlp\.vision\.backbone\."),
+        ("segl", {"max_text_length": 600}, r"position_embeddings\.weight it has \(512, 32\), this model \(600, 32\)"),
+    ],
+)
+def test_weights_of_another_model_are_refused(small_model, tmp_path, name, change, tensor):
+    path = tmp_path / "model.safetensors"
+    save_weights(path, build(small_model, "segl"), ABOUT)
+    config = type(small_model)(**{**vars(small_model), **change})
+    other = build(config, name)
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    message = rf"{path} holds another model \(profile smoke, variant segl, step 7\): .*{tensor}"
+    with pytest.raises(UserError, match=message):
+        load_weights(path, other)
+    assert all(torch.equal(other.state_dict()[k], v) for k, v in before.items())
+
+
+def test_missing_and_broken_weights_are_named(small_model, tmp_path):
+    model = build(small_model, "segl")
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(UserError, match=f"no weights at {path}"):
+        load_weights(path, model)
+    save_weights(path, model, ABOUT)
+    whole = path.read_bytes()
+    for content in (b"", b"x" * 100, whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path} is no readable weights file"):
+            load_weights(path, model)
+    save_file(model.state_dict(), path, metadata={"about": "{"})
+    with pytest.raises(UserError, match=f"{path} is no readable weights file"):
+        load_weights(path, model)
+
+
+def test_weights_of_others_carry_no_description(tmp_path):
+    save_file({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, tmp_path / "linear.safetensors")
+    layer = nn.Linear(3, 2)
+    assert load_weights(tmp_path / "linear.safetensors", layer) == {}
+    assert torch.equal(layer.weight, torch.ones(2, 3))
+    with pytest.raises(UserError, match="another model \\(unnamed\\)"):
+        load_weights(tmp_path / "linear.safetensors", nn.Linear(4, 2))
+
+
+def test_full_disk_leaves_the_earlier_weights(small_model, tmp_path):
+    model = build(small_model, "segl")
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, ABOUT)
+    before = path.read_bytes()
+    assert len(before) > 50_000
+    with small_disk(), pytest.raises(UserError, match=f"cannot write {path}.*make room"):
+        save_weights(path, model, ABOUT)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_writing_that_fails_midway_leaves_the_earlier_weights(small_model, tmp_path, monkeypatch):
+    model = build(small_model, "segl")
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, ABOUT)
+    before = path.read_bytes()
+
+    def half(state, target, metadata):
+        Path(target).write_bytes(before[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_weights(path, model, ABOUT)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_weights(tmp_path / "first.safetensors", model, ABOUT)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+# States
+
+
+def trained(steps=3, seed=0):
+    """An accelerator with a model and an optimiser that have made some steps."""
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    torch.manual_seed(seed)
+    model = nn.Linear(100, 100)
+    model, optimiser = accelerator.prepare(model, torch.optim.AdamW(model.parameters()))
+    for _ in range(steps):
+        accelerator.backward(model(torch.randn(2, 100)).square().mean())
+        optimiser.step()
+        optimiser.zero_grad()
+    return accelerator, model, optimiser
+
+
+def test_state_holds_all_that_training_needs(tmp_path):
+    accelerator, model, optimiser = trained()
+    save_state(accelerator, tmp_path, {"step": 3, "seconds": 1.5}, keep=2)
+    expected = torch.rand(4)
+    accelerator, other, others = trained(steps=0, seed=1)
+    assert load_state(accelerator, tmp_path) == {"step": 3, "seconds": 1.5}
+    assert torch.equal(torch.rand(4), expected)  # the random numbers go on, too
+    assert torch.equal(other.weight, model.weight)
+    moments = [o.state_dict()["state"][0]["exp_avg_sq"] for o in (optimiser, others)]
+    assert moments[0].any()
+    assert torch.equal(*moments)
+
+
+def test_no_state_is_none(tmp_path):
+    accelerator, _, _ = trained(0)
+    assert load_state(accelerator, tmp_path) is None
+    assert load_state(accelerator, tmp_path / "absent") is None
+
+
+def test_the_newest_whole_state_counts(tmp_path):
+    accelerator, _, _ = trained()
+    for step in (8, 9, 10, 11):
+        save_state(accelerator, tmp_path, {"step": step}, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
+    (tmp_path / "step-00000012.half-written").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert load_state(accelerator, tmp_path) == {"step": 11}
+    # What was left of an interrupted attempt is written over.
+    (tmp_path / "step-00000012.half-written" / "junk").write_text("junk")
+    save_state(accelerator, tmp_path, {"step": 12}, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step-00000012"]
+    assert "junk" not in {p.name for p in (tmp_path / "step-00000012").iterdir()}
+
+
+def test_full_disk_leaves_the_earlier_state(tmp_path):
+    accelerator, model, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+    weight = model.weight.detach().clone()
+    with small_disk(), pytest.raises(UserError, match=r"cannot write the checkpoint .*step-00000004.*make room"):
+        save_state(accelerator, tmp_path, {"step": 4}, keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000003"]
+    accelerator, other, _ = trained(0, seed=1)
+    assert load_state(accelerator, tmp_path) == {"step": 3}
+    assert torch.equal(other.weight, weight)
+
+
+@pytest.mark.parametrize("where", ["state", "description"])
+def test_writing_that_fails_midway_leaves_the_earlier_state(tmp_path, monkeypatch, where):
+    accelerator, _, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+
+    def half(folder, **options):
+        Path(folder, "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(path, value):
+        raise UserError(f"cannot write {path} (No space left on device)")
+
+    if where == "state":
+        monkeypatch.setattr(accelerator, "save_state", half)
+    else:
+        monkeypatch.setattr(checkpoint, "write_json", refuse)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_state(accelerator, tmp_path, {"step": 4}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000003"]
+    assert load_state(accelerator, tmp_path) == {"step": 3}
+
+
+def test_broken_states_are_named(tmp_path):
+    accelerator, _, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+    folder = tmp_path / "step-00000003"
+    names = {p.name for p in folder.iterdir()}
+    assert {"model.safetensors", "optimizer.bin", "state.json"} <= names
+    for name in sorted(names):
+        whole = (folder / name).read_bytes()
+        for content in (b"", b"garbage that is no file of this kind", whole[: len(whole) // 2]):
+            (folder / name).write_bytes(content)
+            with pytest.raises(UserError, match=str(folder)) as error:
+                load_state(accelerator, tmp_path)
+            assert "\n" not in str(error.value), name
+        (folder / name).unlink()
+        with pytest.raises(UserError, match=str(folder)):
+            load_state(accelerator, tmp_path)
+        (folder / name).write_bytes(whole)
+    assert load_state(accelerator, tmp_path) == {"step": 3}
+
+
+def test_state_of_another_model_is_named(tmp_path):
+    accelerator, _, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+    accelerator.free_memory()
+    model = nn.Linear(5, 5)
+    accelerator.prepare(model, torch.optim.AdamW(model.parameters()))
+    with pytest.raises(UserError, match="step-00000003 cannot be read") as error:
+        load_state(accelerator, tmp_path)
+    assert "\n" not in str(error.value)

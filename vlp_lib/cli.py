@@ -1,0 +1,240 @@
+"""The console script `vlp`: the library's functions for a shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlp_lib import __version__
+from vlp_lib.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a failure the user can mend is one sentence on stderr and status 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"vlp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vlp: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vlp", description="The vision language pretraining kit.")
+    parser.add_argument("--version", action="version", version=f"vlp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    reproduce = commands.add_parser("reproduce", help="run the graph of notebooks: every table and figure")
+    _common(reproduce)
+    reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
+    reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
+    reproduce.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="stages at once (default: all cores)")
+    reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
+    reproduce.set_defaults(run=_reproduce)
+
+    pretrain = commands.add_parser("pretrain", help="pretrain one variant with one seed")
+    _common(pretrain)
+    pretrain.add_argument("--variant", required=True, help="e.g. segl, or a mix such as segl+0.5*ssul")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.steps=100")
+    pretrain.set_defaults(run=_pretrain)
+
+    finetune = commands.add_parser("finetune", help="finetune a pretrained variant on a task and score it")
+    _common(finetune)
+    finetune.add_argument("--task", required=True, help="vqa, nlvr2 or vcr")
+    finetune.add_argument("--variant", required=True, help="as it was pretrained, e.g. segl")
+    finetune.add_argument("--seed", type=int, default=0, help="of the pretraining and of the finetuning")
+    finetune.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. downstream.allow_missing=0.1"
+    )
+    finetune.set_defaults(run=_finetune)
+
+    evaluate = commands.add_parser("evaluate", help="score files of predictions by the official rules").add_subparsers(
+        required=True, metavar="task"
+    )
+    evaluate_vqa = evaluate.add_parser("vqa", help="VQA accuracy")
+    evaluate_vqa.add_argument("--questions", type=Path, required=True, help="the official questions JSON")
+    evaluate_vqa.add_argument("--annotations", type=Path, required=True, help="the official annotations JSON")
+    evaluate_vqa.add_argument("--results", type=Path, required=True, help="a JSON list of question_id and answer")
+    evaluate_vqa.set_defaults(run=_evaluate_vqa)
+    evaluate_nlvr2 = evaluate.add_parser("nlvr2", help="NLVR2 accuracy and consistency")
+    evaluate_nlvr2.add_argument("--data", type=Path, required=True, help="the official JSON lines, e.g. dev.json")
+    evaluate_nlvr2.add_argument("--predictions", type=Path, required=True, help="a CSV of identifier,label")
+    evaluate_nlvr2.set_defaults(run=_evaluate_nlvr2)
+    evaluate_retrieval = evaluate.add_parser("retrieval", help="R@1, R@5 and R@10 both ways")
+    evaluate_retrieval.add_argument("--scores", type=Path, required=True, help="a .npy matrix, images × captions")
+    evaluate_retrieval.add_argument("--captions", type=Path, required=True, help="a COCO captions JSON")
+    evaluate_retrieval.set_defaults(run=_evaluate_retrieval)
+
+    run = commands.add_parser("run", help="execute one notebook with checked parameters")
+    run.add_argument("notebook", type=Path)
+    run.add_argument("output", type=Path)
+    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    run.set_defaults(run=_run)
+
+    index = commands.add_parser("index", help="one page with every figure and table of a profile")
+    index.add_argument("folder", type=Path, help="e.g. results/tiny")
+    index.set_defaults(run=_index)
+
+    bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True, metavar="what")
+    speed = bench.add_parser("speed", help="inference time of ours, region pipelines and peers (random weights)")
+    speed.add_argument("--profile", default="tiny", help="smoke times miniatures; others the paper's architecture")
+    speed.add_argument("--image-size", type=int, default=600, metavar="PIXELS")
+    speed.add_argument("--runs", type=int, default=5)
+    speed.add_argument("--warmup", type=int, default=2)
+    speed.set_defaults(run=_bench_speed)
+
+    publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
+    publish.add_argument("source", type=Path, help="e.g. results/tiny")
+    publish.add_argument("target", type=Path, help="e.g. results/reference/tiny")
+    publish.set_defaults(run=_publish)
+
+    data = commands.add_parser("data", help="draw the embedded corpus, or check a data set").add_subparsers(
+        required=True, metavar="action"
+    )
+    synthesize = data.add_parser("synthesize", help="draw a profile's embedded corpus")
+    synthesize.add_argument("--profile", default="tiny")
+    synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
+    synthesize.set_defaults(run=_synthesize)
+    check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
+    check.add_argument("--root", type=Path, required=True)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="tiny", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    parser.add_argument("--data-root", default="", help="a data set in its official layout (default: embedded corpus)")
+
+
+def _numbers(text: str, name: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError:
+        raise UserError(f"--{name} {text!r} are no whole numbers: write e.g. --{name} '0 1 2'") from None
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.runner import run_graph
+
+    profile(options.profile)
+    variants = options.variants.split() or list(VARIANTS)
+    for name in variants:
+        parse_variant(name)
+    seeds = _numbers(options.seeds, "seeds")
+    data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
+    targets = [options.until] if options.until else []
+    run_graph(options.profile, seeds, data_root, variants, options.cores, targets)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.runner import parse_parameter
+    from vlp_lib.trainers.pretrain import pretrain
+    from vlp_lib.workspace import open_workspace
+
+    settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variant = parse_variant(options.variant)
+    workspace = open_workspace(options.profile, options.data_root)
+    pretrain(
+        settings, variant, workspace.corpus, options.seed, workspace.layout.run("pretrain", variant.name, options.seed)
+    )
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.data.tasks import check_task
+    from vlp_lib.runner import parse_parameter
+    from vlp_lib.trainers.finetune import finetune
+    from vlp_lib.workspace import open_workspace
+
+    settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variant, task = parse_variant(options.variant), check_task(options.task)
+    workspace = open_workspace(options.profile, options.data_root)
+    pretrained = workspace.layout.run("pretrain", variant.name, options.seed)
+    folder = workspace.layout.run(f"finetune-{task}", variant.name, options.seed)
+    done = finetune(settings, task, variant, workspace.corpus, options.seed, pretrained, folder)
+    _print_json(done.scores)
+
+
+def _evaluate_vqa(options: argparse.Namespace) -> None:
+    from vlp_lib.evaluation.by_file import score_vqa
+
+    _print_json(score_vqa(options.questions, options.annotations, options.results))
+
+
+def _evaluate_nlvr2(options: argparse.Namespace) -> None:
+    from vlp_lib.evaluation.by_file import score_nlvr2
+
+    _print_json(score_nlvr2(options.data, options.predictions))
+
+
+def _evaluate_retrieval(options: argparse.Namespace) -> None:
+    from vlp_lib.evaluation.by_file import score_retrieval
+
+    _print_json(score_retrieval(options.scores, options.captions))
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from vlp_lib.runner import execute, parse_parameter
+
+    execute(options.notebook, options.output, dict(parse_parameter(text) for text in options.parameter))
+
+
+def _index(options: argparse.Namespace) -> None:
+    from vlp_lib.figures.index import write_index
+
+    print(write_index(options.folder))
+
+
+def _bench_speed(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.evaluation.latency import LATENCY, bench_speed
+    from vlp_lib.figures.speed import latency_note, latency_table
+    from vlp_lib.paths import Layout
+
+    chosen = profile(options.profile)
+    folder = Layout(options.profile).root / "speed"
+    rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
+    print(latency_table(rows).drop(columns="note").to_string(index=False))
+    print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from vlp_lib.publish import publish
+
+    print(f"{len(publish(options.source, options.target))} files in {options.target}")
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.paths import Layout
+    from vlp_lib.workspace import draw_corpus
+
+    chosen = profile(options.profile)
+    root = options.root or Layout(options.profile).corpus
+    print(f"{root}  {draw_corpus(chosen, root)}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vlp_lib.data.check import check
+
+    print(check(options.root))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,510 @@
+"""Everything that can be chosen: frozen dataclasses, the profiles (scales) and the variants (rows of Table II).
+
+A run is a profile × a variant × a seed. The variant changes the vision branch and its loss and nothing else: batch,
+schedule, learning rate, data and validation pairs are the profile's and the same for every variant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from vlp_lib.errors import UserError
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among the known ones; names the nearest."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The vision transformer (section IV-A1: 9 layers, patch 32, learnable position embedding).
+
+    `pretrained` is a timm model name, a `hf-hub:` name or a local folder or file; "" starts from random weights.
+    """
+
+    width: int = 768
+    layers: int = 9
+    heads: int = 12
+    patch: int = 32
+    pretrained: str = ""
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """The convolutional backbone (section IV-A1: ResNet-50).
+
+    Attributes:
+        block: timm's residual block.
+        layers: blocks of each stage; the number of stages sets the stride (4 stages: 32, 2 stages: 8).
+        channels: width of each stage.
+        output_stride: of the feature map; dilation replaces the strides beyond it (the paper: 32).
+        segl_scale: SEGL enlarges the map by this factor first (section IV-A4: 12×12 to 24×24).
+        norm: "frozen" batch norm for pretrained weights (running statistics, as DETR), or "group" norm, which needs no
+            statistics of the batch, where training starts from random weights.
+        pretrained: as for the vision transformer.
+    """
+
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    output_stride: int = 32
+    segl_scale: int = 2
+    norm: Literal["frozen", "group"] = "frozen"
+    pretrained: str = ""
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """The region-feature stream of the comparison model (figures 1 and 5): what an object detector says of the image.
+
+    Attributes:
+        max_regions: boxes an image.
+        feature_size: size of continuous region features (Bottom-Up: 2048); 0 where the detector gives labels only.
+    """
+
+    max_regions: int = 36
+    feature_size: int = 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two-stream model at one scale (sections III-A and IV-A1).
+
+    Attributes:
+        hidden: width of the language encoder and the cross-modality encoder.
+        heads: attention heads of both.
+        language_layers: 9 as LXMERT (the paper does not say; alternative: 12).
+        cross_layers: cross-modality layers (the paper: 5).
+        shared_cross_attention: one cross-attention for both directions, as LXMERT; False gives each its own.
+        dropout: in the language and cross-modality encoders.
+        max_text_length: tokens, [CLS] and [SEP] counted.
+        language_pretrained: a hub name or local folder of BERT weights; "" starts from random weights.
+        tokenizer: a hub name or local folder; "" uses the corpus's own vocabulary (vocab.txt) or trains WordPiece on
+            its training captions.
+        visual_loss_at: "vision" applies the visual loss to the vision encoder's output (figures 2 and 4), "cross" to
+            the vision branch of the cross-modality encoder.
+        segl_downsampling: "nearest" (ours) or "majority" of the cell.
+        spl_queries: queries of the small and the large SPL variant (section IV-A4: 36 and 100).
+        spl_no_object_weight: weight of the "no object" class in the cross-entropy.
+        ssul_patch: side of SSUL's patches in pixels (section IV-A4: 32).
+        ssul_probability: share of the patches that is masked.
+    """
+
+    image_size: int = 384
+    hidden: int = 768
+    heads: int = 12
+    language_layers: int = 9
+    cross_layers: int = 5
+    shared_cross_attention: bool = True
+    dropout: float = 0.1
+    max_text_length: int = 40
+    vit: ViTConfig = field(default_factory=ViTConfig)
+    resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    region: RegionConfig = field(default_factory=RegionConfig)
+    language_pretrained: str = ""
+    tokenizer: str = ""
+    visual_loss_at: Literal["vision", "cross"] = "vision"
+    segl_downsampling: Literal["nearest", "majority"] = "nearest"
+    spl_queries: tuple[int, int] = (36, 100)
+    spl_no_object_weight: float = 0.1
+    ssul_patch: int = 32
+    ssul_probability: float = 0.15
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How samples are made (sections III-A and IV-A3).
+
+    Attributes:
+        resize: the image is resized by a factor drawn from this range before the crop.
+        flip: share of flipped images, only where no caption keyword forbids it (description-aware).
+        pairing: "both" joins each image with its own sentence and with that of another image of the batch, so that both
+            encoders run once for two pairs and each image and sentence is seen on both sides of the question; "one"
+            joins it with either, by a coin. Half of the pairs are mismatched both ways.
+        mlm_probability: share of the words that MLM selects.
+        mlm_replacement: what replaces a selected word that is not [MASK]ed: "zero" (the paper: 10 % token id 0, 10 %
+            kept) or "random" (BERT: 10 % random word, 10 % kept).
+        mlm_on_mismatched: whether MLM counts on mismatched pairs (LXMERT does; ours does not).
+        detector_threshold: detector labels below this score are not used.
+        workers: processes that decode images; 0 decodes in the training process.
+    """
+
+    resize: tuple[float, float] = (0.8, 1.2)
+    flip: float = 0.5
+    pairing: Literal["both", "one"] = "both"
+    mlm_probability: float = 0.15
+    mlm_replacement: Literal["zero", "random"] = "zero"
+    mlm_on_mismatched: bool = False
+    detector_threshold: float = 0.2
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimisation; the paper gives the epochs, the rest follows LXMERT and UNITER.
+
+    Attributes:
+        steps: optimiser steps (0: as many as `epochs` takes).
+        epochs: passes over all image–sentence pairs; used where `steps` is 0.
+        batch_size: images an optimiser step, over all processes and accumulated parts together.
+        accumulation: parts that a batch is computed in, one after the other.
+        warmup: share of the steps in which the learning rate rises linearly from 0; it falls linearly to 0 after.
+        clip: largest gradient norm.
+        evaluations: how many times the validation pairs are scored (evenly spread, the last step included).
+        validation_images: images that validation reads, each with its own and another's sentence, the same for every
+            variant and seed.
+        checkpoints: how many times the state to resume from is written (evenly spread).
+        keep: how many of these are kept.
+        precision: "float32", "bf16" (autocast), or "auto": bf16 where the device multiplies it in hardware.
+    """
+
+    steps: int = 0
+    epochs: float = 15
+    batch_size: int = 256
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    evaluations: int = 100
+    validation_images: int = 2048
+    checkpoints: int = 50
+    keep: int = 2
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    mlm_weight: float = 1.0
+    itm_weight: float = 1.0
+
+
+def _finetuning(learning_rate: float = 5e-5) -> TrainingConfig:
+    """LXMERT's finetuning: 4 epochs of batch 32 with a learning rate of 5e-5 (UNITER's VCR: 6e-5)."""
+    return TrainingConfig(
+        epochs=4, batch_size=32, learning_rate=learning_rate, evaluations=8, validation_images=5000, checkpoints=4
+    )
+
+
+@dataclass(frozen=True)
+class DownstreamConfig:
+    """Finetuning on VQAv2, NLVR2 and VCR (section IV-B); images are not augmented.
+
+    The training configurations count items of the task where pretraining counts images: questions, statements about
+    two images, VCR questions with their four candidates.
+
+    Attributes:
+        image_size: side of the squared image in pixels (the paper: 600, and 800 for its best VQA result).
+        vqa, nlvr2, vcr: the optimisation of each task.
+        minimum_answers: an answer enters VQA's list with so many questions whose most common answer it is.
+        answer_list: a file with the answer list of another project; "" builds it from the train and val annotations.
+        text_length: tokens of a VQA question or an NLVR2 statement, [CLS] and [SEP] counted; longer ones are cut.
+        vcr_text_length: tokens of a VCR question with a candidate (UNITER: 220).
+        allow_missing: share of the val or test items whose image may be missing; they are scored as wrong.
+        scored: items of val and of test that the final scores are computed on; 0 scores all.
+    """
+
+    image_size: int = 600
+    vqa: TrainingConfig = field(default_factory=_finetuning)
+    nlvr2: TrainingConfig = field(default_factory=_finetuning)
+    vcr: TrainingConfig = field(default_factory=lambda: _finetuning(6e-5))
+    minimum_answers: int = 9
+    answer_list: str = ""
+    text_length: int = 60
+    vcr_text_length: int = 220
+    allow_missing: float = 0.0
+    scored: int = 0
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Zero-shot retrieval (section IV-B4); every one of the images meets every sentence.
+
+    Attributes:
+        images: test images, the first by id; five sentences each.
+        fold: images of a fold (COCO 1k is the mean of five folds of 1,000).
+        image_size: side of the squared image in pixels; 0 takes the pretraining's.
+        block: pairs that the cross-modality layers see at once.
+        precision: of the cross-modality layers; "auto" as in training. The matching head is always float32.
+    """
+
+    images: int = 5_000
+    fold: int = 1_000
+    image_size: int = 0
+    block: int = 512
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Inference time: what is measured (section IV-C; Tables II and IV, figure 5 right).
+
+    Attributes:
+        full_size: the paper's architecture, whatever the profile's is; False measures miniatures, as a trial.
+        seconds: time for the runs of one model; where its runs would take longer it makes fewer, but at least three.
+    """
+
+    full_size: bool = True
+    seconds: float = 12.0
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Size of the embedded corpus that a profile draws where no `data_root` is given."""
+
+    seed: int = 0
+    train_images: int = 12_000
+    val_images: int = 1_000
+    test_images: int = 1_000
+    nlvr_pairs: tuple[int, int, int] = (1_500, 300, 300)
+    vcr_images: tuple[int, int, int] = (1_200, 300, 300)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A scale: model, data, pretraining and finetuning together."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    corpus: CorpusConfig
+    downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What stands in the vision branch and what teaches it; everything else is the same for all.
+
+    Attributes:
+        name: as it is written in files and figures.
+        vision: the vision stream.
+        losses: (name, weight) of each visual loss; none for the naive models and the region model.
+    """
+
+    name: str
+    vision: Literal["vit", "resnet", "region"]
+    losses: tuple[tuple[str, float], ...] = ()
+
+
+VISUAL_LOSSES = ("ssul", "segl", "spl_small", "spl_large")
+
+VARIANTS: dict[str, Variant] = {
+    v.name: v
+    for v in (
+        Variant("region", "region"),
+        Variant("naive_vit", "vit"),
+        Variant("naive_resnet", "resnet"),
+        Variant("ssul", "vit", (("ssul", 1.0),)),
+        Variant("segl", "vit", (("segl", 1.0),)),
+        Variant("segl_resnet", "resnet", (("segl", 1.0),)),
+        Variant("spl_small", "vit", (("spl_small", 1.0),)),
+        Variant("spl_large", "vit", (("spl_large", 1.0),)),
+    )
+}
+"""The rows of Table II and the region-feature model."""
+
+_MIX = re.compile(r"(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\*)?(?P<loss>[a-z_]+)")
+
+
+def parse_variant(name: str) -> Variant:
+    """A variant by name: one of `VARIANTS`, or a weighted mix such as "segl+0.5*ssul" or "segl+ssul@resnet".
+
+    Mixes are the paper's future work (section V). Raises UserError for an unknown name.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    mix, _, backbone = name.partition("@")
+    terms = mix.split("+")
+    if len(terms) == 1 and not backbone and "*" not in mix:
+        raise unknown("variant", name, VARIANTS)
+    if backbone not in ("", "vit", "resnet"):
+        raise unknown("backbone", backbone, ("vit", "resnet"))
+    losses: dict[str, float] = {}
+    for term in terms:
+        match = _MIX.fullmatch(term.strip())
+        if not match or match["loss"] not in VISUAL_LOSSES:
+            raise unknown(f"visual loss in variant {name!r}:", term.strip(), VISUAL_LOSSES)
+        if match["loss"] in losses:
+            raise UserError(f"variant {name!r} names the loss {match['loss']!r} twice: give each one weight")
+        losses[match["loss"]] = float(match["weight"] or 1.0)
+    if sum(loss.startswith("spl") for loss in losses) > 1:
+        raise UserError(
+            f"variant {name!r} has two set predictions, but the cross-modality encoder can read one: keep one"
+        )
+    return Variant(name, "resnet" if backbone == "resnet" else "vit", tuple(losses.items()))
+
+
+_TINY_MODEL = ModelConfig(
+    image_size=64,
+    hidden=128,
+    heads=4,
+    language_layers=2,
+    cross_layers=2,
+    dropout=0.0,
+    max_text_length=32,
+    vit=ViTConfig(width=128, layers=4, heads=4, patch=8),
+    # Two stages: stride 8, so that the map has as many cells as the ViT has tokens.
+    resnet=ResNetConfig(block="basic", layers=(1, 2), channels=(64, 128), output_stride=8, norm="group"),
+    region=RegionConfig(max_regions=16),
+    spl_queries=(16, 44),  # 36/144 and 100/144 of the grid's 64 tokens
+    ssul_patch=8,
+)
+
+
+def _short_finetuning(steps: int, batch_size: int, validation_images: int, evaluations: int = 3) -> TrainingConfig:
+    """For small models that were pretrained for minutes: few steps at a higher learning rate."""
+    return TrainingConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=5e-4,
+        evaluations=evaluations,
+        validation_images=validation_images,
+        checkpoints=1,
+        keep=1,
+    )
+
+
+_TINY_DOWNSTREAM = DownstreamConfig(
+    image_size=64,
+    vqa=_short_finetuning(120, 64, 512),
+    nlvr2=_short_finetuning(80, 32, 256),
+    vcr=_short_finetuning(50, 16, 128),
+    text_length=32,
+    vcr_text_length=48,
+)
+
+PROFILES: dict[str, Profile] = {
+    p.name: p
+    for p in (
+        Profile(
+            name="smoke",
+            model=replace(
+                _TINY_MODEL,
+                image_size=32,
+                hidden=32,
+                heads=2,
+                vit=ViTConfig(width=32, layers=2, heads=2, patch=8),
+                resnet=replace(_TINY_MODEL.resnet, layers=(1, 1), channels=(16, 32)),
+                spl_queries=(4, 11),
+            ),
+            data=DataConfig(),
+            training=TrainingConfig(
+                steps=12, batch_size=16, learning_rate=1e-3, evaluations=4, validation_images=32, checkpoints=2, keep=1
+            ),
+            corpus=CorpusConfig(
+                train_images=96, val_images=48, test_images=48, nlvr_pairs=(24, 12, 12), vcr_images=(24, 12, 12)
+            ),
+            downstream=replace(
+                _TINY_DOWNSTREAM,
+                image_size=32,
+                vqa=_short_finetuning(6, 16, 32, evaluations=2),
+                nlvr2=_short_finetuning(6, 8, 16, evaluations=2),
+                vcr=_short_finetuning(6, 4, 16, evaluations=2),
+                minimum_answers=2,
+            ),
+            retrieval=RetrievalConfig(images=12, fold=6, block=64),
+            speed=SpeedConfig(full_size=False, seconds=1.0),
+        ),
+        Profile(
+            name="tiny",
+            model=_TINY_MODEL,
+            data=DataConfig(),
+            training=TrainingConfig(
+                steps=1100,
+                batch_size=32,
+                learning_rate=1e-3,
+                evaluations=20,
+                validation_images=256,
+                checkpoints=2,
+                keep=1,
+            ),
+            corpus=CorpusConfig(),
+            downstream=_TINY_DOWNSTREAM,
+            retrieval=RetrievalConfig(images=80, fold=16, block=128),
+        ),
+        Profile(
+            name="gpu",
+            model=ModelConfig(image_size=384),
+            data=DataConfig(workers=8),
+            training=TrainingConfig(steps=20_000, batch_size=256),
+            corpus=CorpusConfig(train_images=50_000),
+            downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
+        ),
+        Profile(
+            name="paper",
+            model=ModelConfig(
+                vit=ViTConfig(pretrained="vit_base_patch32_384"),
+                resnet=ResNetConfig(pretrained="resnet50"),
+                region=RegionConfig(feature_size=2048),
+                language_pretrained="bert-base-uncased",
+                tokenizer="bert-base-uncased",
+            ),
+            data=DataConfig(workers=8),
+            training=TrainingConfig(epochs=15),
+            corpus=CorpusConfig(),
+            retrieval=RetrievalConfig(image_size=600),
+        ),
+    )
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name; raises UserError for an unknown one."""
+    if name not in PROFILES:
+        raise unknown("profile", name, PROFILES)
+    return PROFILES[name]
+
+
+def override(config: Any, values: dict[str, Any]) -> Any:
+    """A copy of a (nested) configuration with dotted fields replaced, e.g. {"training.steps": 10}.
+
+    Raises UserError for an unknown field, naming the nearest known one, and for a value of another type.
+    """
+    for path, value in values.items():
+        config = _override(config, path, path, value)
+    return config
+
+
+def _override(config: Any, path: str, rest: str, value: Any) -> Any:
+    head, _, rest = rest.partition(".")
+    names = [f.name for f in dataclasses.fields(config)]
+    if head not in names:
+        raise unknown(f"setting {path!r}:", head, names)
+    old, hint = getattr(config, head), get_type_hints(type(config))[head]
+    if rest and dataclasses.is_dataclass(old):
+        return replace(config, **{head: _override(old, path, rest, value)})
+    if rest or dataclasses.is_dataclass(old):
+        fields = ", ".join(f.name for f in dataclasses.fields(old)) if dataclasses.is_dataclass(old) else "no fields"
+        raise UserError(f"setting {path!r} names no single value: {head!r} has {fields}")
+    value = tuple(value) if isinstance(value, list) else value
+    if not _fits(value, hint):
+        kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise UserError(f"setting {path!r} is {value!r}: it must be {kind}, such as {old!r}")
+    return replace(config, **{head: float(value) if hint is float else value})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; whole numbers are floats, too, and truth values are no numbers."""
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in kinds
+    if get_origin(hint) is tuple:
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(value) if isinstance(value, tuple) else kinds
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain data for JSON."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,1 @@
+"""From files in the official formats to batches."""

@@ -1,0 +1,364 @@
+"""A corpus on disk: COCO's official folders, or the embedded corpus, which is written in the same formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vlp_lib.data.coco import (
+    CaptionedImage,
+    SegmentationClasses,
+    SplitImage,
+    StuffAnnotations,
+    read_captions,
+    read_categories,
+    read_karpathy,
+    read_pixel_map,
+)
+from vlp_lib.data.detections import DetectionStore, open_detections
+from vlp_lib.data.images import image_size, read_image
+from vlp_lib.data.sample import Detections, ImageRecord
+from vlp_lib.errors import UserError
+
+SPLITS = ("train", "val", "test")
+_YEARS = ("2017", "2014")  # where both are there, the newer: they annotate the same images
+_PARTS = ("train", "val")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_FLICKR_FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """What was found, counted.
+
+    Attributes:
+        images, captions, with_label_map, with_detections: by split.
+        skipped: what is not used, by reason.
+    """
+
+    images: Mapping[str, int]
+    captions: Mapping[str, int]
+    with_label_map: Mapping[str, int]
+    with_detections: Mapping[str, int]
+    skipped: Mapping[str, int]
+
+    def __str__(self) -> str:
+        columns = {
+            "images": self.images,
+            "captions": self.captions,
+            "label maps": self.with_label_map,
+            "detections": self.with_detections,
+        }
+        lines = [f"{'split':<8}" + "".join(f"{name:>12}" for name in columns)]
+        lines += [f"{split:<8}" + "".join(f"{counts[split]:>12,}" for counts in columns.values()) for split in SPLITS]
+        lines += [f"{'total':<8}" + "".join(f"{sum(counts.values()):>12,}" for counts in columns.values())]
+        return "\n".join(lines + [f"not used: {count:,} {reason}" for reason, count in self.skipped.items()])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The captioned images of a corpus; opening it decodes none of them.
+
+    Attributes:
+        root: its folder.
+        records: the images that have a file and a caption, by ascending id.
+        segmentation_classes: of the label maps.
+        detections: what a detector saw, or None.
+        synthetic: True for the embedded corpus.
+        annotation_files: the JSON files that describe it.
+    """
+
+    root: Path
+    records: tuple[ImageRecord, ...]
+    segmentation_classes: SegmentationClasses
+    detections: DetectionStore | None
+    synthetic: bool
+    annotation_files: tuple[Path, ...]
+    _pixel_maps: Mapping[str, Path] = field(repr=False)  # stem → folder
+    _skipped: Mapping[str, int] = field(repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal digits; two corpora of equal contents share it, wherever they lie.
+
+        Of the embedded corpus the one in its corpus.json; else over the bytes of the annotation files and over the
+        names and sizes in bytes of the images, pixel maps and detector files (not their contents: too slow).
+        """
+        if self.synthetic:
+            return str(_description(self.root)["fingerprint"])
+        digest = hashlib.sha256()
+        for path in self.annotation_files:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        maps = (found for record in self.records if (found := self._pixel_map(record)))
+        detections = (source.path for source in self.detections.sources) if self.detections else ()
+        for paths in ((record.path for record in self.records), maps, detections):
+            for path in sorted(paths):
+                digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def report(self) -> CorpusReport:
+        """The counts; the first call may read through stuff_*.json or a TSV of detections."""
+        images, captions, maps, detections = (Counter(dict.fromkeys(SPLITS, 0)) for _ in range(4))
+        for record in self.records:
+            images[record.split] += 1
+            captions[record.split] += len(record.captions)
+            maps[record.split] += self.has_label_map(record)
+            detections[record.split] += self.detections is not None and record.image_id in self.detections
+        skipped = {**self._skipped, **(self.detections.skipped if self.detections else {})}
+        return CorpusReport(images, captions, maps, detections, {k: v for k, v in skipped.items() if v})
+
+    @cached_property
+    def _by_split(self) -> dict[str, tuple[ImageRecord, ...]]:
+        return {name: tuple(r for r in self.records if r.split == name) for name in SPLITS}
+
+    def split(self, name: str) -> tuple[ImageRecord, ...]:
+        """The records of "train", "val" or "test", by ascending id; raises UserError on another name."""
+        if name not in SPLITS:
+            raise UserError(f"there is no split {name!r}: choose one of {', '.join(SPLITS)}")
+        return self._by_split[name]
+
+    def read_image(self, record: ImageRecord) -> Image.Image:
+        """The image, decoded, RGB; raises UserError where its file is missing or broken."""
+        return read_image(record.path)
+
+    def _pixel_map(self, record: ImageRecord) -> Path | None:
+        # COCO-Stuff names its maps as COCO 2017 names the images, also for those of 2014.
+        for stem in (record.path.stem, f"{record.image_id:012d}"):
+            if stem in self._pixel_maps:
+                return self._pixel_maps[stem] / f"{stem}.png"
+        return None
+
+    @cached_property
+    def _stuff(self) -> StuffAnnotations:
+        """COCO-Stuff's JSON, empty where there are pixel maps.
+
+        The JSON knows no things: labels of both in one training would contradict each other.
+        """
+        stuff = () if self._pixel_maps else (p for p in self.annotation_files if p.name.startswith("stuff_"))
+        return StuffAnnotations(tuple(stuff))
+
+    def has_label_map(self, record: ImageRecord) -> bool:
+        """Whether the image has a pixel map or, in a corpus without any pixel map, masks in stuff_*.json."""
+        return self._pixel_map(record) is not None or record.image_id in self._stuff
+
+    def read_label_map(self, record: ImageRecord) -> np.ndarray | None:
+        """[h, w] uint8 class indices at the size of the stored image, 255 without class; None where there is no map.
+
+        Raises:
+            UserError: the map is broken, or has neither the image's stored size nor its declared one.
+        """
+        path = self._pixel_map(record)
+        if path is not None:
+            labels = read_pixel_map(path, self.segmentation_classes)
+        elif record.image_id in self._stuff:
+            path = self._stuff.source(record.image_id)
+            labels = self._stuff.label_map(record.image_id, self.segmentation_classes)
+        else:
+            return None
+        size, stored = (labels.shape[1], labels.shape[0]), image_size(record.path)
+        if size == stored:
+            return labels
+        if size != (record.width, record.height):
+            raise UserError(
+                f"{path} has a pixel map of {size[0]} × {size[1]} for {record.path}, an image of {stored[0]} × "
+                f"{stored[1]} (declared {record.width} × {record.height}): fetch both again from one release"
+            )
+        return np.asarray(Image.fromarray(labels).resize(stored, Image.Resampling.NEAREST))
+
+    def read_detections(self, record: ImageRecord, max_count: int, min_score: float) -> Detections | None:
+        """The best detections of an image, as `DetectionStore.get` gives them; None where there are none."""
+        return None if self.detections is None else self.detections.get(record.image_id, max_count, min_score)
+
+
+def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
+    """Open a corpus: COCO 2017 or 2014 in the official folders, Flickr30k with Karpathy's file, or the embedded one.
+
+    Below root: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in images/{train,val}2017 or
+    {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017; Karpathy's dataset_*.json at root or in annotations/;
+    detections_*.npz or *.tsv at root or in detections/. Only captions and images must be there.
+
+    Karpathy's file decides the split by COCO id ("restval" is train); images that it does not name are train or val as
+    their folder is.
+
+    Args:
+        root: the folder.
+        allow_missing: share of the listed images whose file may be missing; they are counted in the report.
+
+    Raises:
+        UserError: no corpus is there, a file is broken, or more images are missing than allowed.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: name the folder of a corpus")
+    description = _description(root)
+    annotations = _annotation_files(root)
+    karpathy_file = find_karpathy(root)
+    captions = [path for path in annotations if path.name.startswith("captions_")]
+    karpathy = read_karpathy(karpathy_file, captions=not captions) if karpathy_file else []
+    if captions:
+        listed = _list_coco(root, captions, karpathy)
+    elif karpathy_file:
+        listed = _list_karpathy(root, karpathy)
+    else:
+        raise UserError(
+            f"{root} has neither annotations/captions_train2017.json nor dataset_flickr30k.json: name the folder of a "
+            f"corpus in COCO's layout, or draw the embedded one with `vlp data synthesize`"
+        )
+    listed.refuse_missing(allow_missing)
+    if not listed.records:
+        raise UserError(f"{root} has no image with a caption: fetch captions and images of the same release")
+    files = find_detections(root)
+    return Corpus(
+        root=root,
+        records=tuple(sorted(listed.records, key=lambda record: record.image_id)),
+        segmentation_classes=_segmentation_classes(annotations),
+        detections=open_detections(files) if files else None,
+        synthetic=bool(description["synthetic"]),
+        annotation_files=tuple(annotations) + ((karpathy_file,) if karpathy_file else ()),
+        _pixel_maps=_pixel_maps(root),
+        _skipped=listed.skipped(),
+    )
+
+
+def _description(root: Path) -> dict[str, object]:
+    """What the embedded corpus says of itself; of real images that they are not synthetic."""
+    if (root / "corpus.json.unfinished").exists():
+        raise UserError(f"{root} is an embedded corpus that was not finished: draw it again with `vlp data synthesize`")
+    path = root / "corpus.json"
+    if not path.is_file():
+        return {"synthetic": False}
+    try:
+        description = json.loads(path.read_bytes())
+        return {key: description[key] for key in ("synthetic", "fingerprint")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is broken ({error!r}): delete the folder and draw the corpus anew") from error
+
+
+def _annotation_files(root: Path) -> list[Path]:
+    """The files of the newest year that has captions: captions, instances, stuff; train, val."""
+    for year in _YEARS:
+        files = [root / "annotations" / f"{kind}_{part}{year}.json" for kind in ("captions", "instances", "stuff")
+                 for part in _PARTS]  # fmt: skip
+        found = [path for path in files if path.is_file()]
+        if any(path.name.startswith("captions_") for path in found):
+            return found
+    return []
+
+
+def find_karpathy(root: Path) -> Path | None:
+    """Karpathy's split file of a corpus, or None; raises UserError where there are several."""
+    found = sorted([*root.glob("dataset_*.json"), *(root / "annotations").glob("dataset_*.json")])
+    if len(found) > 1:
+        raise UserError(f"{root} has several split files ({', '.join(p.name for p in found)}): keep one of them")
+    return found[0] if found else None
+
+
+def find_detections(root: Path) -> list[Path]:
+    """The detector files of a corpus, in the order in which they count."""
+    patterns = ("detections_*.npz", "detections/detections_*.npz", "*.tsv", "detections/*.tsv")
+    return [path for pattern in patterns for path in sorted(root.glob(pattern))]
+
+
+def find_folder(root: Path, name: str) -> Path | None:
+    """The folder of images such as val2017, or None."""
+    return next((folder for folder in (root / "images" / name, root / name) if folder.is_dir()), None)
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = _IMAGE_SUFFIXES) -> set[str]:
+    """The names in a folder with one of the suffixes; one pass, as asking for each file is slow on network disks."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.name.lower().endswith(suffixes)}
+
+
+def _pixel_maps(root: Path) -> dict[str, Path]:
+    folders = [root / "stuffthingmaps" / f"{part}{year}" for year in _YEARS for part in _PARTS]
+    return {name[:-4]: folder for folder in folders if folder.is_dir() for name in list_files(folder, (".png",))}
+
+
+def _segmentation_classes(annotations: list[Path]) -> SegmentationClasses:
+    """Things and stuff of the annotation files; the official ones where either kind of file is absent."""
+    categories: dict[int, str] = {}
+    for kind in ("instances_", "stuff_"):
+        files = [path for path in annotations if path.name.startswith(kind)]
+        if not files:
+            return SegmentationClasses.official()
+        # All files of a kind list all categories; the smallest is read fastest (COCO's training file has 450 MB).
+        categories |= read_categories(min(files, key=lambda path: path.stat().st_size))
+    return SegmentationClasses.of(categories)
+
+
+class _Listing:
+    """The images that annotation files list, sorted into those that can be used and those that cannot."""
+
+    def __init__(self) -> None:
+        self.records: list[ImageRecord] = []
+        self.listed = 0
+        self.missing: list[Path] = []
+        self.without_caption = 0
+
+    def add(self, image: CaptionedImage, split: str, folder: Path, present: set[str]) -> None:
+        """Sort an image that lies in the folder, if it is among the files that are present there."""
+        self.listed += 1
+        path = folder / image.file_name
+        if image.file_name not in present:
+            self.missing.append(path)
+        elif not image.captions:
+            self.without_caption += 1
+        else:
+            width, height = (image.width, image.height) if image.width else image_size(path)
+            self.records.append(
+                ImageRecord(image.image_id, path, split, width, height, image.captions, image.caption_ids)
+            )
+
+    def refuse_missing(self, allowed: float) -> None:
+        """Raise UserError where more than the allowed share of the listed images have no file."""
+        if len(self.missing) > allowed * self.listed:
+            raise UserError(
+                f"{len(self.missing):,} of the {self.listed:,} listed images have no file, the first is "
+                f"{self.missing[0]}: fetch the rest, or go on without them by a larger allow_missing (it is {allowed}, "
+                f"the missing share is {len(self.missing) / self.listed:.4f})"
+            )
+
+    def skipped(self) -> dict[str, int]:
+        """Counts of what is not used, by reason."""
+        return {"images without captions": self.without_caption, "listed images without a file": len(self.missing)}
+
+
+def _list_coco(root: Path, files: list[Path], karpathy: list[SplitImage]) -> _Listing:
+    splits = {entry.image.image_id: entry.split for entry in karpathy}
+    listing = _Listing()
+    for path in files:
+        name = path.stem.removeprefix("captions_")
+        folder = find_folder(root, name) or root / "images" / name
+        present = list_files(folder) if folder.is_dir() else set()
+        images = read_captions(path)
+        for image in images:
+            listing.add(image, splits.get(image.image_id, name[:-4]), folder, present)
+        listing.without_caption += len(present - {image.file_name for image in images})
+    return listing
+
+
+def _list_karpathy(root: Path, karpathy: list[SplitImage]) -> _Listing:
+    """A corpus whose captions are in Karpathy's file alone, as Flickr30k's."""
+    flickr = next((root / name for name in _FLICKR_FOLDERS if (root / name).is_dir()), root / _FLICKR_FOLDERS[0])
+    names = {entry.folder for entry in karpathy}
+    folders = {name: (find_folder(root, name) or root / name) if name else flickr for name in names}
+    present = {name: list_files(folder) if folder.is_dir() else set() for name, folder in folders.items()}
+    listing = _Listing()
+    for entry in karpathy:
+        listing.add(entry.image, entry.split, folders[entry.folder], present[entry.folder])
+    for name, names in present.items():
+        listing.without_caption += len(names - {e.image.file_name for e in karpathy if e.folder == name})
+    return listing

@@ -1,0 +1,195 @@
+"""What flows from the readers to the model: records of what lies on disk, decoded samples, and batches of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+IGNORED = 255
+"""Value of a label-map pixel that has no class (COCO-Stuff's own void value)."""
+
+NO_MATCHED_TOKEN = -100
+"""MLM target of a position that is not predicted (torch's and transformers' own convention)."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The output of an object detector on one image, best score first.
+
+    Attributes:
+        labels: [T] int64, class index into the detector's vocabulary.
+        scores: [T] float32 in [0, 1].
+        boxes: [T, 4] float32, (x1, y1, x2, y2) as fractions of the image's width and height.
+        attributes: [T] int64, attribute index, or −1 where the detector gives none.
+        features: [T, D] float32 region features, or None where only labels are known.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    attributes: np.ndarray
+    features: np.ndarray | None = None
+
+
+NO_DETECTIONS = Detections(
+    np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+)
+"""Of an image on which the detector found nothing."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image as its annotation files describe it; nothing is decoded yet.
+
+    Attributes:
+        image_id: the data set's own id.
+        path: the image file.
+        split: "train", "val" or "test" (Karpathy's "restval" is train).
+        width, height: in pixels, as the annotations declare them; the stored file may be a smaller copy.
+        captions: the sentences, outer and repeated white space removed, in the order of the file.
+        caption_ids: the data set's own id of each caption.
+    """
+
+    image_id: int
+    path: Path
+    split: str
+    width: int
+    height: int
+    captions: tuple[str, ...]
+    caption_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence in the words of the tokenizer; L tokens.
+
+    Attributes:
+        input_ids: [L] int64, MLM's replacements made.
+        clean_ids: [L] int64, without them.
+        mlm_labels: [L] int64, the original id where MLM predicts, −100 elsewhere.
+        matched: whether the sentence is the image's own.
+    """
+
+    input_ids: torch.Tensor
+    clean_ids: torch.Tensor
+    mlm_labels: torch.Tensor
+    matched: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch."""
+
+    image: torch.Tensor
+    texts: tuple[Text, ...]
+    label_map: torch.Tensor | None
+    detections: Detections | None
+    seed: int
+    image_id: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model reads and the losses compare with. B images, P pairs, L tokens, T detections at most.
+
+    Each text is joined with one image, an image with one or several texts: pair i is text i and image
+    `image_of_text[i]`.
+
+    Attributes:
+        images: [B, 3, H, W] float32 RGB in [0, 1], not normalised: each backbone knows its own mean and deviation.
+        input_ids: [P, L] int64 WordPiece ids with [CLS] … [SEP], MLM's replacements made, padded with 0.
+        clean_ids: [P, L] int64, the same sentences without replacements.
+        attention_mask: [P, L] bool, True at tokens, False at padding.
+        mlm_labels: [P, L] int64, the original id where MLM predicts, −100 elsewhere.
+        matched: [P] int64, 1 where the sentence belongs to the image, 0 where it is another's.
+        image_of_text: [P] int64, the image's row; None where each image has one text (P = B, pair i is row i).
+        seeds: [B] int64 on the CPU; every random choice about a sample downstream is drawn from its seed, so that
+            neither workers nor processes nor restarts change it.
+        image_ids: [B] int64 on the CPU.
+        label_maps: [B, H, W] int64 class index of each pixel, 255 without class; None where no sample has a map.
+        labels: [B, T] int64 detector class, −1 padding; None where the corpus has no detections.
+        attributes: [B, T] int64 detector attribute, −1 none or padding.
+        scores: [B, T] float32 in [0, 1].
+        boxes: [B, T, 4] float32 (x1, y1, x2, y2) as fractions of the image.
+        features: [B, T, D] float32 region features, where the detector gives them.
+        hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
+        clean_images: the images as they were before patches were hidden, SSUL's target.
+    """
+
+    images: torch.Tensor
+    input_ids: torch.Tensor
+    clean_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    mlm_labels: torch.Tensor
+    matched: torch.Tensor
+    seeds: torch.Tensor
+    image_ids: torch.Tensor
+    image_of_text: torch.Tensor | None = None
+    label_maps: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    hidden_patches: torch.Tensor | None = None
+    clean_images: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on another device; seeds and ids stay on the CPU, where they are read."""
+        stay = {"seeds", "image_ids"}
+        moved = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
+        }
+        return replace(self, **moved)
+
+    def without_masks(self) -> Batch:
+        """The same pairs with their whole sentences."""
+        return replace(self, input_ids=self.clean_ids)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """The batch of some images and their texts."""
+        kept = torch.arange(len(self))[rows]
+        of_text = torch.arange(len(self)) if self.image_of_text is None else self.image_of_text.cpu()
+        texts = torch.isin(of_text, kept)
+        row = torch.full((len(self),), -1).scatter(0, kept, torch.arange(len(kept)))
+        by_text = ("input_ids", "clean_ids", "attention_mask", "mlm_labels", "matched")
+        cut = {
+            f.name: value[texts.to(value.device)] if f.name in by_text else value[rows]
+            for f in fields(self)
+            if f.name != "image_of_text" and isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        if self.image_of_text is not None:
+            cut["image_of_text"] = row[of_text[texts]].to(self.image_of_text.device)
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a vision stream reads where pictures and texts are not one to one; the fields are those of `Batch`."""
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Pictures:
+        """A copy on another device."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return Pictures(**{name: value.to(device, non_blocking=True) for name, value in given.items()})
+
+
+VisionInput = Batch | Pictures
+"""Either has what the vision streams read."""

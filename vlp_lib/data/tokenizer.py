@@ -1,0 +1,130 @@
+"""Words to WordPiece ids, as BERT (section IV-A1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from vlp_lib.errors import UserError
+
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL = (PAD, UNK, CLS, SEP, MASK)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """BERT's uncased WordPiece tokenizer around a vocabulary.
+
+    Attributes:
+        engine: the tokenizers library's own object.
+        max_length: tokens a text may have, [CLS] and [SEP] counted; longer ones are cut.
+    """
+
+    engine: _Tokenizer
+    max_length: int
+
+    def __len__(self) -> int:
+        return self.engine.get_vocab_size()
+
+    @property
+    def mask_id(self) -> int:
+        """Id of [MASK]."""
+        return _id(self.engine, MASK)
+
+    def candidates(self) -> np.ndarray:
+        """Ids a random replacement may be drawn from: all but the special tokens."""
+        special = {self.engine.token_to_id(name) for name in SPECIAL}
+        return np.array([i for i in range(len(self)) if i not in special])
+
+    def encode(self, text: str, second: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids [L] of [CLS] text [SEP] (second [SEP]), and for each the word it is a piece of (−1 at special tokens)."""
+        encoding = self.engine.encode(text, second)
+        ids = np.array(encoding.ids, dtype=np.int64)
+        words = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int64)
+        if second is not None:
+            first_words = words[np.array(encoding.sequence_ids) == 0].max(initial=-1) + 1 if len(words) else 0
+            words = np.where(np.array([s == 1 for s in encoding.sequence_ids]), words + first_words, words)
+        return ids, words
+
+    def token(self, index: int) -> str:
+        """The piece with that id."""
+        return str(self.engine.id_to_token(index))
+
+    def save(self, path: Path) -> None:
+        """Write the library's own JSON."""
+        self.engine.save(str(path))
+
+
+def _id(engine: _Tokenizer, token: str) -> int:
+    """Id of a token that the vocabulary is known to have."""
+    index = engine.token_to_id(token)
+    if index is None:
+        raise KeyError(token)
+    return index
+
+
+def _with_bert_pipeline(engine: _Tokenizer) -> _Tokenizer:
+    engine.normalizer = normalizers.BertNormalizer(lowercase=True)
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    return engine
+
+
+def _finish(engine: _Tokenizer, max_length: int, source: str) -> Tokenizer:
+    missing = [name for name in SPECIAL if engine.token_to_id(name) is None]
+    if missing:
+        raise UserError(f"the vocabulary of {source} lacks {', '.join(missing)}: give a BERT WordPiece vocabulary")
+    if engine.token_to_id(PAD) != 0:
+        raise UserError(f"the vocabulary of {source} does not begin with {PAD}, which MLM and padding need as id 0")
+    engine.post_processor = processors.BertProcessing((SEP, _id(engine, SEP)), (CLS, _id(engine, CLS)))
+    engine.enable_truncation(max_length)
+    engine.no_padding()
+    return Tokenizer(engine, max_length)
+
+
+def train_tokenizer(texts: Iterable[str], max_length: int, size: int = 30_522) -> Tokenizer:
+    """A WordPiece vocabulary of texts: their frequent words whole, and every character, alone and as a continuation.
+
+    For corpora that name no pretrained tokenizer. Words seen twice or more are kept, the most frequent first, equal
+    counts in alphabetical order. (The tokenizers library's own WordPiece trainer orders its vocabulary differently in
+    every process, which would make no two runs alike.)
+    """
+    pipeline = _with_bert_pipeline(_Tokenizer(models.WordPiece(unk_token=UNK)))
+    counts: Counter[str] = Counter()
+    for text, times in Counter(texts).items():
+        for word, _ in pipeline.pre_tokenizer.pre_tokenize_str(pipeline.normalizer.normalize_str(text)):
+            counts[word] += times
+    letters = sorted({letter for word in counts for letter in word})
+    words = sorted((w for w, n in counts.items() if n >= 2 and len(w) > 1), key=lambda w: (-counts[w], w))
+    entries = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words][:size]
+    model = models.WordPiece({entry: i for i, entry in enumerate(entries)}, unk_token=UNK)
+    return _finish(_with_bert_pipeline(_Tokenizer(model)), max_length, "the corpus's texts")
+
+
+def load_tokenizer(source: str, max_length: int) -> Tokenizer:
+    """The tokenizer of a local file or folder (tokenizer.json, vocab.txt) or of a hub name (bert-base-uncased)."""
+    path = Path(source)
+    if path.is_dir():
+        found = [path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()]
+        if not found:
+            raise UserError(f"{path} has neither tokenizer.json nor vocab.txt: give a folder with a BERT tokenizer")
+        path = found[0]
+    try:
+        if path.suffix == ".json" and path.is_file():
+            engine = _Tokenizer.from_file(str(path))
+        elif path.is_file():
+            vocabulary = {word: i for i, word in enumerate(path.read_text(encoding="utf-8").split("\n")) if word}
+            engine = _with_bert_pipeline(_Tokenizer(models.WordPiece(vocabulary, unk_token=UNK)))
+        else:
+            engine = _Tokenizer.from_pretrained(source)
+    except Exception as error:  # the library raises bare Exception for every kind of failure
+        raise UserError(
+            f"cannot load the tokenizer {source!r} ({error}): give a local folder with vocab.txt, or connect to the hub"
+        ) from error
+    return _finish(engine, max_length, source)

@@ -1,0 +1,1 @@
+"""Scores by the official rules, and what is measured of a model: retrieval, time, attention."""

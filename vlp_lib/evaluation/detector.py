@@ -1,0 +1,170 @@
+"""Object detectors to time region-feature models with, from torchvision's parts; random weights, for time only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops import MultiScaleRoIAlign, nms
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+ASPECT = 1000 / 600
+"""Bottom-Up resizes to a short side of 600 px and a long side of at most 1000 px."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Bottom-Up's detector (Anderson et al., arXiv 1707.07998, and the settings of its code).
+
+    Attributes:
+        layers: blocks of the ResNet's stages ((3, 4, 23, 3) is ResNet-101).
+        classes: object classes, background not counted.
+        proposals: regions that reach the box head at inference.
+        regions: boxes whose features are handed on.
+    """
+
+    layers: tuple[int, int, int, int] = (3, 4, 23, 3)
+    classes: int = 1600
+    proposals: int = 300
+    regions: int = 36
+
+
+class Regions(NamedTuple):
+    """What a detector hands on: features [1, R, D], boxes [1, R, 4] as fractions, labels and scores [1, R]."""
+
+    features: torch.Tensor
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    scores: torch.Tensor
+
+
+class Proposals(NamedTuple):
+    """All proposals of one image: features [P, D], boxes [P, 4] in pixels, class scores [P, C], (height, width)."""
+
+    features: torch.Tensor
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    size: tuple[int, int]
+
+
+class _ConvFour(nn.Module):
+    """A ResNet up to its third stage: stride 16, 1024 channels."""
+
+    out_channels = 1024
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images)
+
+
+class _ConvFive(nn.Module):
+    """The fourth stage and a mean over space: regions [P, 1024, 14, 14] to features [P, 2048]."""
+
+    def __init__(self, resnet: ResNet) -> None:
+        super().__init__()
+        self.layer4 = resnet.layer4
+
+    def forward(self, regions: torch.Tensor) -> torch.Tensor:
+        return self.layer4(regions).mean((2, 3))
+
+
+class Detector(nn.Module):
+    """A torchvision Faster R-CNN read for its region features.
+
+    Its stages are separate methods so that each can be timed: `propose` (backbone, region proposals, box head) and
+    `select` (non-maximum suppression and the best boxes).
+
+    Args:
+        per_class: suppress within each class and keep each box's best surviving class, as Bottom-Up's extractor does;
+            False suppresses once, whatever the class.
+    """
+
+    def __init__(self, network: FasterRCNN, regions: int, per_class: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.regions = regions
+        self.per_class = per_class
+        _calm(network)
+
+    def propose(self, images: torch.Tensor) -> Proposals:
+        """One image [1, 3, H, W] in [0, 1] to all proposals, background left out of the scores."""
+        net = self.network
+        shown: ImageList
+        shown, _ = net.transform([images[0]], None)
+        maps = net.backbone(shown.tensors)
+        named = {"0": maps} if isinstance(maps, torch.Tensor) else maps
+        boxes, _ = net.rpn(shown, named, None)
+        heads = net.roi_heads
+        features = heads.box_head(heads.box_roi_pool(named, boxes, shown.image_sizes))
+        logits, _ = heads.box_predictor(features)
+        return Proposals(features, boxes[0], logits.softmax(-1)[:, 1:], shown.image_sizes[0])
+
+    def select(self, found: Proposals) -> Regions:
+        """The best `regions` boxes."""
+        if self.per_class:
+            best = torch.zeros_like(found.scores)
+            for index in range(found.scores.shape[1]):
+                kept = nms(found.boxes, found.scores[:, index], 0.3)
+                best[kept, index] = found.scores[kept, index]
+            scores, labels = best.max(1)
+        else:
+            scores, labels = found.scores.max(1)
+            kept = nms(found.boxes, scores, 0.5)
+            scores = torch.zeros_like(scores).index_put((kept,), scores[kept])
+        top = scores.topk(min(self.regions, len(scores))).indices
+        height, width = found.size
+        sides = found.boxes.new_tensor([width, height, width, height])
+        return Regions(
+            found.features[None, top], (found.boxes[top] / sides)[None], labels[None, top], scores[None, top]
+        )
+
+
+def bottom_up_like(config: DetectorConfig, image_size: int) -> Detector:
+    """Faster R-CNN on a ResNet C4 with 12 anchors a cell, RoIAlign to 14×14 and stage 4 as box head; no attributes.
+
+    The image's short side becomes `image_size`. The weights are random.
+    """
+    resnet = ResNet(Bottleneck, list(config.layers), norm_layer=FrozenBatchNorm2d)
+    network = FasterRCNN(
+        _ConvFour(resnet),
+        rpn_anchor_generator=AnchorGenerator(((64, 128, 256, 512),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], output_size=14, sampling_ratio=2),
+        box_head=_ConvFive(resnet),
+        box_predictor=FastRCNNPredictor(2048, config.classes + 1),
+        rpn_pre_nms_top_n_test=6000,
+        rpn_post_nms_top_n_test=config.proposals,
+        min_size=image_size,
+        max_size=round(image_size * ASPECT),
+    )
+    return Detector(network, config.regions, per_class=True).eval()
+
+
+def stock_detector(regions: int, image_size: int) -> Detector:
+    """torchvision's own Faster R-CNN (ResNet-50 with a feature pyramid, 91 classes, 1,000 proposals): the mild case."""
+    network = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=image_size, max_size=round(image_size * ASPECT)
+    )
+    return Detector(network, regions, per_class=False).eval()
+
+
+def _calm(network: nn.Module) -> None:
+    """Let each residual block add little, as trained ones do.
+
+    Without it a deep network of random weights grows its activations until the proposed boxes leave the image, and
+    fewer boxes than a trained detector's would be timed.
+    """
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.bn3.weight.data.fill_(0.2)

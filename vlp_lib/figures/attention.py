@@ -1,0 +1,125 @@
+"""Figure 6: attention maps over images, and the table of how much of the attention lies on what is asked for."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vlp_lib.errors import UserError
+from vlp_lib.evaluation.attention import Direction, Query
+from vlp_lib.evaluation.pointing import Look, Pointing, QuestionView, Shown
+
+_ROWS = {"stuff": "no object", "small": "small object", "count": "counting"}
+_RIGHT, _WRONG = "#00664b", "#a33c00"
+
+
+def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def draw_map(axes: Axes, image: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None) -> None:
+    """A map [S, S] over its image [S, S, 3], bright where most of the attention is; the mask's outline in white."""
+    grey = image.mean(2)
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    most = max(float(weights.max()), 1e-12)
+    axes.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, vmax=most, interpolation="nearest")
+    if mask is not None and 0 < mask.mean() < 1:
+        axes.contour(mask.astype(float), levels=[0.5], colors="w", linewidths=1.0)
+
+
+def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") -> tuple[Figure, pd.DataFrame]:
+    """Figure 6: a row a chosen question: the image, its map, and the maps of other questions about the same image.
+
+    Raises UserError where there is no question to draw.
+    """
+    if not examples:
+        raise UserError("none of the questions asks for stuff, a small object or a number: look at more questions")
+    columns = 1 + max(len(looks) for _, looks in examples)
+    figure, grid = _axes(len(examples), columns, 2.3, 2.75)
+    rows = []
+    for (shown, looks), line in zip(examples, grid, strict=True):
+        line[0].imshow(looks[0].image, interpolation="nearest")
+        line[0].set_title(f"{_ROWS[shown.kind]}\n{'right' if shown.right else 'wrong'} answer", fontsize=9)
+        for look, axes in zip(looks, line[1:], strict=False):
+            draw_map(axes, look.image, look.map, look.mask)
+            said = look.answer if look.right else f"{look.answer} (people: {look.truth})"
+            axes.set_title("\n".join(textwrap.wrap(look.text, 28)) + f"\n{said}", fontsize=8,
+                           color=_RIGHT if look.right else _WRONG)  # fmt: skip
+            rows.append(
+                {
+                    "row": shown.kind,
+                    "question_id": look.question_id,
+                    "question": look.text,
+                    "answer": look.answer,
+                    "people": look.truth,
+                    "right": look.right,
+                    "attention on the object": look.score.mass if isinstance(look.score, Pointing) else math.nan,
+                    "area of the object": look.score.chance if isinstance(look.score, Pointing) else math.nan,
+                }
+            )
+    figure.suptitle(note, fontsize=9)
+    return figure, pd.DataFrame(rows)
+
+
+def pointing_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of `pointing.summarise` for people."""
+    return pd.DataFrame(
+        {
+            "questions about": [row["kind"] for row in rows],
+            "questions": [row["questions"] for row in rows],
+            "pointing accuracy": [round(row["pointing"], 3) for row in rows],
+            "attention on the object": [round(row["mass"], 3) for row in rows],
+            "the object's area (chance)": [round(row["chance"], 3) for row in rows],
+            "evenly spread attention": [round(row["even"], 3) for row in rows],
+            "by label map": [row["from_label_maps"] for row in rows],
+        }
+    )
+
+
+def draw_heads(view: QuestionView, direction: Direction, query: Query) -> Figure:
+    """A map for each layer (a row) and head (a column), the mean over heads last; empty where a layer has none."""
+    layers = view.attention.layers
+    heads = layers[0].to_vision.shape[1]
+    figure, grid = _axes(len(layers), heads + 1, 1.7, 1.9)
+    for layer, line in enumerate(grid):
+        for head, axes in enumerate(line):
+            name = f"head {head}" if head < heads else "mean"
+            axes.set_title(f"layer {layer}, {name}", fontsize=8)
+            if direction == "to_language" and layers[layer].to_language is None:
+                axes.text(0.5, 0.5, "no vision\nbranch", ha="center", va="center", transform=axes.transAxes, fontsize=8)
+                continue
+            weights = view.attention.on_image(0, direction, query, layer, head if head < heads else None)
+            draw_map(axes, view.image, view.places.paint(weights))
+    figure.suptitle(f"{view.text}  –  {_named(view, query)}", fontsize=9)
+    return figure
+
+
+def draw_words(view: QuestionView, direction: Direction, layer: int, head: int | None) -> Figure:
+    """A map for each word piece of the question, in one layer and head (None: the mean over heads)."""
+    columns = min(6, len(view.pieces) + 1)
+    figure, grid = _axes(-(-(len(view.pieces) + 1) // columns), columns, 1.9, 2.1)
+    first, *rest = grid.flat
+    first.imshow(view.image, interpolation="nearest")
+    for position, (piece, axes) in enumerate(zip(view.pieces, rest, strict=False)):
+        weights = view.attention.on_image(0, direction, position, layer, head)
+        draw_map(axes, view.image, view.places.paint(weights))
+        axes.set_title(f"{position}  {piece}", fontsize=9)
+    figure.suptitle(view.text, fontsize=9)
+    return figure
+
+
+def _named(view: QuestionView, query: Query) -> str:
+    if isinstance(query, int):
+        return view.pieces[query]
+    return {"cls": "[CLS]", "mean": "mean over the words"}[query]

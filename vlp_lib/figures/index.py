@@ -1,0 +1,86 @@
+"""One page with every figure and table of a profile."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+from vlp_lib.errors import UserError
+from vlp_lib.figures.tables import title
+from vlp_lib.records import read_json, write_text
+
+TITLES = {
+    "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
+    "figure_5_left": "Figure 5 (left) – convergence of every variant",
+    "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
+    "claims_overview": "The paper's claims: how many comparisons confirm each",
+    "claims": "The paper's claims, comparison by comparison",
+    "table_i": title("I"),
+    "table_ii": title("II"),
+    "table_iii": title("III"),
+    "table_iv": title("IV"),
+    "table_v": title("V"),
+    "table_vi": title("VI"),
+    "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
+    "convergence": "Samples until the matching loss falls below a threshold",
+    "order": "The paper's order of convergence, pair by pair",
+    "cost": "Table I, measured – what each visual loss costs",
+    "inference_time": "Inference time of ours, region pipelines and peers",
+    "corpus_annotations": "The corpus: images, label maps, detections",
+    "corpus_pairs": "The corpus: matched and mismatched pairs",
+    "corpus_colours": "The corpus: mean colours do not give classes away",
+}
+
+_STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
+    "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left}"
+    ".note{color:#555}"
+)
+
+
+def write_index(root: Path) -> Path:
+    """Write `root/index.html` over root/figures and root/tables: the paper's order first, then the rest by name."""
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: name the results of a profile, such as results/tiny")
+    figures = {p.stem: p for p in sorted((root / "figures").glob("*.png"))}
+    tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
+    order = [name for name in TITLES if name in figures or name in tables]
+    order += [name for name in (*figures, *tables) if name not in TITLES]
+    parts = [f"<h1>Results of {html.escape(root.name)}</h1>", f"<p class=note>{html.escape(_provenance(root))}</p>"]
+    for name in dict.fromkeys(order):
+        parts.append(f"<h2 id={html.escape(name)}>{html.escape(TITLES.get(name, name.replace('_', ' ')))}</h2>")
+        if name in figures:
+            parts.append(
+                f"<img src='figures/{name}.png' alt='{html.escape(name)}'><p class=note>"
+                f"<a href='figures/{name}.pdf'>PDF</a> · <a href='figures/{name}.csv'>data</a></p>"
+            )
+        if name in tables:
+            frame = pd.read_csv(tables[name], dtype=str, keep_default_na=False)
+            parts.append(frame.to_html(index=False, border=0))
+            parts.append(
+                f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a></p>"
+            )
+    body = "\n".join(parts)
+    head = f"<meta charset=utf-8><title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
+    write_text(root / "index.html", f"<!doctype html><html lang=en>{head}{body}</html>\n")
+    return root / "index.html"
+
+
+def _provenance(root: Path) -> str:
+    """Where the numbers come from, in a sentence."""
+    runs = [read_json(path) for path in sorted(root.glob("*/*/seed*/run.json"))]
+    if not runs:
+        return "No finished runs."
+    seeds = sorted({run["seed"] for run in runs})
+    corpus = "the embedded synthetic corpus" if all(run["synthetic"] for run in runs) else "real images"
+    hours = sum(run["seconds"] for run in runs) / 3600
+    commits = sorted(
+        {f"{(run['commit'] or 'unknown')[:10]}{' (with changes)' if run['dirty'] else ''}" for run in runs}
+    )
+    devices = sorted({f"{run['device']}, {run['threads']} thread(s)" for run in runs})
+    return (
+        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, on {corpus}; {hours:.2f} hours of computation on "
+        f"{'; '.join(devices)}; code {', '.join(commits)}."
+    )

@@ -1,0 +1,120 @@
+"""How figures look and where they go."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from vlp_lib.records import write_atomically, write_text
+
+LABELS = {
+    "region": "Region features",
+    "naive_vit": "Naive (ViT)",
+    "naive_resnet": "Naive (ResNet)",
+    "ssul": "SSUL",
+    "segl": "SEGL",
+    "segl_resnet": "SEGL (ResNet)",
+    "spl_small": "SPL (small)",
+    "spl_large": "SPL (large)",
+}
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; a dashed line says ResNet.
+COLOURS = {
+    "region": "#000000",
+    "naive_vit": "#D55E00",
+    "naive_resnet": "#D55E00",
+    "ssul": "#E69F00",
+    "segl": "#0072B2",
+    "segl_resnet": "#0072B2",
+    "spl_small": "#56B4E9",
+    "spl_large": "#009E73",
+}
+
+
+def label(variant: str) -> str:
+    """A variant's name in figures and tables."""
+    return LABELS.get(variant, variant)
+
+
+def colour(variant: str) -> str:
+    """A variant's colour, the same in every figure; grey for mixes."""
+    return COLOURS.get(variant, "#999999")
+
+
+def line_style(variant: str) -> str:
+    """Dashed for ResNet."""
+    return "--" if "resnet" in variant else "-"
+
+
+def new_figure(width: float = 7.0, height: float = 4.4, columns: int = 1) -> Figure:
+    """An empty figure (inches) that belongs to no global state."""
+    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.subplots(1, columns)
+    return figure
+
+
+def save_figure(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write PNG, PDF and the CSV behind the figure; returns the PNG's path."""
+    for ending, options in (("png", {"dpi": 150}), ("pdf", {"metadata": {"CreationDate": None}})):
+        write_atomically(
+            folder / f"{name}.{ending}",
+            lambda p, e=ending, o=options: figure.savefig(p, format=e, **o),  # type: ignore[misc]
+        )
+    write_text(folder / f"{name}.csv", data.to_csv(index=False, float_format="%.6g"))
+    return folder / f"{name}.png"
+
+
+def save_table(table: pd.DataFrame, folder: Path, name: str, note: str = "") -> Path:
+    """Write CSV and Markdown; returns the Markdown's path."""
+    write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / f"{name}.md", markdown(table) + (f"\n{note}\n" if note else ""))
+    return folder / f"{name}.md"
+
+
+def save_all(table: pd.DataFrame, folder: Path, name: str, title: str, note: str = "") -> Path:
+    """Write a table as CSV, Markdown and picture (PNG and PDF); returns the Markdown's path."""
+    save_figure(draw_table(table, title, note), table, folder, name)
+    return save_table(table, folder, name, note)
+
+
+def draw_table(table: pd.DataFrame, title: str = "", note: str = "", widest: int = 24) -> Figure:
+    """A data frame as a picture, for slides; cells of more than `widest` letters take several lines."""
+    heads = [[textwrap.fill(str(column), widest) for column in table.columns]]
+    rows = heads + [[textwrap.fill(_cell(v), widest) for v in row] for row in table.itertuples(index=False)]
+    lines = [max(cell.count("\n") + 1 for cell in row) for row in rows]
+    letters = [max(len(line) for row in rows for line in row[i].splitlines() or [""]) + 2 for i in range(len(rows[0]))]
+    # A letter of 8 points is about 0.065 inch wide, a line with its share of the rule 0.17 inch high.
+    figure = Figure(figsize=(0.065 * sum(letters) + 0.2, 0.17 * (sum(lines) + 4)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    drawn = axes.table(rows, colWidths=[n / sum(letters) for n in letters], cellLoc="left", bbox=Bbox.unit())
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    for (row, _), cell in drawn.get_celld().items():
+        cell.set_height(lines[row] / sum(lines))
+        cell.set_edgecolor("0.8")
+        cell.set_facecolor("0.93" if row == 0 else "w")
+    axes.set_title(title, fontsize=10)
+    figure.supxlabel(note, fontsize=8)
+    return figure
+
+
+def _cell(value: object) -> str:
+    """A value as a table shows it: four figures, nothing for NaN."""
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return str(value)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A data frame as a Markdown table."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
+    for row in table.itertuples(index=False):
+        lines.append("| " + " | ".join(_cell(v).replace("|", "\\|") for v in row) + " |")
+    return "\n".join(lines) + "\n"

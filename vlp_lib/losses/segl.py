@@ -1,0 +1,65 @@
+"""SEGL, the semantic segmentation loss at feature resolution (section III-C, equation 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vlp_lib.data.sample import IGNORED, Batch
+from vlp_lib.errors import UserError
+from vlp_lib.losses.visual import VisualLoss, VisualOutput
+from vlp_lib.models.vision import VisionFeatures
+
+
+def downsample_labels(
+    labels: torch.Tensor, grid: tuple[int, int], classes: int, how: Literal["nearest", "majority"] = "nearest"
+) -> torch.Tensor:
+    """Label maps [B, H, W] at the resolution of the feature map, [B, h, w]; the `downsample` of equation 2.
+
+    "nearest" takes the pixel at the cell's centre; "majority" the cell's most frequent class among its pixels that
+    have one (the lower class on a tie), 255 where none has. Labels are never averaged.
+    """
+    if how == "nearest":
+        return F.interpolate(labels[:, None].float(), grid, mode="nearest-exact")[:, 0].long()
+    valid = labels != IGNORED
+    one_hot = F.one_hot(torch.where(valid, labels, classes).long(), classes + 1)[..., :classes]
+    share = F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), grid)
+    most, label = share.max(1)
+    return torch.where(most > 0, label, IGNORED)
+
+
+class SEGL(VisualLoss):
+    """One 1×1 convolution to the classes and a cross-entropy against the down-sampled label map.
+
+    Args:
+        classes: segmentation classes of the corpus; the convolution has one output more, "unlabeled", which is never
+            a target because pixels without a class are ignored (COCO-Stuff: 171 + 1 = 172).
+        scale: the feature map is enlarged by this factor first (ResNet: 12×12 to 24×24).
+    """
+
+    def __init__(
+        self, hidden: int, classes: int, scale: int = 1, downsampling: Literal["nearest", "majority"] = "nearest"
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.scale = scale
+        self.downsampling = downsampling
+        self.classify = nn.Conv2d(hidden, classes + 1, kernel_size=1)
+
+    def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
+        """Equation 2, averaged over the cells that have a class; 0 where no image of the batch has a map."""
+        if batch.label_maps is None:
+            raise UserError("SEGL needs label maps and this corpus has none: add stuffthingmaps/ or choose SSUL or SPL")
+        grid = features.map()
+        if self.scale != 1:
+            grid = F.interpolate(grid, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        logits = self.classify(grid).float()
+        target = downsample_labels(
+            batch.label_maps, (logits.shape[-2], logits.shape[-1]), self.classes, self.downsampling
+        )
+        counted = (target != IGNORED).sum().clamp(min=1)
+        loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
+        return VisualOutput(loss, {"segl_predicted": logits.argmax(1).detach(), "segl_target": target})

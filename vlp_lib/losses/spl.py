@@ -1,0 +1,89 @@
+"""SPL, the set prediction loss distilled from a detector (section III-D, equations 3 and 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from vlp_lib.data.sample import Batch
+from vlp_lib.errors import UserError
+from vlp_lib.losses.visual import VisualLoss, VisualOutput
+from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
+from vlp_lib.models.vision import VisionFeatures
+
+
+def match_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Equation 3: give each label its own query so that the summed −p(label) is least (Hungarian algorithm).
+
+    Args:
+        logits: [B, Q, classes + 1].
+        labels: [B, T] class of each detection, −1 padding (after the detections); at most Q an image.
+
+    Returns:
+        [B, Q] int64, the class each query is to predict; "no object" (the last class) for the unmatched ones.
+    """
+    no_object = logits.shape[-1] - 1
+    queries = logits.shape[1]
+    counts = (labels >= 0).sum(1).tolist()
+    if max(counts, default=0) > queries:
+        raise UserError(
+            f"{max(counts)} labels cannot be matched to {queries} queries: keep at most {queries} detections"
+        )
+    probability = logits.detach().float().softmax(-1)
+    # Only the labels' own columns travel to the CPU, once for the whole batch.
+    cost = -probability.gather(2, labels.clamp(min=0)[:, None, :].expand(-1, queries, -1)).cpu().numpy()
+    if not np.isfinite(cost).all():
+        raise UserError("the set prediction (SPL) gives values that are not finite: lower training.learning_rate")
+    targets = torch.full(logits.shape[:2], no_object, dtype=torch.long)
+    host_labels = labels.cpu()
+    for i, count in enumerate(counts):
+        rows, columns = linear_sum_assignment(cost[i, :, :count])
+        targets[i, rows] = host_labels[i, columns]
+    return targets.to(logits.device)
+
+
+def set_loss(logits: torch.Tensor, targets: torch.Tensor, no_object_weight: float) -> torch.Tensor:
+    """Equation 4: cross-entropy of the matched labels; "no object" counts with its weight in sum and mean alike."""
+    weight = logits.new_ones(logits.shape[-1], dtype=torch.float32)
+    weight[-1] = no_object_weight
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), weight)
+
+
+class SPL(VisualLoss):
+    """One transformer decoder layer over the grid: N learned queries become N predicted objects (figure 4 D).
+
+    The decoder's outputs replace the grid as the visual tokens of the cross-modality encoder, at inference too; the
+    classifier serves the loss only.
+    """
+
+    def __init__(
+        self, hidden: int, heads: int, dropout: float, queries: int, classes: int, no_object_weight: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, hidden) * 0.02)
+        self.self_attention = AttentionBlock(hidden, heads, dropout)
+        self.cross_attention = AttentionBlock(hidden, heads, dropout)
+        self.feed_forward = FeedForwardBlock(hidden, dropout)
+        self.classify = nn.Linear(hidden, classes + 1)
+        self.no_object_weight = no_object_weight
+
+    def tokens(self, features: VisionFeatures) -> VisionFeatures:
+        """N decoded queries [B, N, C] instead of the grid."""
+        x = self.queries.expand(len(features.tokens), -1, -1)
+        x, _ = self.self_attention(x, x)
+        x, _ = self.cross_attention(x, features.tokens, features.mask)
+        return VisionFeatures(self.feed_forward(x), None)
+
+    def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
+        """Equations 3 and 4; of an image with more labels than queries the best-scored ones are used."""
+        if batch.labels is None:
+            raise UserError(
+                "SPL needs detector labels and this corpus has none: add detections_*.npz or a Bottom-Up .tsv"
+            )
+        logits = self.classify(tokens.tokens)
+        targets = match_labels(logits, batch.labels[:, : logits.shape[1]])
+        loss = set_loss(logits, targets, self.no_object_weight)
+        return VisualOutput(loss, {"spl_predicted": logits.argmax(-1).detach(), "spl_target": targets})

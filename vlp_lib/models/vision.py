@@ -1,0 +1,208 @@
+"""The vision streams: pixels through a ViT or a ResNet (both timm's), or a detector's regions (section IV-A1)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import GroupNorm, resample_abs_pos_embed
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from vlp_lib.config import ModelConfig
+from vlp_lib.data.sample import VisionInput
+from vlp_lib.errors import UserError
+from vlp_lib.models.weights import load_matching, timm_state_dict
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VisionFeatures(NamedTuple):
+    """What a vision stream hands on.
+
+    Attributes:
+        tokens: [B, N, C].
+        grid: (h, w) where the tokens are the cells of a feature map, row by row (N = h·w); None for a set.
+        mask: [B, N] bool, True at real tokens; None where all are.
+    """
+
+    tokens: torch.Tensor
+    grid: tuple[int, int] | None
+    mask: torch.Tensor | None = None
+
+    def of_texts(self, image_of_text: torch.Tensor | None) -> VisionFeatures:
+        """The features that each text is joined with (see `Batch.image_of_text`)."""
+        if image_of_text is None:
+            return self
+        mask = None if self.mask is None else self.mask[image_of_text]
+        return VisionFeatures(self.tokens[image_of_text], self.grid, mask)
+
+    def map(self) -> torch.Tensor:
+        """The tokens as a feature map [B, C, h, w]; raises UserError for a set of regions."""
+        if self.grid is None:
+            raise UserError(
+                "regions form no feature map: a visual loss on the grid needs the vision stream vit or resnet"
+            )
+        return self.tokens.transpose(1, 2).unflatten(2, self.grid)
+
+
+class _Normalise(nn.Module):
+    """RGB in [0, 1] to the backbone's own scale."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean) / self.std
+
+
+def _normalise_for(pretrained: str) -> _Normalise:
+    """The mean and deviation that the named timm weights were trained with; ImageNet's otherwise."""
+    known = (
+        timm.get_pretrained_cfg(pretrained, allow_unregistered=True) if pretrained and "/" not in pretrained else None
+    )
+    return _Normalise(known.mean, known.std) if known else _Normalise(IMAGENET_MEAN, IMAGENET_STD)
+
+
+class ViTStream(nn.Module):
+    """A vision transformer without class token: one token a patch, with a learnable position embedding.
+
+    An image whose side is no multiple of the patch is cropped around its centre to the largest multiple (600 px and
+    32 px: 576, 18×18 tokens). At other sizes than `image_size` the position embedding is resampled.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        vit = config.vit
+        self.patch = vit.patch
+        self.normalise = _normalise_for(vit.pretrained)
+        self.backbone = VisionTransformer(
+            img_size=config.image_size,
+            patch_size=vit.patch,
+            depth=vit.layers,
+            embed_dim=vit.width,
+            num_heads=vit.heads,
+            num_classes=0,
+            class_token=False,
+            global_pool="",
+            dynamic_img_size=True,
+        )
+        self.project = nn.Identity() if vit.width == config.hidden else nn.Linear(vit.width, config.hidden)
+        if vit.pretrained:
+            state = timm_state_dict(vit.pretrained)
+            if "pos_embed" in state:
+                side = config.image_size // vit.patch
+                extra = state["pos_embed"].shape[1] - math.isqrt(state["pos_embed"].shape[1]) ** 2
+                state["pos_embed"] = resample_abs_pos_embed(
+                    state["pos_embed"][:, extra:], [side, side], num_prefix_tokens=0
+                )
+            self.load_report = load_matching(self.backbone, state, vit.pretrained)
+
+    def forward(self, batch: VisionInput) -> VisionFeatures:
+        """Images [B, 3, H, W] to ⌊H/patch⌋·⌊W/patch⌋ tokens."""
+        images = batch.images
+        h, w = images.shape[-2] // self.patch, images.shape[-1] // self.patch
+        if h == 0 or w == 0:
+            raise UserError(
+                f"an image of {tuple(images.shape[-2:])} px has no patch of {self.patch} px: use larger images"
+            )
+        top, left = (images.shape[-2] - h * self.patch) // 2, (images.shape[-1] - w * self.patch) // 2
+        images = images[..., top : top + h * self.patch, left : left + w * self.patch]
+        tokens = self.backbone.forward_features(self.normalise(images))
+        return VisionFeatures(self.project(tokens), (h, w))
+
+
+def _frozen_norm(
+    channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> FrozenBatchNorm2d:
+    """torchvision's frozen norm, which does not take the device and type that timm hands to its norms."""
+    return FrozenBatchNorm2d(channels).to(device=device, dtype=dtype)
+
+
+class ResNetStream(nn.Module):
+    """A ResNet's last feature map, projected and combined with a learnable position embedding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        resnet = config.resnet
+        self.normalise = _normalise_for(resnet.pretrained)
+        self.backbone = ResNet(
+            # timm annotates an instance where it takes the class
+            block=cast(Any, Bottleneck if resnet.block == "bottleneck" else BasicBlock),
+            layers=resnet.layers,
+            channels=resnet.channels,
+            output_stride=resnet.output_stride,
+            num_classes=0,
+            global_pool="",
+            norm_layer=_frozen_norm if resnet.norm == "frozen" else partial(GroupNorm, num_groups=8),
+            zero_init_last=False,
+        )
+        self.stages = len(resnet.layers)
+        self.project = nn.Linear(self.backbone.num_features, config.hidden)
+        self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        side = math.ceil(config.image_size / min(resnet.output_stride, 2 ** (self.stages + 1)))
+        self.position = nn.Parameter(torch.randn(1, side * side, config.hidden) * 0.02)
+        if resnet.pretrained:
+            self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
+
+    def forward(self, batch: VisionInput) -> VisionFeatures:
+        """Images [B, 3, H, W] to one token a cell of the feature map (600 px at stride 32: 19×19)."""
+        net = self.backbone
+        x = net.maxpool(net.act1(net.bn1(net.conv1(self.normalise(batch.images)))))
+        for stage in range(1, self.stages + 1):
+            x = getattr(net, f"layer{stage}")(x)
+        grid = (x.shape[-2], x.shape[-1])
+        position = resample_abs_pos_embed(self.position, list(grid), num_prefix_tokens=0)
+        return VisionFeatures(self.norm(self.project(x.flatten(2).transpose(1, 2))) + position, grid)
+
+
+class RegionStream(nn.Module):
+    """A detector's regions as tokens: embedded class and attribute, box, and continuous features where there are any.
+
+    The class embedding is scaled by the detector's confidence, as a soft label would be. An image without detections
+    keeps one empty token, so that attention has something to read.
+    """
+
+    def __init__(self, config: ModelConfig, classes: int, attributes: int) -> None:
+        super().__init__()
+        self.config = config.region
+        self.class_embedding = nn.Embedding(classes, config.hidden)
+        self.attribute_embedding = nn.Embedding(attributes + 1, config.hidden)
+        self.box = nn.Linear(5, config.hidden)
+        self.feature = nn.Linear(config.region.feature_size, config.hidden) if config.region.feature_size else None
+        self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
+
+    def forward(self, batch: VisionInput) -> VisionFeatures:
+        """Detections of [B, T] regions to [B, R, C], R = min(T, max_regions), best score first."""
+        if batch.labels is None or batch.scores is None or batch.boxes is None or batch.attributes is None:
+            raise UserError(
+                "the region model reads detector labels and this corpus has none: add detections_*.npz or a .tsv"
+            )
+        r = self.config.max_regions
+        labels, scores, boxes = batch.labels[:, :r], batch.scores[:, :r], batch.boxes[:, :r]
+        mask = labels >= 0
+        area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        x = self.class_embedding(labels.clamp(min=0)) * (scores * mask)[..., None]
+        x = x + self.attribute_embedding(batch.attributes[:, :r] + 1) * mask[..., None]
+        x = x + self.box(torch.cat([boxes, area[..., None]], -1))
+        if self.feature is not None:
+            features = batch.features
+            if features is None:
+                if mask.any():
+                    raise UserError("this region model reads region features and the detections hold labels only")
+                features = x.new_zeros(*mask.shape, self.feature.in_features)
+            x = x + self.feature(F.normalize(features[:, :r], dim=-1))
+        first = torch.zeros_like(mask)
+        first[:, 0] = ~mask.any(1)
+        return VisionFeatures(self.norm(x), None, mask | first)

@@ -1,0 +1,135 @@
+"""Loading pretrained weights, with a report of what was loaded: silent losses are how reproductions fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from vlp_lib.errors import UserError
+
+LEAST_MATCH = 0.95
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a set of pretrained weights.
+
+    Attributes:
+        source: name or path of the weights.
+        matched: parameters (single numbers, not tensors) that were loaded.
+        total: parameters of the model.
+        missing: names the model has and the weights have not.
+        unused: names the weights have and the model has not.
+        reshaped: names that both have with different shapes (not loaded).
+    """
+
+    source: str
+    matched: int
+    total: int
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the model's parameters that was loaded."""
+        return self.matched / max(self.total, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.share:.1%} of {self.total:,} parameters loaded; {len(self.missing)} tensors "
+            f"missing, {len(self.reshaped)} of another shape, {len(self.unused)} unused"
+        )
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or PyTorch file; raises UserError naming a missing or broken one."""
+    if not path.is_file():
+        raise UserError(f"no weights at {path}: give a file that exists, or a name that the hub knows")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is no readable weights file ({reason}): fetch or write it again") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is no readable weights file (it holds a {type(state).__name__}): give a state dict")
+    return state
+
+
+def load_matching(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> LoadReport:
+    """Load what fits by name and shape, print the report, and refuse a match below 95 % of the parameters."""
+    own = module.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    report = LoadReport(
+        source=source,
+        matched=sum(own[k].numel() for k in fits),
+        total=sum(v.numel() for v in own.values()),
+        missing=tuple(sorted(own.keys() - state.keys())),
+        unused=tuple(sorted(state.keys() - own.keys())),
+        reshaped=tuple(sorted((own.keys() & state.keys()) - fits.keys())),
+    )
+    print(report)
+    if report.share < LEAST_MATCH:
+        first = (report.missing + report.reshaped)[0]
+        raise UserError(
+            f"{source} fills only {report.share:.1%} of the model (at least {LEAST_MATCH:.0%} is needed; first tensor "
+            f"without weights: {first}): give weights of this architecture"
+        )
+    module.load_state_dict(fits, strict=False)
+    return report
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder} has neither model.safetensors nor pytorch_model.bin: give a folder that holds weights")
+
+
+def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
+    """Weights of a timm model by name (fetched from the hub), or from a local file or folder."""
+    path = Path(source)
+    if path.exists():
+        return read_state_dict(_weights_in(path) if path.is_dir() else path)
+    import timm
+
+    try:
+        return timm.create_model(source, pretrained=True, num_classes=0).state_dict()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(
+            f"cannot load the pretrained weights {source!r} ({error}): give a local folder, or connect to the hub"
+        ) from error
+
+
+def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
+    """Weights of a BERT encoder by hub name or local folder, without the "bert." prefix of models with heads."""
+    path = Path(source)
+    if path.exists():
+        state = read_state_dict(_weights_in(path) if path.is_dir() else path)
+    else:
+        from transformers import BertModel
+
+        try:
+            state = BertModel.from_pretrained(source, add_pooling_layer=False).state_dict()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot load the pretrained weights {source!r}: give a local folder, or connect to the hub"
+            ) from error
+    return {_bert_name(k): v for k, v in state.items()}
+
+
+def _bert_name(name: str) -> str:
+    """A tensor's name today: without prefix, and with the norms' names of BERT's first release translated."""
+    name = name.removeprefix("bert.")
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(f"LayerNorm{old}"):
+            name = name.removesuffix(old) + new
+    return name

@@ -1,0 +1,383 @@
+"""The paper's published numbers and claims, as data (Yang, Liu, Lin: arXiv 2301.07236, Tables I–VI and section V).
+
+Every cell is kept as the paper prints it ("0.25", "~900", "4.2m", "-"); `parse` turns it into a number. Rows that are
+variants of this kit bear the variant's name (`vlp_lib.config.VARIANTS`), the others a name of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from vlp_lib.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Unit = Literal["text", "images", "hours", "ms", "percent", "fraction"]
+
+_MULTIPLES: Mapping[str, float] = MappingProxyType({"k": 1e3, "m": 1e6})
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: how code asks for it.
+        header: as the paper prints it; " / " joins the levels of a header of several lines.
+        unit: of the numbers; "text" where the cells are words.
+    """
+
+    name: str
+    header: str
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its name in code, its label and its cells as the paper prints them."""
+
+    name: str
+    label: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; `number` is its Roman numeral."""
+
+    number: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One cell with its place.
+
+    Attributes:
+        table: Roman numeral.
+        row, column: names in code.
+        label, header: of the row and the column, as printed.
+        unit: of `value`.
+        printed: the cell as the paper prints it.
+        value: the number, the words of a text column, or None where the paper prints "-".
+    """
+
+    table: str
+    row: str
+    column: str
+    label: str
+    header: str
+    unit: Unit
+    printed: str
+    value: float | str | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order that the paper reports: groups of row names, best first; those of one group are about equal.
+
+    Attributes:
+        metric: what is ranked: a column of the tables, or "itm_loss" for how fast the validation matching loss falls.
+        higher_is_better: whether the best is the highest.
+        groups: row names, best group first.
+    """
+
+    metric: str
+    higher_is_better: bool
+    groups: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A shape that a run at any scale must be able to confirm or refute, and where the paper says so."""
+
+    id: str
+    text: str
+    where: str
+    rankings: tuple[Ranking, ...] = ()
+
+
+def _row(name: str, label: str, cells: str) -> Row:
+    return Row(name, label, tuple(cells.split()))
+
+
+def _recalls(name: str, header: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(f"{name}_{short}_r{k}", f"{header} / {long} / R@{k}", "percent")
+        for short, long in (("ir", "Image Retrieval"), ("tr", "Text Retrieval"))
+        for k in (1, 5, 10)
+    )
+
+
+_MODEL_TIME = Column("inference_ms", "Inference Time (ms)", "ms")
+_IMAGES = Column("images", "Images", "images")
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        table.number: table
+        for table in (
+            Table(
+                "I",
+                "Comparison of the three proposed methods",
+                (
+                    Column("extra_computation", "Extra Comp Cost", "text"),
+                    Column("extra_data", "Extra Data", "text"),
+                    Column("scalability", "Scalability", "text"),
+                    Column("inference_speed", "Inference Speed", "text"),
+                ),
+                (
+                    Row("none", "No Visual Loss", ("No", "No", "Yes", "-")),
+                    Row("ssul", "SSUL", ("No", "No", "Yes", "Same")),
+                    Row("segl", "SEGL", ("1 layer 1x1 Conv", "Segmentation Mask", "Partial", "Same")),
+                    Row("spl", "SPL", ("1 layer transformer decoder", "Pretrained detector", "Yes", "Faster")),
+                ),
+            ),
+            Table(
+                "II",
+                "Ablation experiments on VQAv2",
+                (_MODEL_TIME, Column("vqa", "VQA(%)", "percent")),
+                (
+                    _row("naive_vit", "Baseline (ViT)", "40 68.95"),
+                    _row("naive_resnet", "ResNet", "40 68.52"),
+                    _row("ssul", "Baseline + SSUL", "40 70.26"),
+                    _row("segl", "Baseline + SEGL", "40 70.92"),
+                    _row("segl_resnet", "ResNet + SEGL", "40 70.53"),
+                    _row("spl_small", "Baseline + SPL(36)", "34 69.41"),
+                    _row("spl_large", "Baseline + SPL(100)", "37 70.20"),
+                ),
+            ),
+            Table(
+                "III",
+                "Ablation experiments on zero-shot retrieval, R@1",
+                (
+                    _MODEL_TIME,
+                    Column("coco_5k_tr_r1", "TR (COCO 5k)", "fraction"),
+                    Column("coco_5k_ir_r1", "IR (COCO 5k)", "fraction"),
+                    Column("coco_1k_tr_r1", "TR (COCO 1k)", "fraction"),
+                    Column("coco_1k_ir_r1", "IR (COCO 1k)", "fraction"),
+                ),
+                (
+                    _row("naive_vit", "Baseline (ViT)", "40 0.25 0.12 0.40 0.33"),
+                    _row("naive_resnet", "ResNet", "40 0.27 0.11 0.38 0.32"),
+                    _row("ssul", "Baseline + SSUL", "40 0.48 0.33 0.62 0.51"),
+                    _row("segl", "Baseline + SEGL", "40 0.50 0.37 0.67 0.54"),
+                    _row("segl_resnet", "ResNet + SEGL", "40 0.50 0.37 0.65 0.535"),
+                    _row("spl_small", "Baseline + SPL(36)", "34 0.42 0.25 0.55 0.44"),
+                    _row("spl_large", "Baseline + SPL(100)", "37 0.42 0.26 0.61 0.495"),
+                ),
+            ),
+            Table(
+                "IV",
+                "Comparison with other vision-language pre-training models on VQAv2, NLVR2 and VCR",
+                (
+                    _IMAGES,
+                    Column("pretrain_gpu_hours", "Pretrain GPU hrs", "hours"),
+                    _MODEL_TIME,
+                    Column("vqav2_test_dev", "VQAv2 / test-dev", "percent"),
+                    Column("vqav2_test_std", "VQAv2 / test-std", "percent"),
+                    Column("nlvr2_val", "NLVR2 / val", "percent"),
+                    Column("nlvr2_test_p", "NLVR2 / test-P", "percent"),
+                    Column("vcr_q_to_a", "VCR / Q → A", "percent"),
+                    Column("vcr_qa_to_r", "VCR / QA → R", "percent"),
+                    Column("vcr_q_to_ar", "VCR / Q → AR", "percent"),
+                ),
+                (
+                    _row("vilbert", "ViLBERT [4]", "3m - ~900 70.55 70.92 - - - - -"),
+                    _row("lxmert", "LXMERT [17]", "180k ~800 ~900 72.42 72.5 74.9 74.5 - - -"),
+                    _row("uniter_base", "UNITER-base [5]", "4.2m 882 ~900 72.70 72.91 75.85 75.80 74.56 77.03 57.76"),
+                    _row("pixel_bert_r50", "Pixel-BERT (R50) [8]", "200k ~4000 ~60 71.35 71.42 71.7 72.4 - - -"),
+                    _row("vilt", "ViT [32]", "4.1m ~4600 ~15 71.26 - 75.70 76.13 - - -"),
+                    _row("segl", "Ours (SEGL)", "230k 470 ~40 71.69 72.03 72.3 72.9 75.37 77.86 58.33"),
+                ),
+            ),
+            Table(
+                "V",
+                "Zero-shot image and text retrieval on Flickr30k and COCO 1k",
+                (
+                    _IMAGES,
+                    *_recalls("flickr30k_1k", "Flickr 30k (1k image)"),
+                    *_recalls("coco_1k", "MSCOCO (1k image)"),
+                ),
+                (
+                    _row("vilbert", "ViLBERT [4]", "3m 31.83 61.12 72.80 - - - - - - - - -"),
+                    _row(
+                        "unicoder_vl",
+                        "Unicoder-VL [16]",
+                        "3.8m 48.40 76.00 85.20 64.30 85.80 92.30 - - - - - -",
+                    ),
+                    _row(
+                        "imagebert",
+                        "ImageBERT [33]",
+                        "10m 54.3 79.6 87.5 70.7 90.2 94.0 53.6 83.2 91.7 67.0 90.3 96.1",
+                    ),
+                    _row(
+                        "uniter_base",
+                        "UNITER-base [5]",
+                        "4.2m 66.16 88.40 92.94 80.70 95.70 98.00 - - - - - -",
+                    ),
+                    _row(
+                        "segl",
+                        "Ours (SEGL)",
+                        "230k 62.46 86.71 92.80 82.70 96.50 98.00 54 86 94.8 67.1 92.2 97.1",
+                    ),
+                ),
+            ),
+            Table(
+                "VI",
+                "Zero-shot image and text retrieval on COCO 5k",
+                (_IMAGES, *_recalls("coco_5k", "MSCOCO (5k image)")),
+                (
+                    # Nearly the Flickr30k figures of Table V; kept as printed.
+                    _row("vilbert", "ViLBERT [4]", "3m 31.86 61.12 72.80 - - -"),
+                    _row("imagebert", "ImageBERT [33]", "10m 32.3 59.0 70.2 44.0 71.2 80.4"),
+                    _row("vilt", "ViT [32]", "4.1m 40.4 70.0 81.1 56.5 82.6 89.6"),
+                    _row("segl", "Ours (SEGL)", "230k 37.2 63.3 74.4 49.8 75.9 83.1"),
+                ),
+            ),
+        )
+    }
+)
+"""Tables I–VI by Roman numeral."""
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "convergence",
+        "The validation matching loss falls first with region features, then with SEGL (almost the same), then with "
+        "SSUL and SPL; the naive model comes last and stays near ln 2 for a long time.",
+        "figures 1 and 5 (left), section IV-E1",
+        (
+            Ranking(
+                "itm_loss",
+                False,
+                (("region",), ("segl",), ("ssul", "spl_small", "spl_large"), ("naive_vit",)),
+            ),
+        ),
+    ),
+    Claim(
+        "vqa",
+        "After equal pretraining VQA ranks SEGL (70.92) > SSUL (70.26) ≈ SPL(100) (70.20) > SPL(36) (69.41) > no "
+        "visual loss (68.95), and with ResNet SEGL (70.53) > no visual loss (68.52).",
+        "table II",
+        (
+            Ranking("vqa", True, (("segl",), ("ssul", "spl_large"), ("spl_small",), ("naive_vit",))),
+            Ranking("vqa", True, (("segl_resnet",), ("naive_resnet",))),
+        ),
+    ),
+    Claim(
+        "retrieval",
+        "Zero-shot retrieval R@1 ranks SEGL > SSUL > SPL > no visual loss, the last far behind; ResNet has the same "
+        "order.",
+        "table III",
+        tuple(
+            Ranking(column, True, groups)
+            for column in ("coco_5k_tr_r1", "coco_5k_ir_r1", "coco_1k_tr_r1", "coco_1k_ir_r1")
+            for groups in (
+                (("segl",), ("ssul",), ("spl_small", "spl_large"), ("naive_vit",)),
+                (("segl_resnet",), ("naive_resnet",)),
+            )
+        ),
+    ),
+    Claim(
+        "inference",
+        "SPL(36) needs 34 ms, SPL(100) 37 ms and every other pixel model 40 ms an image and question; pipelines on "
+        "region features need about 900 ms, more than 10 times as long.",
+        "tables II and IV",
+        (
+            Ranking(
+                "inference_ms",
+                False,
+                (
+                    ("spl_small",),
+                    ("spl_large",),
+                    ("naive_vit", "naive_resnet", "ssul", "segl", "segl_resnet"),
+                    ("region",),
+                ),
+            ),
+        ),
+    ),
+    Claim(
+        "joint_losses",
+        "Using more than one of the losses gains nothing over the best single one; weights are left as future work.",
+        "section V",
+    ),
+)
+"""What the paper says of its methods, in the order of the project's reading of it."""
+
+
+def table(number: str) -> Table:
+    """The table of that Roman numeral; raises UserError for an unknown one."""
+    if number not in TABLES:
+        raise UserError(f"unknown table {number!r}: the paper's tables are {', '.join(TABLES)}")
+    return TABLES[number]
+
+
+def parse(printed: str) -> float | None:
+    """The number in a cell: "~900" → 900.0, "4.2m" → 4 200 000.0, "-" → None."""
+    if printed == "-":
+        return None
+    digits = printed.removeprefix("~")
+    multiple = _MULTIPLES.get(digits[-1])
+    return float(digits) if multiple is None else float(round(float(digits[:-1]) * multiple))
+
+
+def values(number: str | None = None) -> Iterator[Value]:
+    """Every cell of one table, or of all; raises UserError for an unknown table."""
+    for found in TABLES.values() if number is None else (table(number),):
+        for row in found.rows:
+            for column, printed in zip(found.columns, row.cells, strict=True):
+                yield Value(
+                    table=found.number,
+                    row=row.name,
+                    column=column.name,
+                    label=row.label,
+                    header=column.header,
+                    unit=column.unit,
+                    printed=printed,
+                    value=printed if column.unit == "text" else parse(printed),
+                )
+
+
+def value(number: str, row: str, column: str) -> float | str | None:
+    """One cell's number (None where the paper prints "-"); raises UserError for an unknown table, row or column."""
+    for cell in values(number):
+        if (cell.row, cell.column) == (row, column):
+            return cell.value
+    found = table(number)
+    raise UserError(
+        f"table {number} has no cell ({row!r}, {column!r}): its rows are {', '.join(r.name for r in found.rows)}; "
+        f"its columns {', '.join(c.name for c in found.columns)}"
+    )
+
+
+def frame(number: str, printed: bool = False) -> pd.DataFrame:
+    """A table as a data frame: one row a method (index: its name), `label`, then one column for each of the table's.
+
+    Numbers, NaN where the paper prints "-"; with `printed`, the cells as the paper prints them under its own headers.
+    Raises UserError for an unknown table.
+    """
+    import pandas as pd  # here, so that asking for a number does not load it
+
+    found = table(number)
+    columns: dict[str, Sequence[object]] = {"Method" if printed else "label": [row.label for row in found.rows]}
+    for position, column in enumerate(found.columns):
+        cells = [row.cells[position] for row in found.rows]
+        if printed:
+            columns[column.header] = cells
+        elif column.unit == "text":
+            columns[column.name] = cells
+        else:
+            columns[column.name] = [parse(cell) for cell in cells]
+    return pd.DataFrame(columns, index=pd.Index([row.name for row in found.rows], name="row"))
+
+
+def long_frame(number: str | None = None) -> pd.DataFrame:
+    """One row a cell, of one table or of all, with the fields of `Value` as columns."""
+    import pandas as pd  # here, so that asking for a number does not load it
+
+    return pd.DataFrame([vars(cell) for cell in values(number)])

@@ -1,0 +1,44 @@
+"""What of a profile's results may be shared: small files, no weights, no corpus, no path of the machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from vlp_lib.errors import UserError
+from vlp_lib.records import write_text
+
+MOST_BYTES = 1_000_000
+_SHARED = ("index.html", "figures/*", "tables/*", "*/*/seed*/run.json", "*/*/seed*/metrics.jsonl", "speed/*.json")
+
+
+def publish(source: Path, target: Path) -> list[Path]:
+    """Copy the records, figures, tables and executed notebooks of a profile; returns what was written.
+
+    `target` is emptied first. Raises UserError where there is nothing to share or a file has 1 MB or more.
+    """
+    files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
+    notebooks = sorted(source.glob("notebooks/*.ipynb"))
+    if not files:
+        raise UserError(f"{source} holds no results: run `make reproduce` first")
+    for file in (*files, *notebooks):
+        if file.stat().st_size >= MOST_BYTES:
+            raise UserError(f"{file} has {file.stat().st_size:,} bytes, more than is shared: make it smaller")
+    if target.exists():
+        shutil.rmtree(target)
+    written = []
+    for file in files:
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        written.append(copy)
+    for file in notebooks:
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        record = notebook["metadata"].get("papermill", {})
+        for name in ("input_path", "output_path"):
+            record[name] = Path(record.get(name, file.name)).name
+        copy = target / file.relative_to(source)
+        write_text(copy, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        written.append(copy)
+    return written

@@ -1,0 +1,118 @@
+"""Weights and resumable states on disk; nothing half-written ever carries a final name."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from vlp_lib.errors import UserError
+from vlp_lib.records import read_json, write_atomically, write_json
+
+_STEP = re.compile(r"step-(\d{8})")
+_HALF = ".half-written"
+
+
+def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    """A model's weights as safetensors, with what they are of (a flat JSON object) in the header."""
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+
+    def write(target: Path) -> None:
+        try:
+            save_file(state, target, metadata={"about": json.dumps(about)})
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load weights saved by `save_weights`; returns what they are of.
+
+    Raises UserError where the file is missing or broken, or is of another model: the first tensor that differs is
+    named.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}: run the pretraining that writes them first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
+    own = model.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state or name not in own or state[name].shape != own[name].shape:
+            there = tuple(state[name].shape) if name in state else "nothing"
+            here = tuple(own[name].shape) if name in own else "nothing"
+            of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int))
+            raise UserError(
+                f"{path} holds another model ({of or 'unnamed'}): at {name} it has {there}, this model {here}; give "
+                f"the checkpoint of the same profile, variant and corpus"
+            )
+    model.load_state_dict(state)
+    return about
+
+
+def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], keep: int) -> None:
+    """Everything a resumed run needs, in `folder/step-…`; the last `keep` of these stay.
+
+    The state is written under another name and renamed when it is whole. Every process calls this.
+    """
+    final = folder / f"step-{state['step']:08d}"
+    half = folder / (final.name + _HALF)
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(half), safe_serialization=True)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(half / "state.json", state | {"files": {p.name: p.stat().st_size for p in half.iterdir()}})
+            shutil.rmtree(final, ignore_errors=True)
+            half.rename(final)
+            for old in _states(folder)[:-keep]:
+                shutil.rmtree(old)
+    except (OSError, SafetensorError, RuntimeError, UserError) as error:
+        shutil.rmtree(half, ignore_errors=True)
+        raise UserError(
+            f"cannot write the checkpoint {final} ({error}): make room on the disk and start the run again; it goes on "
+            f"from the last whole checkpoint"
+        ) from error
+    accelerator.wait_for_everyone()
+
+
+def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
+    """Restore the newest whole state into what the accelerator has prepared; None where there is none."""
+    states = _states(folder)
+    if not states:
+        return None
+    folder = states[-1]
+    state = read_json(folder / "state.json")
+    # accelerate passes over random numbers that it cannot read.
+    for name, size in state.pop("files").items():
+        if not (folder / name).is_file() or (folder / name).stat().st_size != size:
+            raise UserError(
+                f"the checkpoint {folder} cannot be read ({name} is not whole): delete that folder and start again"
+            )
+    try:
+        accelerator.load_state(str(folder))
+    except Exception as error:  # unpickling raises whatever the bytes make it raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"the checkpoint {folder} cannot be read ({reason}): delete that folder and start again"
+        ) from error
+    return state
+
+
+def _states(folder: Path) -> list[Path]:
+    """The whole states, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if _STEP.fullmatch(p.name))

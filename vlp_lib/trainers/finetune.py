@@ -1,0 +1,246 @@
+"""Finetuning (section IV-B): a pretrained variant on VQAv2, NLVR2 or VCR, from its run folder to official scores."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from vlp_lib import records
+from vlp_lib.config import Profile, TrainingConfig, Variant, to_dict
+from vlp_lib.data.corpus import Corpus
+from vlp_lib.data.loading import load
+from vlp_lib.data.pairs import TrainingOrder
+from vlp_lib.data.tasks import check_task, open_task
+from vlp_lib.data.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
+from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer
+from vlp_lib.errors import UserError
+from vlp_lib.evaluation.inputs import regions_of, restore_pretrained
+from vlp_lib.models.downstream import DownstreamModel, freeze_unread, task_loss
+from vlp_lib.models.vlp import VLPModel
+from vlp_lib.trainers import loop
+from vlp_lib.trainers.checkpoint import load_weights
+from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
+
+ANSWERS = "answers.json"
+"""VQA's answer list in a run folder, in the order of the classes."""
+
+_UNCUT = 1_000_000
+"""A text length that no text has: the tasks cut their texts themselves, so as to spare the candidates."""
+
+_EXAMPLES = 24
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a finetuning gives.
+
+    Attributes:
+        rows: of metrics.jsonl.
+        scores: the official scores (percent) of "val" and, where the corpus has its annotations, "test".
+        examples: some items of the last scored split with what was said of them.
+        notes: what was left out, cut, or could not be learned.
+    """
+
+    rows: list[dict[str, Any]]
+    scores: dict[str, dict[str, Any]]
+    examples: list[Example]
+    notes: tuple[str, ...]
+
+
+class FinetuningTask:
+    """A downstream task for the training loop."""
+
+    def __init__(
+        self, data: TaskData[Any], training: TrainingConfig, workers: int, seed: int, name: str, steps: int = 0
+    ) -> None:
+        self.name, self.data, self.training, self.workers, self.seed = name, data, training, workers, seed
+        self.steps = steps or max(1, math.ceil(training.epochs * len(data.train) / training.batch_size))
+        self.validation = data.val.limited(training.validation_images)
+
+    def batches(self, start: int, rank: int, world: int) -> Iterator[TaskBatch]:
+        """Training batches from step `start` on."""
+        size, parts = self.training.batch_size, self.training.accumulation
+        order = TrainingOrder(len(self.data.train), size, self.steps, self.seed, start, rank, world, parts)
+        return load_items(self.data.train, ([key.pair for key in keys] for keys in order), self.workers)
+
+    def losses(self, model: nn.Module, batch: TaskBatch) -> dict[str, torch.Tensor]:
+        """The task's loss."""
+        return {"loss": task_loss(model(batch), batch.targets)}
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Loss and accuracy (a fraction of 1, by the official rule) on the validation items."""
+        decisions, loss = predict(model, self.validation, device, self.training.batch_size, self.workers)
+        accuracy = self.validation.score(decisions)[self.data.main_score] / 100
+        return {"val_accuracy": accuracy, "val_loss": loss}
+
+
+def load_items(split: TaskSplit, batches: Iterator[Sequence[int]], workers: int) -> Iterator[TaskBatch]:
+    """Decoded batches of the items with these indices."""
+    return load(split, batches, collate, workers)
+
+
+def predict(
+    model: nn.Module, split: TaskSplit, device: torch.device, batch_size: int, workers: int
+) -> tuple[np.ndarray, float]:
+    """Every item's decision, in order, and the mean loss (NaN where the labels are not public)."""
+    decisions, total = [], 0.0
+    chunks = (range(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size))
+    for batch in load_items(split, chunks, workers):
+        moved = batch.to(device)
+        logits = model(moved)
+        total += float(task_loss(logits, moved.targets)) * len(batch) if split.labelled else math.nan
+        decisions.append(split.decide(logits))
+    return np.concatenate(decisions), total / len(split)
+
+
+def task_encoder(profile: Profile, task: str, variant: Variant, corpus: Corpus, tokenizer: Tokenizer) -> Encoder:
+    """How the task's pictures and texts become tensors; raises UserError where the region model has no detections."""
+    config = profile.downstream
+    regions = regions_of(profile, variant)
+    if regions and corpus.detections is None:
+        raise UserError(
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
+            f"Bottom-Up .tsv there, or choose another variant"
+        )
+    return Encoder(
+        tokenizer,
+        config.vcr_text_length if task == "vcr" else config.text_length,
+        config.image_size,
+        corpus.detections if regions else None,
+        regions,
+        profile.data.detector_threshold,
+    )
+
+
+def training_of(profile: Profile, task: str) -> TrainingConfig:
+    """The optimisation of a task; raises UserError for an unknown one."""
+    settings: TrainingConfig = getattr(profile.downstream, check_task(task))
+    return settings
+
+
+def finetune(
+    profile: Profile,
+    task: str,
+    variant: Variant,
+    corpus: Corpus,
+    seed: int,
+    pretrained: Path,
+    folder: Path,
+    restart: bool = False,
+) -> Finetuned:
+    """Finetune the pretrained model of the run folder `pretrained` into `folder` and score it by the official rules.
+
+    The weights of the lowest validation loss are kept; with them val is scored, and then, once, test. Beside what
+    `loop.fit` writes, `folder` gets tokenizer.json, answers.json (VQA), run.json with the scores, and in predictions/
+    the official submission files of val and test; those of a test split without public labels are written too.
+
+    Raises UserError for an unknown task, missing or unfit weights, files of the task that are missing or broken, and
+    as `loop.fit` does.
+    """
+    begun, start = records.now(), time.monotonic()
+    training = training_of(profile, task)
+    pretrained_weights = pretrained / loop.WEIGHTS
+    if not pretrained_weights.is_file() or not (pretrained / TOKENIZER).is_file():
+        data_root = "" if corpus.synthetic else f" --data-root {corpus.root}"
+        raise UserError(
+            f"no pretrained weights in {pretrained}: run `vlp pretrain --variant {variant.name} --seed {seed} "
+            f"--profile {profile.name}{data_root}` first"
+        )
+    tokenizer = load_tokenizer(str(pretrained / TOKENIZER), _UNCUT)
+    data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
+    main = PartialState().is_main_process
+    if main:
+        print("\n".join(data.notes), end="\n" if data.notes else "")
+    loop.seed_everything(seed)
+    model = DownstreamModel(restore_pretrained(profile, variant, corpus, pretrained)[0].vlp, data.pairs, data.classes)
+    freeze_unread(model.train(), collate([data.train[0], data.train[min(1, len(data.train) - 1)]]))
+    name = f"{task} {variant.name} seed {seed}"
+    trained = FinetuningTask(data, training, profile.data.workers, seed, name, training.steps)
+    about = {
+        "stage": f"finetune-{task}",
+        "task": task,
+        "profile": profile.name,
+        "variant": variant.name,
+        "model": to_dict(profile.model),
+        "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
+        "pretrained": hashlib.sha256(pretrained_weights.read_bytes()).hexdigest(),
+        "corpus": corpus.fingerprint,
+        "pairs": data.pairs,
+        "classes": data.classes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart)
+    load_weights(folder / loop.WEIGHTS, model)
+    scores, examples = _score(model.eval(), data, profile, training, folder, main)
+    if main:
+        records.write_atomically(folder / TOKENIZER, tokenizer.save)
+        if data.answers:
+            records.write_json(folder / ANSWERS, list(data.answers))
+        facts = {k: about[k] for k in ("stage", "task", "profile", "variant", "corpus", "pretrained")} | {
+            "seed": seed,
+            "synthetic": corpus.synthetic,
+            "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
+            "notes": list(data.notes),
+            **scores,
+        }
+        records.write_run(folder, facts, model, begun, time.monotonic() - start)
+    return Finetuned(rows, scores, examples, data.notes)
+
+
+def _score(
+    model: DownstreamModel, data: TaskData[Any], profile: Profile, training: TrainingConfig, folder: Path, main: bool
+) -> tuple[dict[str, dict[str, Any]], list[Example]]:
+    """Official scores of val and test, their submission files, and some examples of the last scored one."""
+    device = next(model.parameters()).device
+    scores: dict[str, dict[str, Any]] = {}
+    examples: list[Example] = []
+    low = loop.resolve_precision(training.precision) == "bf16"
+    for full in (data.val, data.test):
+        if full is None:
+            continue
+        split = full.limited(profile.downstream.scored or len(full) + 1)
+        if split is not full and main:
+            print(f"{full.name}: {len(split):,} of {len(full):,} items are scored (downstream.scored)")
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            decisions, _ = predict(model, split, device, training.batch_size, profile.data.workers)
+        if main:
+            files = split.write(decisions, folder / "predictions")
+            print(f"{full.name}: {', '.join(str(file) for file in files)}")
+        if split.labelled:
+            scores[full.name] = split.score(decisions)
+            places = np.random.default_rng(0).permutation(len(split))[:_EXAMPLES]
+            examples = [split.example(int(i), decisions) for i in places]
+        elif main:
+            print(f"{full.name}: its labels are not public; hand the files to the test server")
+    return scores, examples
+
+
+def load_finetuned(
+    profile: Profile, task: str, variant: Variant, corpus: Corpus, folder: Path
+) -> tuple[DownstreamModel, Encoder, tuple[str, ...]]:
+    """The finetuned model of a run folder (on the CPU, in evaluation mode), its encoder, and VQA's answers.
+
+    Raises UserError where the run is not there or is of another profile, variant or corpus.
+    """
+    if not (folder / "run.json").is_file():
+        raise UserError(
+            f"no finetuned model in {folder}: run `vlp finetune --task {task} --variant {variant.name} --profile "
+            f"{profile.name}` first"
+        )
+    tokenizer = load_tokenizer(str(folder / TOKENIZER), _UNCUT)
+    made = records.read_json(folder / loop.CONFIG)
+    vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer))
+    model = DownstreamModel(vlp, made["pairs"], made["classes"])
+    load_weights(folder / loop.WEIGHTS, model)
+    answers = tuple(records.read_json(folder / ANSWERS)) if task == "vqa" else ()
+    return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer), answers

@@ -1,0 +1,287 @@
+"""The one training loop, for pretraining and finetuning alike, on whatever accelerate finds (CPU, GPU, many)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vlp_lib.config import TrainingConfig
+from vlp_lib.errors import UserError
+from vlp_lib.records import read_json, read_lines, write_json, write_lines
+from vlp_lib.trainers.checkpoint import load_state, save_state, save_weights
+from vlp_lib.trainers.progress import Progress
+
+METRICS, WEIGHTS, CONFIG, STATES = "metrics.jsonl", "model.safetensors", "config.json", "checkpoints"
+_GPU_CHECK = 20
+"""Steps between looks at the losses on a GPU: a look at each step would make the GPU wait for the CPU."""
+
+
+class OnDevice(Protocol):
+    """What a batch must do for the loop."""
+
+    def to(self, device: torch.device) -> Self:
+        """A copy on another device."""
+
+
+SomeBatch = TypeVar("SomeBatch", bound=OnDevice)
+
+
+class Task(Protocol[SomeBatch]):
+    """What is trained: where the batches come from, what the loss is, how it is judged."""
+
+    name: str
+
+    def batches(self, start: int, rank: int, world: int) -> Iterator[SomeBatch]:
+        """This process's parts of each optimiser step, from step `start` on."""
+
+    def losses(self, model: nn.Module, batch: SomeBatch) -> dict[str, torch.Tensor]:
+        """Scalars by name; "loss" is minimised."""
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Validation metrics by name; the weights of the lowest "val_loss" are kept."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up over the first `warmup` share of the steps, then linear decay to 0 after the last one."""
+    rising = max(1, round(warmup * steps))
+    return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)), 1.0)
+
+
+def make_optimiser(model: nn.Module, config: TrainingConfig, fused: bool) -> torch.optim.AdamW:
+    """AdamW (β of UNITER: 0.9, 0.98) without weight decay on biases, normalisations and other vectors."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=fused)
+
+
+def check_training(config: TrainingConfig, processes: int) -> None:
+    """Refuse what cannot be computed; raises UserError naming the setting."""
+    parts = config.accumulation * processes
+    for name in ("batch_size", "accumulation", "evaluations", "validation_images", "keep"):
+        if getattr(config, name) < 1:
+            raise UserError(f"training.{name} is {getattr(config, name)}: it must be at least 1")
+    if config.batch_size % parts:
+        raise UserError(
+            f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
+            f"{processes} processes: choose a multiple of {parts}"
+        )
+    if not config.learning_rate > 0 or not 0 <= config.warmup <= 1 or config.clip <= 0:
+        raise UserError("training.learning_rate and clip must be above 0 and warmup between 0 and 1")
+
+
+def begin(folder: Path, config: dict[str, Any], restart: bool) -> None:
+    """Begin or continue a run folder.
+
+    Where another configuration (or other code) began it, it is emptied with `restart`; otherwise that is a UserError
+    that names the first changed field.
+    """
+    path = folder / CONFIG
+    if path.exists():
+        old, new = _flatten(read_json(path)), _flatten(config)
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        if not changed:
+            return
+        name = changed[0]
+        if not restart:
+            raise UserError(
+                f"{folder} was begun with {name} = {old.get(name)!r} and now it is {new.get(name)!r}: take the old "
+                f"value, or delete the folder to start again"
+            )
+        print(f"{name} has changed since {folder} was begun: starting again")
+        shutil.rmtree(folder)
+    write_json(path, config)
+
+
+def code_fingerprint() -> str:
+    """SHA-256 of the library's code that a training depends on."""
+    library = Path(__file__).parents[1]
+    files = [
+        library / "config.py",
+        *(f for d in ("data", "losses", "models", "trainers") for f in (library / d).rglob("*.py")),
+    ]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}{key}.").items()}
+    return {prefix.removesuffix("."): list(value) if isinstance(value, tuple) else value}
+
+
+def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
+    """What "auto" means on this machine: bf16 where matrices of it are multiplied in hardware."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # Emulated bf16 is slower than float32; oneDNN multiplies it in hardware with these two instruction sets. Older
+    # torch versions cannot say what the processor has.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+
+
+def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
+    """The fused attention to train with: torch's choice on a GPU, the plain one on a CPU.
+
+    The CPU's fused kernel has a slow backward pass in bf16 (measured: 5 times the plain one's time at 64 tokens), and
+    in float32 it is no faster.
+    """
+    return nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+
+
+class _LossBook:
+    """Losses of the steps since the last evaluation: their means, and the watch for NaN and infinity."""
+
+    def __init__(self, look_every: int) -> None:
+        self.look_every = look_every
+        self.unread: list[tuple[int, dict[str, torch.Tensor]]] = []
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, step: int, losses: dict[str, torch.Tensor]) -> None:
+        self.unread.append((step, losses))
+        if len(self.unread) >= self.look_every:
+            self.read()
+
+    def read(self) -> None:
+        for step, losses in self.unread:
+            for name, value in losses.items():
+                number = float(value)
+                if not math.isfinite(number):
+                    raise UserError(
+                        f"the loss {name!r} became {number} at step {step}: lower training.learning_rate, or look at "
+                        f"the data of that step"
+                    )
+                self.sums[name] = self.sums.get(name, 0.0) + number
+            self.count += 1
+        self.unread = []
+
+    def means(self) -> dict[str, float]:
+        self.read()
+        means = {f"train_{name}": total / max(self.count, 1) for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def fit(
+    model: nn.Module,
+    task: Task[SomeBatch],
+    config: TrainingConfig,
+    steps: int,
+    seed: int,
+    folder: Path,
+    about: dict[str, Any],
+    restart: bool = False,
+) -> list[dict[str, Any]]:
+    """Train `model` on `task` in the run folder `folder`, going on from its newest checkpoint if it has one.
+
+    Writes config.json (`about` and the training configuration), metrics.jsonl (a line an evaluation), the weights of
+    the lowest validation loss as model.safetensors, and states to resume from. Returns the rows of metrics.jsonl.
+
+    With `restart` a folder that another configuration began is begun anew.
+
+    Raises UserError for a configuration that cannot be run or (without `restart`) differs from the one that began the
+    folder, and for a loss that is not finite.
+    """
+    AcceleratorState._reset_state()  # one process may train twice, and then in another precision
+    accelerator = Accelerator(
+        mixed_precision="bf16" if resolve_precision(config.precision) == "bf16" else "no",
+        gradient_accumulation_steps=config.accumulation,
+        cpu=not torch.cuda.is_available(),
+    )
+    check_training(config, accelerator.num_processes)
+    if accelerator.is_main_process:
+        identity = {"training": dataclasses.asdict(config), "steps": steps, "seed": seed, "code": code_fingerprint()}
+        begin(folder, about | identity, restart)
+    accelerator.wait_for_everyone()
+    optimiser = make_optimiser(model, config, fused=accelerator.device.type == "cuda")
+    wrapped, optimiser = accelerator.prepare(model, optimiser)
+    state = load_state(accelerator, folder / STATES) or {"step": 0, "seconds": 0.0, "losses": ({}, 0)}
+    rows = [row for row in read_lines(folder / METRICS) if row["step"] <= state["step"]]
+    best = min((row["val_loss"] for row in rows), default=math.inf)
+    evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    save_at = (
+        {round(steps * (i + 1) / config.checkpoints) for i in range(config.checkpoints)}
+        if config.checkpoints
+        else set()
+    )
+    book = _LossBook(look_every=1 if accelerator.device.type == "cpu" else _GPU_CHECK)
+    book.sums, book.count = state["losses"]
+    begun = time.monotonic() - state["seconds"]
+    batches = task.batches(state["step"], accelerator.process_index, accelerator.num_processes)
+
+    def evaluate(step: int) -> None:
+        nonlocal best
+        trained = book.means() if step else {}
+        wrapped.eval()
+        with torch.inference_mode(), accelerator.autocast():
+            metrics = task.evaluate(accelerator.unwrap_model(wrapped), accelerator.device)
+        row = {"step": step, "samples": step * config.batch_size, "seconds": round(time.monotonic() - begun, 3)}
+        rows.append(row | metrics | trained)
+        if accelerator.is_main_process:
+            write_lines(folder / METRICS, rows)
+            if metrics["val_loss"] < best:
+                save_weights(folder / WEIGHTS, accelerator.unwrap_model(wrapped), about | {"step": step})
+        best = min(best, metrics["val_loss"])
+        wrapped.train()
+
+    with Progress(task.name, steps, state["step"]) as progress, attention_kernel(accelerator.device):
+        if not rows:
+            evaluate(0)
+        wrapped.train()
+        for step in range(state["step"], steps):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup)
+            totals: dict[str, torch.Tensor] = {}
+            for _ in range(config.accumulation):
+                batch = next(batches).to(accelerator.device)
+                with accelerator.accumulate(wrapped), accelerator.autocast():
+                    losses = task.losses(wrapped, batch)
+                    accelerator.backward(losses["loss"])
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
+                    optimiser.step()
+                    optimiser.zero_grad()
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulation
+            book.add(step + 1, totals)
+            progress.step()
+            if step + 1 in evaluate_at:
+                evaluate(step + 1)
+                progress.note(_summary(rows[-1]))
+            if step + 1 in save_at or step + 1 == steps:
+                book.read()
+                save_state(
+                    accelerator,
+                    folder / STATES,
+                    {"step": step + 1, "seconds": time.monotonic() - begun, "losses": (book.sums, book.count)},
+                    config.keep,
+                )
+    return rows
+
+
+def _summary(row: dict[str, Any]) -> str:
+    return "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith("val_") and isinstance(v, float))

@@ -1,0 +1,177 @@
+"""Pretraining (section IV-A): one variant, one seed, from a corpus on disk to a run folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlp_lib import records
+from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.data.corpus import Corpus
+from vlp_lib.data.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
+from vlp_lib.data.sample import Batch
+from vlp_lib.data.texts import training_texts
+from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlp_lib.errors import UserError
+from vlp_lib.losses.itm import itm_loss
+from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.trainers import loop
+
+TOKENIZER = "tokenizer.json"
+
+
+def make_tokenizer(profile: Profile, corpus: Corpus) -> Tokenizer:
+    """The profile's named tokenizer, or a WordPiece vocabulary learned from the corpus's training texts."""
+    if profile.model.tokenizer:
+        return load_tokenizer(profile.model.tokenizer, profile.model.max_text_length)
+    return train_tokenizer(training_texts(corpus), profile.model.max_text_length)
+
+
+def vocabularies(corpus: Corpus, tokenizer: Tokenizer) -> Vocabularies:
+    """The sizes that the corpus decides."""
+    detections = corpus.detections
+    return Vocabularies(
+        words=len(tokenizer),
+        segmentation=len(corpus.segmentation_classes),
+        detector=len(detections.classes) if detections else 0,
+        attributes=len(detections.attribute_names) if detections else 0,
+    )
+
+
+def require_targets(corpus: Corpus, variant: Variant) -> None:
+    """Refuse a variant whose targets the corpus lacks; raises UserError naming what is missing."""
+    names = {name for name, _ in variant.losses}
+    needs_labels = variant.vision == "region" or any(name.startswith("spl") for name in names)
+    if needs_labels and corpus.detections is None:
+        raise UserError(
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
+            f"Bottom-Up .tsv there, or choose another variant"
+        )
+    if "segl" in names and not any(corpus.has_label_map(r) for r in corpus.split("train")):
+        raise UserError(
+            f"variant {variant.name!r} reads label maps and {corpus.root} has none for its training images: add "
+            f"stuffthingmaps/ or choose another variant"
+        )
+
+
+class PretrainingTask:
+    """MLM, ITM and the variant's visual loss on image–sentence pairs."""
+
+    def __init__(
+        self, corpus: Corpus, tokenizer: Tokenizer, profile: Profile, variant: Variant, seed: int, steps: int
+    ) -> None:
+        self.name = f"pretrain {variant.name} seed {seed}"
+        names = [name for name, _ in variant.losses]
+        queries = [profile.model.spl_queries[name == "spl_large"] for name in names if name.startswith("spl")]
+        detections = profile.model.region.max_regions if variant.vision == "region" else max(queries, default=0)
+
+        def dataset(split: str) -> PairDataset:
+            return PairDataset(corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections)
+
+        self.train, self.val = dataset("train"), dataset("val")
+        self.profile, self.seed, self.steps = profile, seed, steps or self.steps_of_epochs(profile, len(self.train))
+        self.validation = validation_keys(self.val, profile.training.validation_images)
+
+    @staticmethod
+    def steps_of_epochs(profile: Profile, pairs: int) -> int:
+        """Optimiser steps of the profile's epochs over so many pairs."""
+        return max(1, math.ceil(profile.training.epochs * pairs / profile.training.batch_size))
+
+    def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
+        """Training batches from step `start` on."""
+        training = self.profile.training
+        order = TrainingOrder(
+            len(self.train), training.batch_size, self.steps, self.seed, start, rank, world, training.accumulation
+        )
+        return load_batches(self.train, order, self.profile.data.workers)
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        """All losses of one forward pass."""
+        batch = _plain(model).vlp.visual_loss.corrupt(batch)
+        losses = model(batch)
+        return {name: value for name, value in losses.items() if name != "itm_logits"}
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Losses on the fixed validation pairs.
+
+        The matching loss and accuracy are measured on whole sentences and images, so that no variant is judged on
+        inputs that its own loss has damaged; the other losses on the same pairs as in training.
+        """
+        size = self.profile.training.batch_size
+        keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
+        sums: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        plain = _plain(model)
+
+        def add(name: str, value: torch.Tensor, weight: float) -> None:
+            sums[name] = sums.get(name, 0.0) + float(value) * weight
+            weights[name] = weights.get(name, 0.0) + weight
+
+        for batch in load_batches(self.val, keys, 0):
+            moved = batch.to(device)
+            # Without the visual loss: it may ask for the damage that it does to its inputs in training.
+            logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
+            right = (logits.argmax(1) == moved.matched).float().mean()
+            add("val_itm", itm_loss(logits, moved.matched), len(batch))
+            add("val_itm_accuracy", right, len(batch))
+            losses = model(plain.vlp.visual_loss.corrupt(moved))
+            add("val_mlm", losses["mlm"], float((batch.mlm_labels >= 0).sum()))
+            for name in losses.keys() - {"mlm", "itm", "itm_logits"}:
+                add(f"val_{name}", losses[name], len(batch))
+        return {name: sums[name] / max(weights[name], 1e-9) for name in sorted(sums)}
+
+
+def _plain(model: nn.Module) -> PretrainingModel:
+    """The model inside a distributed wrapper."""
+    plain = getattr(model, "module", model)
+    if not isinstance(plain, PretrainingModel):
+        raise TypeError(f"expected a PretrainingModel, got {type(plain).__name__}")
+    return plain
+
+
+def pretrain(
+    profile: Profile, variant: Variant, corpus: Corpus, seed: int, folder: Path, restart: bool = False
+) -> list[dict[str, Any]]:
+    """Pretrain one variant with one seed into `folder`; returns the rows of its metrics.jsonl.
+
+    A folder that holds an interrupted run of the same configuration is continued; one of another configuration is
+    refused, or with `restart` begun anew.
+    """
+    begun, start = records.now(), time.monotonic()
+    require_targets(corpus, variant)
+    tokenizer = make_tokenizer(profile, corpus)
+    sizes = vocabularies(corpus, tokenizer)
+    loop.seed_everything(seed)
+    model = PretrainingModel(
+        VLPModel(profile.model, variant, sizes), profile.training.mlm_weight, profile.training.itm_weight
+    )
+    task = PretrainingTask(corpus, tokenizer, profile, variant, seed, profile.training.steps)
+    about = {
+        "stage": "pretrain",
+        "profile": profile.name,
+        "variant": variant.name,
+        "model": to_dict(profile.model),
+        "data": to_dict(profile.data),
+        "vocabularies": to_dict(sizes),
+        "corpus": corpus.fingerprint,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart)
+    records.write_atomically(folder / TOKENIZER, tokenizer.save)
+    facts = {
+        "stage": "pretrain",
+        "profile": profile.name,
+        "variant": variant.name,
+        "seed": seed,
+        "synthetic": corpus.synthetic,
+        "corpus": corpus.fingerprint,
+        "validation_images": len(task.validation),
+    }
+    records.write_run(folder, facts, model, begun, time.monotonic() - start)
+    return rows

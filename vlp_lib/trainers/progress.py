@@ -1,0 +1,47 @@
+"""A bar with the remaining time where somebody watches, plain lines where the output is kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+
+from tqdm.auto import tqdm
+
+
+class Progress:
+    """Counts steps. On a terminal or in JupyterLab it is tqdm's bar; elsewhere (papermill, a log file) it prints a
+    line at each `note`, because a bar redrawn a thousand times would flood the kept output.
+    """
+
+    def __init__(self, name: str, total: int, start: int = 0) -> None:
+        # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
+        watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+        self._bar = tqdm(total=total, initial=start, desc=name) if watched else None
+        self._name, self._total, self._start, self._step = name, total, start, start
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self) -> None:
+        """One step is done."""
+        self._step += 1
+        if self._bar is not None:
+            self._bar.update()
+
+    def note(self, text: str) -> None:
+        """What there is to say at this step, e.g. validation metrics."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+            return
+        done = self._step - self._start
+        left = (time.monotonic() - self._begun) / done * (self._total - self._step) if done else float("nan")
+        print(f"{self._name}  step {self._step}/{self._total}  {text}  {left:.0f} s left", flush=True)
