@@ -418,16 +418,13 @@ PROFILES: dict[str, Profile] = {
             model=_TINY_MODEL,
             data=DataConfig(),
             training=TrainingConfig(
-                steps=900,
+                steps=1100,
                 batch_size=32,
                 learning_rate=1e-3,
-                evaluations=18,
+                evaluations=20,
                 validation_images=256,
                 checkpoints=2,
                 keep=1,
-                # With equal weights MLM's gradient, far the largest in the first steps from random weights, keeps the
-                # shared layers from the match for longer.
-                mlm_weight=0.3,
             ),
             corpus=CorpusConfig(),
             downstream=_TINY_DOWNSTREAM,

@@ -31,9 +31,6 @@ from vlp_lib.losses.mlm import mask_words
 _VALIDATION_SEED = 20230117
 """One for all runs: the validation pairs and their masks never differ between variants and seeds."""
 
-_WINDOW = 16
-"""Batches among which sentences are sorted by length: enough for little padding, few enough to keep batches mixed."""
-
 # What a number is drawn for: keeps the draws that one seed serves apart (SSUL's stream is 1).
 _VIEW, _MASK, _REDRAW = 2, 3, 4
 
@@ -96,10 +93,6 @@ class PairDataset(Dataset[Sample]):
     def caption(self, pair: int) -> str:
         """The sentence of a pair."""
         return self.records[self.image_of_pair[pair]].captions[self.caption_of_pair[pair]]
-
-    def lengths(self) -> np.ndarray:
-        """The words of each pair's sentence, which its tokens are proportional to."""
-        return np.array([len(self.caption(pair).split()) for pair in range(len(self))])
 
     def _reads_the_same(self, pair: int, other: int) -> bool:
         """Whether the other pair's sentence is one of this pair's image's."""
@@ -170,10 +163,6 @@ class TrainingOrder:
 
     Each epoch is a fresh permutation; a batch may reach over its end. `start` is the first step to give, so that a
     resumed run goes on where it stopped.
-
-    With `lengths`, the number of words of each pair's sentence, sentences of about the same length share a batch, which
-    is then padded little: within each window of `_WINDOW` batches the permutation is sorted by length, and the batches
-    are shuffled again. That also keeps a mismatched sentence from being known by its length.
     """
 
     def __init__(
@@ -186,11 +175,9 @@ class TrainingOrder:
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
-        lengths: np.ndarray | None = None,
     ) -> None:
         self.pairs, self.batch_size, self.steps, self.seed, self.start = pairs, batch_size, steps, seed, start
         self.rank, self.world, self.accumulation = rank, world, accumulation
-        self.lengths = lengths
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -206,29 +193,12 @@ class TrainingOrder:
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
             epoch, index = divmod(position, self.pairs)
             if epoch != self._epoch:
-                self._epoch, self._order = epoch, self._permutation(epoch)
+                self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
             pair = int(self._order[index])
             # SeedSequence mixes the numbers so that neighbours share nothing.
             seed = np.random.SeedSequence((self.seed, epoch, pair)).generate_state(1, np.uint64)[0] >> np.uint64(1)
             chosen.append((pair, int(seed)))
         return [PairKey(*own, *other) for own, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.pairs)
-        if self.lengths is None:
-            return order
-        # The first batch of an epoch may have begun in the last one: only what is left of it is this epoch's.
-        begun = -epoch * self.pairs % self.batch_size
-        parts = [order[:begun]]
-        for first in range(begun, self.pairs, _WINDOW * self.batch_size):
-            window = order[first : first + _WINDOW * self.batch_size]
-            window = window[np.argsort(self.lengths[window], kind="stable")]
-            batches = [window[i : i + self.batch_size] for i in range(0, len(window), self.batch_size)]
-            # An incomplete batch stays last: the next epoch fills it up.
-            whole = len(window) // self.batch_size
-            parts += [batches[i] for i in [*rng.permutation(whole), *range(whole, len(batches))]]
-        return np.concatenate(parts)
 
     def __iter__(self) -> Iterator[list[PairKey]]:
         """The keys of each part that this process computes, in order."""
@@ -241,13 +211,9 @@ class TrainingOrder:
 
 
 def validation_keys(dataset: PairDataset, count: int) -> list[PairKey]:
-    """`count` pairs without augmentation, the same for every variant and seed; fewer where the split is small.
-
-    They stand in the order of their sentences' lengths, as in training the lengths of a batch are alike.
-    """
+    """`count` pairs without augmentation, the same for every variant and seed; fewer where the split is small."""
     rng = np.random.default_rng(_VALIDATION_SEED)
     chosen = [(int(pair), int(rng.integers(2**62))) for pair in rng.permutation(len(dataset))[:count]]
-    chosen.sort(key=lambda pair: len(dataset.caption(pair[0]).split()))
     return [PairKey(*own, *other, augment=False) for own, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
 
 

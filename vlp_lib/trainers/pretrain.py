@@ -87,15 +87,7 @@ class PretrainingTask:
         """Training batches from step `start` on."""
         training = self.profile.training
         order = TrainingOrder(
-            len(self.train),
-            training.batch_size,
-            self.steps,
-            self.seed,
-            start,
-            rank,
-            world,
-            training.accumulation,
-            self.train.lengths(),
+            len(self.train), training.batch_size, self.steps, self.seed, start, rank, world, training.accumulation
         )
         return load_batches(self.train, order, self.profile.data.workers)
 
