@@ -93,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--warmup", type=int, default=2)
     speed.set_defaults(run=_bench_speed)
 
+    export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
+    export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
+    export.add_argument(
+        "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
+    )
+    export.set_defaults(run=_export)
+
     publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
     publish.add_argument("source", type=Path, help="e.g. results/tiny")
     publish.add_argument("target", type=Path, help="e.g. results/reference/tiny")
@@ -212,6 +219,12 @@ def _bench_speed(options: argparse.Namespace) -> None:
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
     print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from vlp_lib.hub import export
+
+    print(export(options.source, options.target))
 
 
 def _publish(options: argparse.Namespace) -> None:

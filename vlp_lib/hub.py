@@ -201,6 +201,18 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None) -> 
     )
 
 
+def export(run: Path, folder: Path) -> Path:
+    """Write a finished run's model into another folder in the hub's format; returns that folder.
+
+    Raises UserError where the run is missing, unfinished or broken, and where both folders are the same.
+    """
+    if not run.is_dir():
+        raise UserError(f"no run folder {run}: give one such as results/tiny/pretrain/segl/seed0")
+    if run.resolve() == folder.resolve():
+        raise UserError(f"{folder} is the run's own folder: give another one to write to")
+    return from_pretrained(run).save_pretrained(folder)
+
+
 def _fetch(name: str, revision: str | None) -> Path:
     """A hub model's folder in the hub's cache."""
     import huggingface_hub

@@ -61,20 +61,23 @@ def changed_settings(record: RunRecord) -> dict[str, Any]:
 
 
 def command(record: RunRecord) -> str:
-    """The shell commands that make such a model again; settings that a shell cannot set are left out."""
+    """The shell commands that make such a model again; settings that a shell cannot set are left out.
+
+    Of the pretraining before a finetuning only the model's settings are known.
+    """
     run = record.run
     words = ["--profile", run["profile"], "--variant", run["variant"], "--seed", str(run["seed"])]
-    if not run["synthetic"]:
-        words += ["--data-root", "DATA"]
-    for name, value in changed_settings(record).items():
-        if not isinstance(value, list):
-            words += ["--set", f"{name}={value}"]
+    words += [] if run["synthetic"] else ["--data-root", "DATA"]
+    changed = {name: value for name, value in changed_settings(record).items() if not isinstance(value, list)}
+
+    def settings(*sections: str) -> list[str]:
+        chosen = [f"{name}={value}" for name, value in changed.items() if name.startswith(sections)]
+        return [word for one in chosen for word in ("--set", one)]
+
     lines = [f"git checkout {run['commit']}"] if run.get("commit") else []
+    lines.append(shlex.join(["vlp", "pretrain", *words, *settings("model.", "data.", "training.")]))
     if record.task:
-        lines.append(shlex.join(["vlp", "pretrain", *words]))
-        lines.append(shlex.join(["vlp", "finetune", "--task", record.task, *words]))
-    else:
-        lines.append(shlex.join(["vlp", "pretrain", *words]))
+        lines.append(shlex.join(["vlp", "finetune", "--task", record.task, *words, *settings("model.", "downstream.")]))
     return "\n".join(lines)
 
 
