@@ -93,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--warmup", type=int, default=2)
     speed.set_defaults(run=_bench_speed)
 
+    model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
+    model.add_argument("--profile", default="paper", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
+    model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
+    model.add_argument("--out", type=Path, default=None, help="also write architecture.csv and .md into this folder")
+    model.set_defaults(run=_model)
+
     export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
     export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
     export.add_argument(
@@ -219,6 +226,21 @@ def _bench_speed(options: argparse.Namespace) -> None:
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
     print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _model(options: argparse.Namespace) -> None:
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.evaluation.architecture import describe
+    from vlp_lib.figures.architecture import architecture_note, architecture_table
+    from vlp_lib.figures.style import save_table
+
+    chosen, sizes = profile(options.profile), _numbers(options.image_sizes, "image-sizes")
+    variants = [parse_variant(name) for name in ([options.variant] if options.variant else VARIANTS)]
+    table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
+    note = architecture_note(chosen.name)
+    print(table.to_string(index=False), note, sep="\n")
+    if options.out:
+        print(save_table(table, options.out, "architecture", note))
 
 
 def _export(options: argparse.Namespace) -> None:
