@@ -223,7 +223,9 @@ def test_a_missing_file_is_named(copy, name):
 def test_another_architecture_is_refused_by_the_names_of_its_tensors(copy):
     config = read_json(copy / "config.json")
     write_json(copy / "config.json", config | {"variant": "spl_small"})
-    message = r"at vlp\.visual_loss\.losses\.segl\.classify\.bias it has \(\d+,\), this model nothing \(also .*and \d+ more"
+    message = (
+        r"at vlp\.visual_loss\.losses\.segl\.classify\.bias it has \(\d+,\), this model nothing \(also .*and \d+ more"
+    )
     with pytest.raises(UserError, match=message):
         from_pretrained(copy)
     state = load_file(copy / "model.safetensors")
@@ -252,7 +254,9 @@ def test_folders_of_other_programs_are_refused(copy):
 def test_settings_that_this_version_does_not_know_are_refused(copy, change):
     config = read_json(copy / "config.json")
     write_json(copy / "config.json", config | {"model": config["model"] | change})
-    with pytest.raises(UserError, match=r"config\.json describes a model that this version cannot build .*named in run"):
+    with pytest.raises(
+        UserError, match=r"config\.json describes a model that this version cannot build .*named in run"
+    ):
         from_pretrained(copy)
 
 

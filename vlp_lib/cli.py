@@ -37,7 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     _common(reproduce)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
-    reproduce.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="stages at once (default: all cores)")
+    reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
+    reproduce.add_argument(
+        "--workflow-profile",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where stages run: e.g. a cluster's profile",
+    )
     reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
     reproduce.set_defaults(run=_reproduce)
 
@@ -148,7 +155,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     seeds = _numbers(options.seeds, "seeds")
     data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
     targets = [options.until] if options.until else []
-    run_graph(options.profile, seeds, data_root, variants, options.cores, targets)
+    cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
+    run_graph(options.profile, seeds, data_root, variants, cores, targets, workflow_profile=options.workflow_profile)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
