@@ -37,7 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     _common(reproduce)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
-    reproduce.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="stages at once (default: all cores)")
+    reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
+    reproduce.add_argument(
+        "--workflow-profile",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where stages run: e.g. a cluster's profile",
+    )
     reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
     reproduce.set_defaults(run=_reproduce)
 
@@ -93,6 +100,20 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--warmup", type=int, default=2)
     speed.set_defaults(run=_bench_speed)
 
+    model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
+    model.add_argument("--profile", default="paper", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
+    model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
+    model.add_argument("--out", type=Path, default=None, help="also write architecture.csv and .md into this folder")
+    model.set_defaults(run=_model)
+
+    export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
+    export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
+    export.add_argument(
+        "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
+    )
+    export.set_defaults(run=_export)
+
     publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
     publish.add_argument("source", type=Path, help="e.g. results/tiny")
     publish.add_argument("target", type=Path, help="e.g. results/reference/tiny")
@@ -134,7 +155,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     seeds = _numbers(options.seeds, "seeds")
     data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
     targets = [options.until] if options.until else []
-    run_graph(options.profile, seeds, data_root, variants, options.cores, targets)
+    cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
+    run_graph(options.profile, seeds, data_root, variants, cores, targets, workflow_profile=options.workflow_profile)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -212,6 +234,27 @@ def _bench_speed(options: argparse.Namespace) -> None:
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
     print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _model(options: argparse.Namespace) -> None:
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.evaluation.architecture import describe
+    from vlp_lib.figures.architecture import architecture_note, architecture_table
+    from vlp_lib.figures.style import save_table
+
+    chosen, sizes = profile(options.profile), _numbers(options.image_sizes, "image-sizes")
+    variants = [parse_variant(name) for name in ([options.variant] if options.variant else VARIANTS)]
+    table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
+    note = architecture_note(chosen.name)
+    print(table.to_string(index=False), note, sep="\n")
+    if options.out:
+        print(save_table(table, options.out, "architecture", note))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from vlp_lib.hub import export
+
+    print(export(options.source, options.target))
 
 
 def _publish(options: argparse.Namespace) -> None:

@@ -508,3 +508,14 @@ def _fits(value: Any, hint: Any) -> bool:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain data for JSON."""
     return dataclasses.asdict(config)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain data under dotted names, as `override` takes them; tuples as the lists that JSON makes of them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -82,7 +82,7 @@ class ViTStream(nn.Module):
     32 px: 576, 18×18 tokens). At other sizes than `image_size` the position embedding is resampled.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         vit = config.vit
         self.patch = vit.patch
@@ -99,7 +99,7 @@ class ViTStream(nn.Module):
             dynamic_img_size=True,
         )
         self.project = nn.Identity() if vit.width == config.hidden else nn.Linear(vit.width, config.hidden)
-        if vit.pretrained:
+        if pretrained and vit.pretrained:
             state = timm_state_dict(vit.pretrained)
             if "pos_embed" in state:
                 side = config.image_size // vit.patch
@@ -133,7 +133,7 @@ def _frozen_norm(
 class ResNetStream(nn.Module):
     """A ResNet's last feature map, projected and combined with a learnable position embedding."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         resnet = config.resnet
         self.normalise = _normalise_for(resnet.pretrained)
@@ -153,7 +153,7 @@ class ResNetStream(nn.Module):
         self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
         side = math.ceil(config.image_size / min(resnet.output_stride, 2 ** (self.stages + 1)))
         self.position = nn.Parameter(torch.randn(1, side * side, config.hidden) * 0.02)
-        if resnet.pretrained:
+        if pretrained and resnet.pretrained:
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:

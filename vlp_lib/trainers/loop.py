@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from vlp_lib.config import TrainingConfig
+from vlp_lib.config import TrainingConfig, flatten
 from vlp_lib.errors import UserError
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.records import read_json, read_lines, write_json, write_lines
@@ -100,7 +100,7 @@ def begin(folder: Path, config: dict[str, Any], restart: bool) -> None:
     """
     path = folder / CONFIG
     if path.exists():
-        old, new = _flatten(read_json(path)), _flatten(config)
+        old, new = flatten(read_json(path)), flatten(config)
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if not changed:
             return
@@ -123,12 +123,6 @@ def code_fingerprint() -> str:
         *(f for d in ("data", "losses", "models", "trainers") for f in (library / d).rglob("*.py")),
     ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}{key}.").items()}
-    return {prefix.removesuffix("."): list(value) if isinstance(value, tuple) else value}
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
