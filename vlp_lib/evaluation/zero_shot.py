@@ -19,6 +19,7 @@ from vlp_lib import records as files
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.data.corpus import Corpus
 from vlp_lib.data.sample import ImageRecord
+from vlp_lib.data.table import ID_STRIDE
 from vlp_lib.data.tokenizer import Tokenizer
 from vlp_lib.errors import UserError
 from vlp_lib.evaluation.inputs import device_at_hand, pad_texts, regions_of, restore_pretrained, whole_pictures

@@ -164,7 +164,7 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
 
 def image_files(corpus: Corpus) -> dict[int, Path]:
     """The image file of each COCO id: the corpus's own, and those that have no caption."""
-    files = {record.image_id: record.path for record in corpus.records}
+    files = {record.image_id: record.path for record in corpus.coco_records}
     for folder in (find_folder(corpus.root, name) for name in _IMAGE_FOLDERS):
         for name in sorted(list_files(folder)) if folder else ():
             number = Path(name).stem.rpartition("_")[2]  # COCO_train2014_000000000009.jpg, 000000000009.jpg
