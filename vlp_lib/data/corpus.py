@@ -241,11 +241,16 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder of a corpus")
-    if not _description(root)["synthetic"]:
+    if not is_synthetic(root):
         places = find_places(root)
         if needs_joining(root, places):
             return open_joined(root, places, allow_missing)
     return open_annotated(root, allow_missing)
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder is the embedded corpus; raises UserError where that is broken or was not finished."""
+    return bool(_description(root)["synthetic"])
 
 
 def has_annotations(root: Path) -> str:

@@ -6,8 +6,8 @@ stay out; Karpathy's val images validate the pretraining; of Visual Genome go th
 whose `flickr_id` is Flickr30k's; web pairs that are such photographs by their Flickr address go, those of Karpathy's
 val included.
 
-UNITER did not pretrain on Flickr30k, the paper does. So the rule is closed here the other way too: what is not COCO's
-own stays out as well where its Flickr number is that of a held-out COCO image.
+UNITER did not pretrain on Flickr30k, the paper does. So the rule is closed here the other way too: an image of any data
+set stays out where its Flickr number is that of a held-out COCO image.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def assign(source: str, photographs: Photographs, held_out: HeldOut) -> tuple[np
     """The part that each image of a data set takes in pretraining.
 
     Args:
-        source: "coco", "flickr30k", or another name for data sets without splits of their own to evaluate on.
+        source: the data set's name; Flickr30k's own images are not kept out for being Flickr30k's.
         photographs: the data set's own splits, and the ids; images of its own test split stay there, for evaluation.
         held_out: what no pretraining may see.
 
@@ -73,8 +73,6 @@ def assign(source: str, photographs: Photographs, held_out: HeldOut) -> tuple[np
         drop(photographs.coco_ids, banned, name)
     if source != FLICKR30K:
         drop(photographs.flickr_ids, held_out.flickr30k, "Flickr30k")
-    if source == COCO:
-        return splits, dropped
     splits[(splits == _TRAIN) & _isin(photographs.coco_ids, held_out.coco_validation)] = _VAL
     for name, banned in held_out.coco.items():
         drop(photographs.flickr_ids, held_out.flickr_of(banned), f"{name} by Flickr number")

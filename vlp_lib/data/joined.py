@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vlp_lib.data.coco import SegmentationClasses, read_captions, read_karpathy
-from vlp_lib.data.corpus import Corpus, CorpusReport, find_detections, find_karpathy
+from vlp_lib.data.corpus import Corpus, CorpusReport, find_detections, find_karpathy, has_annotations
 from vlp_lib.data.detections import DetectionSource, DetectionStore, open_detections
 from vlp_lib.data.exclusion import COCO, DROPPED, FLICKR30K, HeldOut, assign
 from vlp_lib.data.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
@@ -199,7 +199,7 @@ def read_held_out_images(root: Path) -> HeldOut:
         coco |= {KARPATHY_TEST: by_split["test"]} if by_split["test"] else {}
         validation |= by_split["val"]
         flickr |= {e.image.flickr_id for e in entries if e.image.flickr_id is not None}
-    for folder in (root, root / "flickr30k"):
+    for folder in flickr30k_folders(root):
         if tokens := find_tokens(folder):
             flickr |= {image.image_id for image in read_tokens(tokens)}
         flickr |= set(read_split_lists(find_split_lists(folder)))
@@ -212,6 +212,11 @@ def read_held_out_images(root: Path) -> HeldOut:
         if image.flickr_id is not None
     }
     return HeldOut(coco, validation, frozenset(flickr), numbers)
+
+
+def flickr30k_folders(root: Path) -> list[Path]:
+    """Where Flickr30k or its lists may lie: its subfolder, and the root where that is Flickr30k itself."""
+    return [root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])]
 
 
 def _captions_files(folder: Path) -> list[Path]:
@@ -289,4 +294,4 @@ def needs_joining(root: Path, places: Sequence[Place]) -> bool:
 
 def _lists_of_others(root: Path, source: str) -> bool:
     """Whether Flickr30k's numbers lie beside COCO, without the data set itself."""
-    return source == COCO and bool(find_split_lists(root / "flickr30k") or find_split_lists(root))
+    return source == COCO and bool(find_split_lists(root / "flickr30k"))

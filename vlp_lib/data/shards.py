@@ -98,7 +98,7 @@ def _alternatives(inner: str, pattern: str) -> list[str]:
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """The shards of a folder by split, "train" and (where there is a subfolder for it) "val"; empty where there are none.
+    """The shards of a folder by split, "train" and (where it has such a subfolder) "val"; empty where there are none.
 
     They are the *.tar of the folder, or of its subfolders train/ and val/, or those that its shards.txt names: a path
     or brace pattern a line, relative to the folder or absolute. Listed shards that do not exist are in the result.
@@ -161,11 +161,12 @@ def _load(kept: Path, path: Path, stamp: np.ndarray) -> Shard | None:
                 return None
             return Shard(
                 path=path,
-                **{name: archive[name] for name in ("offsets", "lengths", "sizes", "flickr_ids")},
-                **{
-                    name: Strings(archive[f"{name}_block"], archive[f"{name}_offsets"])
-                    for name in ("names", "captions")
-                },
+                offsets=archive["offsets"],
+                lengths=archive["lengths"],
+                sizes=archive["sizes"],
+                flickr_ids=archive["flickr_ids"],
+                names=Strings(archive["names_block"], archive["names_offsets"]),
+                captions=Strings(archive["captions_block"], archive["captions_offsets"]),
                 skipped=json.loads(str(archive["skipped"])),
             )
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):

@@ -213,6 +213,15 @@ class JoinedRecords(_Records):
         return JoinedRecords(self._parts, self._bases, self.part[rows], self.row[rows], self.splits[rows])
 
     @property
+    def photographs(self) -> Photographs:
+        """Which photograph each record shows; no record is made for it."""
+        coco, flickr = np.full(len(self), NO_ID), np.full(len(self), NO_ID)
+        for number, records in enumerate(self._parts):
+            own, shown = self.part == number, Photographs.of(records)
+            coco[own], flickr[own] = shown.coco_ids[self.row[own]], shown.flickr_ids[self.row[own]]
+        return Photographs(self.splits, coco, flickr)
+
+    @property
     def caption_counts(self) -> np.ndarray:
         """[N] int64, captions of each record; no record is made for it."""
         counts = np.zeros(len(self), np.int64)
@@ -249,6 +258,8 @@ class Photographs:
         """The columns of some records."""
         if isinstance(records, RecordTable):
             return cls(records.splits, records.coco_ids, records.flickr_ids)
+        if isinstance(records, JoinedRecords):
+            return records.photographs
 
         def ids(values: Iterable[int | None]) -> np.ndarray:
             return np.fromiter((NO_ID if v is None else v for v in values), dtype=np.int64, count=len(records))
