@@ -1,5 +1,6 @@
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_split_lists(tmp_path: Path) -> None:
     assert find_split_lists(tmp_path) == {}
 
 
-def test_entities_split_serves_where_it_is_alone(official) -> None:
+def test_entities_split_serves_where_it_is_alone(official: Any) -> None:
     official.flickr30k({"train": [11, 12], "val": [13], "test": [14]})
     corpus = open_corpus(official.path / "flickr30k")
     assert [[r.image_id for r in corpus.split(name)] for name in ("train", "val", "test")] == [[11, 12], [13], [14]]
@@ -50,7 +51,7 @@ def test_entities_split_serves_where_it_is_alone(official) -> None:
     assert "Entities" not in str(corpus.report)
 
 
-def test_images_outside_the_lists_are_counted(official) -> None:
+def test_images_outside_the_lists_are_counted(official: Any) -> None:
     official.flickr30k({"train": [11, 12], "val": [13], "test": [14]})
     (official.path / "flickr30k/train.txt").write_text("11\n")
     corpus = open_corpus(official.path / "flickr30k")
@@ -58,7 +59,7 @@ def test_images_outside_the_lists_are_counted(official) -> None:
     assert corpus.report.skipped["images that no split list names"] == 1
 
 
-def test_tokens_without_a_split_are_refused(official) -> None:
+def test_tokens_without_a_split_are_refused(official: Any) -> None:
     official.flickr30k({"train": [11]})
     (official.path / "flickr30k/test.txt").unlink()
     with pytest.raises(UserError, match="has no split beside it"):

@@ -1,6 +1,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from vlp_lib.data.visual_genome import read_image_data, read_regions
 from vlp_lib.errors import UserError
 
 
-def test_image_data(official) -> None:
+def test_image_data(official: Any) -> None:
     official.genome({7: (None, 99), 3: (42, None)})
     images = read_image_data(official.path / "vg/image_data.json")
     assert [(i, images[i].coco_id, images[i].flickr_id, images[i].width) for i in images] == [
@@ -17,7 +18,7 @@ def test_image_data(official) -> None:
     ]
 
 
-def test_regions(official) -> None:
+def test_regions(official: Any) -> None:
     official.genome({7: (None, None)})
     (said,) = read_regions(official.path / "vg/region_descriptions.json")
     assert (said.image_id, said.phrases, said.empty) == (7, ("region of 7", "another of 7"), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,11 @@ from vlp_lib.errors import UserError
 
 VISUAL_GENOME = "vg"
 _FOLDERS = {COCO: ("coco",), FLICKR30K: ("flickr30k",), VISUAL_GENOME: ("vg", "visual_genome")}
-_TASKS = ("vqav2", "nlvr2", "nlvr", "vcr")
+_OTHER_FOLDERS = re.compile(
+    r"(train|val|test)(20\d\d)?|VG_100K(_2)?|flickr30k[-_]images|images|annotations|stuffthingmaps|detections|splits"
+    r"|refer|vqav2|nlvr2?|vcr"
+)
+"""Folders of known contents, of hundreds of thousands of files, in which no shards are looked for."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Place:
 
 def find_places(root: Path) -> list[Place]:
     """The data sets of a root: the root itself where it is one, its subfolders coco/, flickr30k/ and vg/, and every
-    subfolder of shards; in the order of their ids.
+    subfolder of shards unless the root has shards itself; in the order of their ids.
 
     Raises:
         UserError: a data set is there twice.
@@ -56,8 +61,10 @@ def find_places(root: Path) -> list[Place]:
         if len(found) > 1:
             raise UserError(f"{source} is both in {found[0]} and in {found[1]}: keep one of them")
         places += [Place(source, folder) for folder in found]
-    taken = {place.folder for place in places} | {root / name for name in _TASKS}
-    others = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir() and folder not in taken)]
+    if find_shards(root):
+        return [*places, Place(root.name, root, True)]
+    taken = {place.folder for place in places}
+    others = sorted(f for f in root.iterdir() if f.is_dir() and f not in taken and not _OTHER_FOLDERS.fullmatch(f.name))
     return places + [Place(folder.name, folder, True) for folder in others if find_shards(folder)]
 
 
