@@ -40,9 +40,7 @@ def by_hand(source: str, split: str, coco: int | None, flickr: int | None, held_
 @given(
     st.sampled_from(("coco", "flickr30k", "vg", "sbu")),
     st.lists(st.tuples(st.sampled_from(SPLITS), st.none() | ids, st.none() | ids), max_size=12),
-    st.builds(
-        HeldOut, st.dictionaries(st.sampled_from(("a", "b")), some), some, some, st.dictionaries(ids, ids)
-    ),
+    st.builds(HeldOut, st.dictionaries(st.sampled_from(("a", "b")), some), some, some, st.dictionaries(ids, ids)),
 )
 def test_the_rule_is_that_of_brute_force(
     source: str, images: list[tuple[str, int | None, int | None]], held_out: HeldOut

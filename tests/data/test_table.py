@@ -64,7 +64,9 @@ def test_places_outside_are_refused() -> None:
 
 def test_joined_records_choose_number_and_divide_anew() -> None:
     first = tuple(ImageRecord(i, Path(f"a/{i}.jpg"), "train", 1, 1, ("x",) * i, (0,) * i, coco_id=i) for i in (1, 2, 3))
-    second = RecordTable.of(ImageRecord(i, Path(f"b/{i}.jpg"), "train", 1, 1, ("y",), (0,), flickr_id=i) for i in (2, 5))
+    second = RecordTable.of(
+        ImageRecord(i, Path(f"b/{i}.jpg"), "train", 1, 1, ("y",), (0,), flickr_id=i) for i in (2, 5)
+    )
     part, row = np.array([0, 0, 1, 1], np.int16), np.array([0, 2, 0, 1])
     joined = JoinedRecords([first, second], [0, 2 * ID_STRIDE], part, row, np.array([0, 1, 1, 2], np.int8))
     assert [(r.image_id, r.split, str(r.path)) for r in joined] == [

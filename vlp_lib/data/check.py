@@ -261,7 +261,7 @@ def _splits(corpus: Corpus) -> list[str]:
     if any(path.suffix == ".txt" for path in corpus.annotation_files):
         return [
             *corpus.notes,
-            "dataset_flickr30k.json beside it would choose Karpathy's; their test sets differ: pretrain and test by one",
+            "dataset_flickr30k.json beside it would choose Karpathy's; their test sets differ: use one throughout",
         ]
     karpathy = find_karpathy(corpus.root)
     if corpus.synthetic:

@@ -16,6 +16,7 @@ from vlp_lib.records import write_text
 # Images and sentences that the complete data sets leave to train on: UNITER, table 1 (COCO, VG); Karpathy (Flickr30k).
 _COMPLETE = {COCO: (106_000, 533_000), FLICKR30K: (29_000, 145_000), VISUAL_GENOME: (101_000, 5_060_000)}
 _PAPER = (230_000, 5_000_000)
+_EVALUATED = ("Karpathy val", "Karpathy test", "RefCOCO", "Flickr30k", "VQAv2 test")
 _TRAIN = SPLITS.index("train")
 
 Parts = Mapping[str, Sequence[ImageRecord]]
@@ -76,6 +77,9 @@ def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
     unknown = sum(coco_id == NO_ID and number == NO_ID for coco_id, number in zip(coco, flickr, strict=True))
     lines = [f"{found:,} of {len(coco):,} pretraining images are in a downstream val or test set"]
     lines += [f"{one.name}: {len(inside[one.name]):,} of its {len(one):,} images" for one in sets]
+    absent = [name for name in _EVALUATED if not any(one.name.startswith(name) for one in sets)]
+    if absent:
+        lines.append(f"not known here, so nothing is proven about: {', '.join(absent)}")
     if unknown:
         lines.append(f"{unknown:,} pretraining images have neither COCO id nor Flickr number and cannot be compared")
     return lines
