@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlp_lib.cli import main
 from vlp_lib.data.check import check
 from vlp_lib.data.exclusion import HeldOut
 from vlp_lib.data.proof import evaluated_sets, prove
@@ -232,3 +233,11 @@ def test_real_tasks(shared_data: Path, tmp_path: Path) -> None:
     assert "nlvr2 test1: 6,967 statements (complete), 0 have both pictures" in report
     assert "vcr val: 1 of 26,534 questions (partial), 0 have their image" in report
     assert "0 of 596 pretraining images are in a downstream val or test set" in report
+
+
+def test_command_writes_the_lists_when_asked(everything: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--root", str(everything)]) == 0
+    assert not (everything / "splits").exists()
+    assert main(["data", "check", "--root", str(everything), "--write-splits"]) == 0
+    assert (everything / "splits/pretrain_train_vg.txt").is_file()
+    assert "0 of 8 pretraining images" in capsys.readouterr().out
