@@ -127,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
     synthesize.set_defaults(run=_synthesize)
     check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
-    check.add_argument("--root", type=Path, required=True)
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="one data set, or several below it")
+    check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
     check.set_defaults(run=_check)
     return parser
 
@@ -276,7 +277,7 @@ def _synthesize(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from vlp_lib.data.check import check
 
-    print(check(options.root))
+    print(check(options.root, splits=options.write_splits))
 
 
 if __name__ == "__main__":

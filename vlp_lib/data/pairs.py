@@ -24,6 +24,7 @@ from vlp_lib.data.sample import (
     Sample,
     Text,
 )
+from vlp_lib.data.table import caption_counts
 from vlp_lib.data.tokenizer import Tokenizer
 from vlp_lib.errors import UserError
 from vlp_lib.losses.mlm import mask_words
@@ -71,13 +72,13 @@ class PairDataset(Dataset[Sample]):
         max_detections: int = 0,
     ) -> None:
         self.corpus = corpus
-        self.records = [r for r in corpus.split(split) if r.captions]
+        self.records = corpus.split(split)
         if len(self.records) < 2:
             raise UserError(
                 f"{corpus.root} has {len(self.records)} captioned images in its split {split!r}, too few to draw "
                 f"mismatched pairs from: check it with `vlp data check --root {corpus.root}`"
             )
-        counts = [len(r.captions) for r in self.records]
+        counts = caption_counts(self.records)
         self.image_of_pair = np.repeat(np.arange(len(counts)), counts)
         self.caption_of_pair = np.concatenate([np.arange(c) for c in counts])
         self.tokenizer = tokenizer

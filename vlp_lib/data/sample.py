@@ -51,6 +51,8 @@ class ImageRecord:
         width, height: in pixels, as the annotations declare them; the stored file may be a smaller copy.
         captions: the sentences, outer and repeated white space removed, in the order of the file.
         caption_ids: the data set's own id of each caption.
+        coco_id, flickr_id: the same photograph's id in COCO and on flickr.com, where known: photographs are shared
+            between data sets.
     """
 
     image_id: int
@@ -60,6 +62,8 @@ class ImageRecord:
     height: int
     captions: tuple[str, ...]
     caption_ids: tuple[int, ...]
+    coco_id: int | None = None
+    flickr_id: int | None = None
 
 
 @dataclass(frozen=True)
