@@ -57,14 +57,14 @@ def _weights(side: _Side, width: int) -> torch.Tensor:
 
 
 def _images(stored: torch.Tensor, x: _Side, y: _Side, dtype: torch.dtype) -> torch.Tensor:
-    """[B, 3, S, S] float32 in whole levels 0 … 255; rounded after each side, as Pillow rounds."""
+    """[B, 3, S, S] float32 in whole levels 0 … 255; rounded after each side, halves upwards, as Pillow does."""
     count, height, width, _ = stored.shape
     planes = stored.permute(0, 3, 1, 2).to(dtype).reshape(count, 3 * height, width)
-    across = torch.bmm(planes, _weights(x, width).to(dtype).transpose(1, 2)).round()
+    across = torch.bmm(planes, _weights(x, width).to(dtype).transpose(1, 2)).add(0.5).floor()
     down = _weights(y, height).to(dtype)[:, None] @ across.reshape(count, 3, height, -1)
     covered = (y.inside[:, :, None] & x.inside[:, None])[:, None]
     fill = torch.tensor(FILL, device=stored.device, dtype=torch.float32)[:, None, None]
-    return torch.where(covered, down.float().round().clamp(0, 255), fill)
+    return torch.where(covered, down.float().add(0.5).floor().clamp(0, 255), fill)
 
 
 def _label_maps(stored: torch.Tensor, x: _Side, y: _Side) -> torch.Tensor:

@@ -169,7 +169,8 @@ def _sample(corpus: Corpus, images: int) -> Corpus:
         chosen.append(dataclasses.replace(corpus.records[row], split="train"))
     if len(chosen) < 2:
         raise UserError(f"{corpus.root} has {len(chosen)} images that can be read, too few to measure a loader on")
-    return dataclasses.replace(corpus, records=tuple(chosen))
+    # Without label maps, which the plain loaders do not read.
+    return dataclasses.replace(corpus, records=tuple(chosen), annotation_files=(), _pixel_maps={})
 
 
 def _enlarged(corpus: Corpus, folder: Path) -> Corpus:
