@@ -85,7 +85,7 @@ def show(batch: Batch, size: int) -> Batch:
 
     Returns:
         A batch whose images are [B, 3, size, size] float32 in [0, 1] and label maps [B, size, size] int64, equal to
-        those of `show_image` and `show_label_map` up to one level of 255 in a pixel.
+        those of `show_image` and `show_label_map` up to one level of 255 in a pixel (two where it rounds twice).
     """
     if batch.views is None:
         return batch
