@@ -1,8 +1,8 @@
 """Views of prepared images, drawn for a whole batch on the device that trains.
 
 The same pixels as `augment.show_image` gives one by one on a CPU: a view of an image is linear along each side, so two
-products with small matrices of the triangle filter's weights resize, crop, flip and place a batch. On a GPU that costs
-next to nothing, and leaves to the loader's processes one copy of the bytes.
+products with small matrices of the triangle filter's weights resize, crop, flip and place a batch. That is some 0.9
+GFLOP an image at 384 px, work for a GPU, and leaves to the loader's processes one copy of the bytes.
 """
 
 from __future__ import annotations
