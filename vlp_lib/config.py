@@ -136,6 +136,11 @@ class DataConfig:
         mlm_on_mismatched: whether MLM counts on mismatched pairs (LXMERT does; ours does not).
         detector_threshold: detector labels below this score are not used.
         workers: processes that decode images; 0 decodes in the training process.
+        text_lengths: tokens that the sentences of a batch are padded to, ascending, the last at least
+            `ModelConfig.max_text_length`; batches are then of sentences of like length, and have few different shapes
+            (for torch.compile). None: batches of any sentences, padded to a multiple of 8.
+        prepared: folder of the images that `vlp data prepare` made; "" is <data_root>/prepared/<image_size>, which is
+            used where it is there.
     """
 
     resize: tuple[float, float] = (0.8, 1.2)
@@ -146,6 +151,8 @@ class DataConfig:
     mlm_on_mismatched: bool = False
     detector_threshold: float = 0.2
     workers: int = 0
+    text_lengths: tuple[int, ...] = ()
+    prepared: str = ""
 
 
 @dataclass(frozen=True)
@@ -381,6 +388,9 @@ _TINY_DOWNSTREAM = DownstreamConfig(
     vcr_text_length=48,
 )
 
+_TEXT_LENGTHS = (12, 16, 24, 40)
+"""Region descriptions, short, usual and long captions; [CLS] and [SEP] counted."""
+
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
@@ -433,7 +443,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="gpu",
             model=ModelConfig(image_size=384),
-            data=DataConfig(workers=8),
+            data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
             training=TrainingConfig(steps=20_000, batch_size=256),
             corpus=CorpusConfig(train_images=50_000),
             downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
@@ -447,7 +457,7 @@ PROFILES: dict[str, Profile] = {
                 language_pretrained="bert-base-uncased",
                 tokenizer="bert-base-uncased",
             ),
-            data=DataConfig(workers=8),
+            data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
             training=TrainingConfig(epochs=15),
             corpus=CorpusConfig(),
             retrieval=RetrievalConfig(image_size=600),

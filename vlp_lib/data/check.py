@@ -303,7 +303,7 @@ def _missing(corpus: Corpus) -> list[str]:
         )
     if corpus.detections is None:
         lines.append(
-            "detections (SPL, region features): a detections_*.npz of your own, or Bottom-Up's TSV as "
+            f"detections (SPL, region features): `vlp data labels --root {corpus.root}`, or Bottom-Up's TSV as "
             "github.com/airsplay/lxmert links it"
         )
     return lines

@@ -85,7 +85,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch."""
+    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch.
+
+    With a `view` (scale, left, top, flip, height, width) the image is [h, w, 3] and the label map [h, w], as they are
+    stored, and the view is yet to be drawn; without, they are [3, H, W] and [H, W], as they are shown. Both are uint8.
+    """
 
     image: torch.Tensor
     texts: tuple[Text, ...]
@@ -93,6 +97,7 @@ class Sample:
     detections: Detections | None
     seed: int
     image_id: int
+    view: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class Batch:
         features: [B, T, D] float32 region features, where the detector gives them.
         hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
         clean_images: the images as they were before patches were hidden, SSUL's target.
+        views: [B, 6] float64 (scale, left, top, flip, height, width) where the views are left to the device: until
+            `data.show.show` has drawn them, images are [B, H, W, 3] and label_maps [B, H, W] uint8 as stored.
     """
 
     images: torch.Tensor
@@ -140,6 +147,7 @@ class Batch:
     features: torch.Tensor | None = None
     hidden_patches: torch.Tensor | None = None
     clean_images: torch.Tensor | None = None
+    views: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -81,7 +81,7 @@ class SPL(VisualLoss):
         """Equations 3 and 4; of an image with more labels than queries the best-scored ones are used."""
         if batch.labels is None:
             raise UserError(
-                "SPL needs detector labels and this corpus has none: add detections_*.npz or a Bottom-Up .tsv"
+                "SPL needs detector labels and this corpus has none: run `vlp data labels` or add a Bottom-Up .tsv"
             )
         logits = self.classify(tokens.tokens)
         targets = match_labels(logits, batch.labels[:, : logits.shape[1]])

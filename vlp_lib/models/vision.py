@@ -187,7 +187,7 @@ class RegionStream(nn.Module):
         """Detections of [B, T] regions to [B, R, C], R = min(T, max_regions), best score first."""
         if batch.labels is None or batch.scores is None or batch.boxes is None or batch.attributes is None:
             raise UserError(
-                "the region model reads detector labels and this corpus has none: add detections_*.npz or a .tsv"
+                "the region model reads detector labels and this corpus has none: run `vlp data labels` or add a .tsv"
             )
         r = self.config.max_regions
         labels, scores, boxes = batch.labels[:, :r], batch.scores[:, :r], batch.boxes[:, :r]

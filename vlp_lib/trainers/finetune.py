@@ -109,8 +109,8 @@ def task_encoder(profile: Profile, task: str, variant: Variant, corpus: Corpus, 
     regions = regions_of(profile, variant)
     if regions and corpus.detections is None:
         raise UserError(
-            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
-            f"Bottom-Up .tsv there, or choose another variant"
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
+            f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
     return Encoder(
         tokenizer,

@@ -16,6 +16,7 @@ from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.data.corpus import Corpus
 from vlp_lib.data.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
 from vlp_lib.data.sample import Batch
+from vlp_lib.data.show import show
 from vlp_lib.data.texts import training_texts
 from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlp_lib.errors import UserError
@@ -50,8 +51,8 @@ def require_targets(corpus: Corpus, variant: Variant) -> None:
     needs_labels = variant.vision == "region" or any(name.startswith("spl") for name in names)
     if needs_labels and corpus.detections is None:
         raise UserError(
-            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
-            f"Bottom-Up .tsv there, or choose another variant"
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
+            f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
     if "segl" in names and not any(corpus.has_label_map(r) for r in corpus.split("train")):
         raise UserError(
@@ -72,7 +73,11 @@ class PretrainingTask:
         detections = profile.model.region.max_regions if variant.vision == "region" else max(queries, default=0)
 
         def dataset(split: str) -> PairDataset:
-            return PairDataset(corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections)
+            # Prepared images are shown by the GPU, where there is one.
+            later = torch.cuda.is_available()
+            return PairDataset(
+                corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections, show_later=later
+            )
 
         self.train, self.val = dataset("train"), dataset("val")
         self.profile, self.seed, self.steps = profile, seed, steps or self.steps_of_epochs(profile, len(self.train))
@@ -87,13 +92,21 @@ class PretrainingTask:
         """Training batches from step `start` on."""
         training = self.profile.training
         order = TrainingOrder(
-            len(self.train), training.batch_size, self.steps, self.seed, start, rank, world, training.accumulation
+            len(self.train),
+            training.batch_size,
+            self.steps,
+            self.seed,
+            start,
+            rank,
+            world,
+            training.accumulation,
+            self.train.lengths,
         )
         return load_batches(self.train, order, self.profile.data.workers)
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        batch = _plain(model).vlp.visual_loss.corrupt(batch)
+        batch = _plain(model).vlp.visual_loss.corrupt(show(batch, self.profile.model.image_size))
         losses = model(batch)
         return {name: value for name, value in losses.items() if name != "itm_logits"}
 
@@ -114,7 +127,7 @@ class PretrainingTask:
             weights[name] = weights.get(name, 0.0) + weight
 
         for batch in load_batches(self.val, keys, 0):
-            moved = batch.to(device)
+            moved = show(batch.to(device), self.profile.model.image_size)
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
             logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
             right = (logits.argmax(1) == moved.matched).float().mean()
@@ -161,6 +174,9 @@ def pretrain(
         "vocabularies": to_dict(sizes),
         "corpus": corpus.fingerprint,
     }
+    if task.train.prepared is not None:
+        about["prepared"] = task.train.prepared.identity
+        print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart)
     records.write_atomically(folder / TOKENIZER, tokenizer.save)
