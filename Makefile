@@ -28,7 +28,7 @@ reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=
 	$(BIN)/vlp reproduce --profile $(PROFILE) --seeds "$(SEEDS)" --cores $(CORES)
 
 smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
-	$(BIN)/vlp reproduce --profile smoke --seeds "0 1" --cores $(CORES)
+	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_vit segl_resnet spl_small" --cores $(CORES)
 
 test: $(READY) ## lint, types and the test suite
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

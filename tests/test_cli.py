@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -218,3 +219,21 @@ def test_usage(capsys, arguments):
         cli.main(arguments)
     assert ended.value.code == 2
     assert "usage: vlp" in capsys.readouterr().err
+
+
+def test_the_graph_runs_the_tasks_that_the_data_has(capsys, tmp_path, tiny_corpus, monkeypatch):
+    asked = []
+    monkeypatch.setattr("vlp_lib.runner.run_graph", lambda *args, **kwargs: asked.append(args[4]))
+    assert cli.main(["reproduce", "--profile", "smoke"]) == 0
+    assert cli.main(["reproduce", "--profile", "smoke", "--tasks", "vcr retrieval"]) == 0
+    assert cli.main(["reproduce", "--profile", "smoke", "--tasks", ""]) == 0
+    everything = ["vqa", "nlvr2", "vcr", "retrieval"]
+    assert asked == [everything, ["vcr", "retrieval"], []]
+
+    root = tmp_path / "coco"
+    shutil.copytree(tiny_corpus.root, root, ignore=shutil.ignore_patterns("nlvr2", "vcr"))
+    capsys.readouterr()
+    assert cli.main(["reproduce", "--profile", "smoke", "--data-root", str(root)]) == 0
+    assert asked[-1] == ["vqa", "retrieval"]
+    assert f"{root} has no data for nlvr2, vcr: left out of the graph" in capsys.readouterr().out
+    assert "did you mean 'vqa'" in refused(capsys, "reproduce", "--profile", "smoke", "--tasks", "vqav2")

@@ -75,7 +75,7 @@ def option(job, name):
 
 
 def test_a_pretraining_goes_through_the_queue(slurm, tmp_path):
-    run_graph("smoke", [0], "", ["naive_vit"], None, ["pretrain"], AT_ONCE, PROFILE)
+    run_graph("smoke", [0], "", ["naive_vit"], [], None, ["pretrain"], AT_ONCE, PROFILE)
     record = read_json(tmp_path / "results" / "smoke" / "pretrain" / "naive_vit" / "seed0" / "run.json")
     assert (record["profile"], record["variant"], record["seed"]) == ("smoke", "naive_vit", 0)
     corpus, pretraining = slurm()
@@ -93,7 +93,7 @@ def test_a_job_that_the_cluster_ends_is_queued_again(slurm, tmp_path, monkeypatc
         "rule all:\n    output: 'done'\n    shell: 'if [ -e tried ]; then touch done; else touch tried; exit 9; fi'\n"
     )
     monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
-    run_graph("smoke", [0], "", ["naive_vit"], None, [], AT_ONCE, PROFILE)
+    run_graph("smoke", [0], "", ["naive_vit"], [], None, [], AT_ONCE, PROFILE)
     assert (tmp_path / "results" / "done").is_file()
     assert [job["state"] for job in slurm()] == ["FAILED", "COMPLETED"]
     # Where README.md sends who looks for the error.
@@ -130,13 +130,13 @@ def test_a_workflow_profile_reaches_snakemake(tmp_path, monkeypatch):
         "rule all:\n    output: 'seen'\n    threads: 8\n    shell: 'echo {threads} {resources.mem_mb} > {output}'\n"
     )
     (tmp_path / "mine" / "config.yaml").write_text("cores: 3\ndefault-resources:\n  mem_mb: 77\n")
-    run_graph("smoke", [0], "", ["segl"], None, workflow_profile=tmp_path / "mine")
+    run_graph("smoke", [0], "", ["segl"], [], None, workflow_profile=tmp_path / "mine")
     assert (tmp_path / "results" / "seen").read_text().split() == ["3", "77"]
 
 
 def test_the_command_hands_the_profile_over(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(runner, "run_graph", lambda *given, **named: seen.update(cores=given[4], **named))
+    monkeypatch.setattr(runner, "run_graph", lambda *given, **named: seen.update(cores=given[5], **named))
     assert cli.main(["reproduce", "--profile", "smoke", "--workflow-profile", str(tmp_path)]) == 0
     assert seen == {"cores": None, "workflow_profile": tmp_path}
     assert cli.main(["reproduce", "--profile", "smoke"]) == 0
@@ -146,5 +146,5 @@ def test_the_command_hands_the_profile_over(tmp_path, monkeypatch):
 def test_a_folder_without_a_profile_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
     with pytest.raises(UserError, match=r"has no config\.yaml: give a folder such as notebooks/cluster/slurm"):
-        run_graph("smoke", [0], "", ["segl"], None, workflow_profile=tmp_path)
+        run_graph("smoke", [0], "", ["segl"], [], None, workflow_profile=tmp_path)
     assert not (tmp_path / "results").exists()

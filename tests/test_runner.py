@@ -133,9 +133,10 @@ def test_graph_is_handed_its_settings(graph, tmp_path):
         "        seen = {**config, 'results': os.environ['VLP_RESULTS']}\n"
         "        open(output[0], 'w').write(json.dumps(seen))\n"
     )
-    run_graph("smoke", [0, 2], "", ["segl", "segl+0.5*ssul"], cores=1)
+    run_graph("smoke", [0, 2], "", ["segl", "segl+0.5*ssul"], ["vqa", "retrieval"], cores=1)
     seen = json.loads((tmp_path / "results" / "seen.json").read_text())
     assert (seen["profile"], str(seen["seeds"]), seen["variants"]) == ("smoke", "0 2", "segl segl+0.5*ssul")
+    assert seen["tasks"] == "vqa retrieval"
     assert not seen["data_root"]
     assert seen["results"] == str(tmp_path / "results")
 
@@ -144,10 +145,21 @@ def test_a_failing_stage_is_one_sentence(graph):
     pytest.importorskip("snakemake")
     graph.write_text("rule all:\n    shell: 'exit 3'\n")
     with pytest.raises(UserError, match="a stage failed: its error stands above"):
-        run_graph("smoke", [0], "", ["segl"], cores=1)
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
 
 def test_outside_of_a_checkout_there_is_no_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
     with pytest.raises(UserError, match="Snakefile: run this in a checkout"):
-        run_graph("smoke", [0], "", ["segl"], cores=1)
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+
+
+@pytest.mark.parametrize("tasks", [["vqa", "nlvr2", "vcr", "retrieval"], ["retrieval"], []])
+def test_the_projects_graph_can_be_planned(tasks, capfd):
+    pytest.importorskip("snakemake")
+    run_graph("smoke", [0], "", ["region", "segl"], tasks, 1, extra=["--dry-run", "--quiet", "rules"])
+    planned = capfd.readouterr().out
+    assert ("finetune_one" in planned) == bool({"vqa", "nlvr2", "vcr"} & set(tasks))
+    assert ("retrieval_one" in planned) == ("retrieval" in tasks)
+    assert ("attention_one" in planned) == ("vqa" in tasks)
+    assert "pretrain_one" in planned and "tables" in planned and "index" in planned

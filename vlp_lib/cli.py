@@ -37,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     _common(reproduce)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
+    reproduce.add_argument(
+        "--tasks",
+        default=None,
+        help="of vqa, nlvr2, vcr, retrieval, separated by spaces (default: those that the data has; '' runs none)",
+    )
     reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
     reproduce.add_argument(
         "--workflow-profile",
@@ -182,8 +187,27 @@ def _reproduce(options: argparse.Namespace) -> None:
     seeds = _numbers(options.seeds, "seeds")
     data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
     targets = [options.until] if options.until else []
+    tasks = _tasks(options.tasks, options.data_root)
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
-    run_graph(options.profile, seeds, data_root, variants, cores, targets, workflow_profile=options.workflow_profile)
+    run_graph(
+        options.profile, seeds, data_root, variants, tasks, cores, targets, workflow_profile=options.workflow_profile
+    )
+
+
+def _tasks(asked: str | None, data_root: str) -> list[str]:
+    """The tasks that the graph runs: those asked for, else those that the data has; says which it leaves out."""
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.data.tasks import RETRIEVAL, TASKS, check_task, tasks_of
+
+    everything = [*TASKS, RETRIEVAL]
+    if asked is not None:
+        return [name if name == RETRIEVAL else check_task(name) for name in asked.split()]
+    if not data_root:
+        return everything
+    found = tasks_of(open_corpus(Path(data_root)))
+    if left := [name for name in everything if name not in found]:
+        print(f"{data_root} has no data for {', '.join(left)}: left out of the graph")
+    return found
 
 
 def _pretrain(options: argparse.Namespace) -> None:

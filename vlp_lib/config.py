@@ -138,7 +138,7 @@ class DataConfig:
         workers: processes that decode images; 0 decodes in the training process.
         text_lengths: tokens that the sentences of a batch are padded to, ascending, the last at least
             `ModelConfig.max_text_length`; batches are then of sentences of like length, and have few different shapes
-            (for torch.compile). None: batches of any sentences, padded to a multiple of 8.
+            (for torch.compile). Empty: batches of any sentences, padded to a multiple of 8.
         prepared: folder of the images that `vlp data prepare` made; "" is <data_root>/prepared/<image_size>, which is
             used where it is there.
     """

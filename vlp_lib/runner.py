@@ -94,6 +94,7 @@ def run_graph(
     seeds: Sequence[int],
     data_root: str,
     variants: Sequence[str],
+    tasks: Sequence[str],
     cores: int | None,
     targets: Sequence[str] = (),
     extra: Sequence[str] = (),
@@ -104,6 +105,7 @@ def run_graph(
     Stages whose parameters, code and inputs are unchanged are skipped; an interrupted graph goes on where it stopped.
 
     Args:
+        tasks: of vqa, nlvr2, vcr and retrieval, what follows each pretraining.
         cores: that the stages may use; None leaves that to the workflow profile.
         workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
 
@@ -125,7 +127,7 @@ def run_graph(
         "--rerun-incomplete", "--keep-incomplete", "--nolock", "--quiet", "all",
         *extra,
         "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
-        f"variants={' '.join(variants)}",
+        f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",
     ]  # fmt: skip
     # Batches come in many shapes, and oneDNN keeps the kernels of the last 1,024 of them: 200 MB for nothing.
     environment = {

@@ -18,6 +18,17 @@ TASKS: dict[str, Callable[[Corpus, Encoder, DownstreamConfig], TaskData[Any]]] =
     "vcr": open_vcr,
 }
 
+FOLDERS = {"vqa": "vqav2", "nlvr2": "nlvr2", "vcr": "vcr"}
+"""Where each task's files lie below a corpus's root."""
+
+RETRIEVAL = "retrieval"
+
+
+def tasks_of(corpus: Corpus) -> list[str]:
+    """What can follow a pretraining on this corpus: the tasks whose folder is there, and retrieval from test images."""
+    found = [name for name, folder in FOLDERS.items() if (corpus.root / folder).is_dir()]
+    return [*found, RETRIEVAL] if len(corpus.split("test")) else found
+
 
 def check_task(name: str) -> str:
     """The name of a task; raises UserError for an unknown one."""
