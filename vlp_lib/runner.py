@@ -80,12 +80,13 @@ def _quiet_ipython() -> Path:
     """A folder for IPython's settings and history beside the results.
 
     In the home folder several kernels at once would wait for each other's lock on the history; and a kernel that only
-    this machine reaches need not warn that its connection is not encrypted.
+    this machine reaches need not warn that its connection is not encrypted, nor that it was interrupted when it was
+    told to end: an error in a cell is raised here, not logged there.
     """
     folder = results_root() / ".ipython"
     settings = folder / "profile_default" / "ipython_kernel_config.py"
     if not settings.exists():
-        write_text(settings, "c = get_config()\nc.IPKernelApp.log_level = 40\nc.HistoryManager.enabled = False\n")
+        write_text(settings, "c = get_config()\nc.IPKernelApp.log_level = 50\nc.HistoryManager.enabled = False\n")
     return folder
 
 
