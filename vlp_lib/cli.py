@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--variant", required=True, help="e.g. segl, or a mix such as segl+0.5*ssul")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.steps=100")
+    pretrain.add_argument("--tensorboard", action="store_true", help="write the curves for TensorBoard, too")
     pretrain.set_defaults(run=_pretrain)
 
     finetune = commands.add_parser("finetune", help="finetune a pretrained variant on a task and score it")
@@ -139,6 +140,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.distributed import leave
     from vlp_lib.runner import parse_parameter
     from vlp_lib.trainers.pretrain import pretrain
     from vlp_lib.workspace import open_workspace
@@ -146,14 +148,15 @@ def _pretrain(options: argparse.Namespace) -> None:
     settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
     variant = parse_variant(options.variant)
     workspace = open_workspace(options.profile, options.data_root)
-    pretrain(
-        settings, variant, workspace.corpus, options.seed, workspace.layout.run("pretrain", variant.name, options.seed)
-    )
+    folder = workspace.layout.run("pretrain", variant.name, options.seed)
+    pretrain(settings, variant, workspace.corpus, options.seed, folder, tensorboard=options.tensorboard)
+    leave()
 
 
 def _finetune(options: argparse.Namespace) -> None:
     from vlp_lib.config import override, parse_variant, profile
     from vlp_lib.data.tasks import check_task
+    from vlp_lib.distributed import is_main, leave
     from vlp_lib.runner import parse_parameter
     from vlp_lib.trainers.finetune import finetune
     from vlp_lib.workspace import open_workspace
@@ -164,7 +167,9 @@ def _finetune(options: argparse.Namespace) -> None:
     pretrained = workspace.layout.run("pretrain", variant.name, options.seed)
     folder = workspace.layout.run(f"finetune-{task}", variant.name, options.seed)
     done = finetune(settings, task, variant, workspace.corpus, options.seed, pretrained, folder)
-    _print_json(done.scores)
+    if is_main():
+        _print_json(done.scores)
+    leave()
 
 
 def _evaluate_vqa(options: argparse.Namespace) -> None:

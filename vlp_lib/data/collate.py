@@ -59,5 +59,6 @@ def collate(samples: list[Sample]) -> Batch:
         seeds=torch.tensor([s.seed for s in samples]),
         image_ids=torch.tensor([s.image_id for s in samples]),
         label_maps=torch.stack(maps).long() if maps else None,
+        unreadable=tuple(name for s in samples for name in s.unreadable),
         **(detection_fields(detections) if detections else {}),
     )

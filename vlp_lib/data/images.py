@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UnreadableImageError, UserError
 
 # What Pillow raises on broken files, by format; none of them names the file.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -23,12 +23,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it again") from None
+        raise UnreadableImageError(f"{path} is missing: fetch it again") from None
     except PermissionError:
         raise UserError(f"{path} may not be read: give yourself read permission") from None
     except _BROKEN as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is truncated or not an image ({reason}): fetch it again or delete it") from error
+        raise UnreadableImageError(
+            f"{path} is truncated or not an image ({reason}): fetch it again or delete it"
+        ) from error
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -81,7 +82,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch."""
+    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch.
+
+    `unreadable` names the image files that could not be read and that this sample stands in for.
+    """
 
     image: torch.Tensor
     texts: tuple[Text, ...]
@@ -89,6 +93,7 @@ class Sample:
     detections: Detections | None
     seed: int
     image_id: int
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,9 @@ class Batch:
         features: [B, T, D] float32 region features, where the detector gives them.
         hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
         clean_images: the images as they were before patches were hidden, SSUL's target.
+        shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
+            an equal part's (scalars on the model's device); None where this is the whole batch.
+        unreadable: image files that could not be read and that other samples stand in for.
     """
 
     images: torch.Tensor
@@ -136,6 +144,8 @@ class Batch:
     features: torch.Tensor | None = None
     hidden_patches: torch.Tensor | None = None
     clean_images: torch.Tensor | None = None
+    shares: Mapping[str, torch.Tensor] | None = None
+    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -149,6 +159,10 @@ class Batch:
             if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
         }
         return replace(self, **moved)
+
+    def weighted(self, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """A loss of this part so weighted that the mean over all equal parts is the loss of the whole batch."""
+        return loss if self.shares is None else loss * self.shares[name]
 
     def without_masks(self) -> Batch:
         """The same pairs with their whole sentences."""
