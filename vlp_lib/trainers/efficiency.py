@@ -54,6 +54,17 @@ def checkpoint_activations(model: nn.Module) -> None:
             part.checkpointing = True
 
 
+def recomputed_blocks(model: nn.Module) -> list[nn.Module]:
+    """What `checkpoint_activations` computes again, block by block."""
+    blocks: list[nn.Module] = []
+    for part in model.modules():
+        if isinstance(part, Block | BertLayer | CrossModalityLayer):
+            blocks.append(part)
+        elif isinstance(part, ResNetStream):
+            blocks += [getattr(part.backbone, f"layer{stage}") for stage in range(1, part.stages + 1)]
+    return blocks
+
+
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     """Compile each repeated block in place, for the shapes that it meets; returns their number.
 
