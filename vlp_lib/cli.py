@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=20)
     train.add_argument("--warmup", type=int, default=5)
     train.add_argument("--output", type=Path, default=None, help="folder (default: bench/ among the results)")
-    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.batch_size=512")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.compile=false")
     train.set_defaults(run=_bench_train)
 
     doctor = commands.add_parser("doctor", help="check the installation; estimate a pretraining's memory and time")

@@ -26,6 +26,8 @@ def run(corpus: Corpus, folder: Path, variant: str, accumulation: int) -> None:
         learning_rate=1e-3,
         evaluations=2,
         validation_images=12,
+        checkpoints=2,
+        keep=2,
         precision="float32",
     )
     # Half of the images have a label map and few a detection: parts differ in what they have of each.

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from vlp_lib.config import VARIANTS, profile
-from vlp_lib.data.corpus import open_corpus
+from vlp_lib.data.corpus import Corpus, open_corpus
 from vlp_lib.records import read_json, read_lines
 from vlp_lib.trainers.pretrain import pretrain
 
@@ -39,7 +39,7 @@ PROFILE = replace(
 )
 
 
-def start(corpus: Path, folder: Path) -> int:
+def start(corpus: Corpus, folder: Path) -> int:
     """A process that begins or continues the run; its id."""
     child = os.fork()
     if child:
@@ -49,7 +49,7 @@ def start(corpus: Path, folder: Path) -> int:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         torch.set_num_threads(1)
-        pretrain(PROFILE, VARIANTS["segl"], open_corpus(corpus), 0, folder)
+        pretrain(PROFILE, VARIANTS["segl"], corpus, 0, folder)
         status = 0
     finally:
         os._exit(status)
@@ -87,7 +87,7 @@ def result(folder: Path) -> dict[str, object]:
     }
 
 
-def main(corpus: Path, root: Path, kills: int) -> None:
+def main(corpus: Corpus, root: Path, kills: int) -> None:
     moments = random.Random(0)
     begun = time.monotonic()
     whole = start(corpus, root / "whole")
@@ -115,4 +115,4 @@ def main(corpus: Path, root: Path, kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(open_corpus(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]))

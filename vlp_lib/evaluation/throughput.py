@@ -116,7 +116,7 @@ def measure(profile: Profile, variant: Variant, corpus: Corpus, steps: int, warm
         whole = (time.perf_counter() - begun) / steps
     sums = dict.fromkeys(PARTS[1:], 0.0)
     for marks in measured[warmup:]:
-        # Of each part: forward, backward, and between the parts the wait for data; the last interval is the optimiser.
+        # Of each part: forward, backward, then, up to the next part, the wait for data; at last the optimiser.
         *intervals, last = marks.intervals()
         sums["forward"] += sum(intervals[0::3]) / steps
         sums["backward"] += sum(intervals[1::3]) / steps
@@ -155,7 +155,7 @@ def is_full_size(config: ModelConfig) -> bool:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The measurement as Markdown: what was measured on what, the rows, and what follows for the paper's pretraining."""
+    """The measurement as Markdown: what was measured on what, the rows, and what follows for the paper."""
     columns = {
         "variant": "variant",
         "samples_per_second": "samples/s",

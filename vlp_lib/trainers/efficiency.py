@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
@@ -49,7 +51,11 @@ def checkpoint_activations(model: nn.Module) -> None:
         if isinstance(part, VisionTransformer):
             part.set_grad_checkpointing()
         elif isinstance(part, BertModel):
-            part.gradient_checkpointing_enable({"use_reentrant": False})
+            part.config.use_cache = False  # an encoder has none, but BERT warns
+        elif isinstance(part, BertLayer):
+            # What BertModel's own switch does; its name changes within the versions of transformers that we allow.
+            part.gradient_checkpointing = True
+            part._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         elif isinstance(part, ResNetStream | CrossModalityEncoder):
             part.checkpointing = True
 
