@@ -88,6 +88,28 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
 
 
+def test_prepared_images_are_used_by_themselves(coco, results, capsys):
+    (coco / "images/train2017/000000000002.jpg").write_bytes(b"no image")
+    assert cli.main(["data", "prepare", "--root", str(coco), "--profile", "smoke", "--workers", "0"]) == 0
+    out = capsys.readouterr().out
+    assert f"{coco}/prepared/32: 5 images and 0 label maps of at most 39 px" in out
+    assert "skipped: 1 images that cannot be read" in out
+    Image.effect_noise((48, 32), 60).convert("RGB").save(coco / "images/train2017/000000000002.jpg")
+    command = ["pretrain", "--variant", "naive_vit", "--data-root", str(coco), *SMALL]
+    assert "was made from other images" in refused(capsys, *command)
+    assert cli.main(["data", "prepare", "--root", str(coco), "--profile", "smoke", "--workers", "0"]) == 0
+    assert cli.main(command) == 0
+    assert "images: 6 prepared ones, 0 read from files" in capsys.readouterr().out
+    config = read_json(results / "smoke-mine/pretrain/naive_vit/seed0/config.json")
+    assert config["prepared"].endswith("-39")
+
+
+def test_labels_want_a_place(capsys, tmp_path):
+    assert refused(capsys, "data", "labels").startswith("vlp: nothing says where the labels belong: give --root, or")
+    said = refused(capsys, "data", "labels", "--tsv", tmp_path / "a.tsv", "--out", tmp_path / "a.npz")
+    assert said == f"vlp: {tmp_path / 'a.tsv'} is missing: fetch it again"
+
+
 # What a user may do wrong
 
 
@@ -157,6 +179,7 @@ def test_truncated_jpeg_during_pretraining(capsys, coco, results, workers):
 def test_targets_that_the_data_set_lacks(capsys, coco, variant, missing):
     said = refused(capsys, "pretrain", *SMALL, "--variant", variant, "--data-root", coco)
     assert said.startswith(f"vlp: variant '{variant}' reads {missing} and {coco} has none")
+    assert ("vlp data labels --root" in said) == (missing == "detector labels")
 
 
 def test_a_tokenizer_that_is_not_there(capsys, coco, tmp_path):

@@ -37,7 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     _common(reproduce)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
-    reproduce.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="stages at once (default: all cores)")
+    reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
+    reproduce.add_argument(
+        "--workflow-profile",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where stages run: e.g. a cluster's profile",
+    )
     reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
     reproduce.set_defaults(run=_reproduce)
 
@@ -93,6 +100,26 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--runs", type=int, default=5)
     speed.add_argument("--warmup", type=int, default=2)
     speed.set_defaults(run=_bench_speed)
+    loader = bench.add_parser("loader", help="images a second of one core: a plain loader, ours, and prepared images")
+    loader.add_argument("--root", type=Path, required=True, help="a data set, e.g. COCO")
+    loader.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
+    loader.add_argument("--images", type=int, default=48, help="of the sample (default: %(default)s)")
+    loader.add_argument("--runs", type=int, default=7, help="passes of each loader (default: %(default)s)")
+    loader.set_defaults(run=_bench_loader)
+
+    model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
+    model.add_argument("--profile", default="paper", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
+    model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
+    model.add_argument("--out", type=Path, default=None, help="also write architecture.csv and .md into this folder")
+    model.set_defaults(run=_model)
+
+    export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
+    export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
+    export.add_argument(
+        "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
+    )
+    export.set_defaults(run=_export)
 
     train = bench.add_parser("train", help="training throughput, where a step's time goes, memory, and the forecast")
     _common(train)
@@ -126,8 +153,29 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
     synthesize.set_defaults(run=_synthesize)
     check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
-    check.add_argument("--root", type=Path, required=True)
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="one data set, or several below it")
+    check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
     check.set_defaults(run=_check)
+    prepare = data.add_parser("prepare", help="decode and resize a data set's images once, for fast loading")
+    prepare.add_argument("--root", type=Path, required=True)
+    prepare.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
+    prepare.add_argument("--out", type=Path, default=None, help="folder (default: <root>/prepared/<image size>)")
+    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    prepare.set_defaults(run=_prepare)
+    labels = data.add_parser("labels", help="label a data set's images with a detector, or import a Bottom-Up TSV")
+    labels.add_argument("--root", type=Path, default=None, help="the data set to label or to put the TSV's labels into")
+    labels.add_argument("--out", type=Path, default=None, help="the npz (default: <root>/detections_<detector>.npz)")
+    labels.add_argument("--tsv", type=Path, default=None, help="import this Bottom-Up or LXMERT file")
+    labels.add_argument("--features", action="store_true", help="import its region features as well (8 KB a box)")
+    labels.add_argument("--detector", default="", help="of torchvision (default: fasterrcnn_resnet50_fpn_v2)")
+    labels.add_argument("--weights", default="", help="a checkpoint of the detector (default: COCO's, downloaded)")
+    labels.add_argument("--most", type=int, default=100, help="labels an image (default: %(default)s)")
+    labels.add_argument("--threshold", type=float, default=None, help="lowest score (default: 0.05; of a TSV: 0)")
+    labels.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="for the detector")
+    labels.add_argument("--shard", default="", metavar="I/N", help="this process's share (default: torchrun's)")
+    labels.add_argument("--batch-size", type=int, default=8)
+    labels.add_argument("--workers", type=int, default=4, help="processes that decode (default: %(default)s)")
+    labels.set_defaults(run=_labels)
     return parser
 
 
@@ -154,7 +202,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     seeds = _numbers(options.seeds, "seeds")
     data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
     targets = [options.until] if options.until else []
-    run_graph(options.profile, seeds, data_root, variants, options.cores, targets)
+    cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
+    run_graph(options.profile, seeds, data_root, variants, cores, targets, workflow_profile=options.workflow_profile)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -287,6 +336,44 @@ def _doctor(options: argparse.Namespace) -> None:
         raise UserError("this machine is not ready for the run (see above)")
 
 
+def _model(options: argparse.Namespace) -> None:
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.evaluation.architecture import describe
+    from vlp_lib.figures.architecture import architecture_note, architecture_table
+    from vlp_lib.figures.style import save_table
+
+    chosen, sizes = profile(options.profile), _numbers(options.image_sizes, "image-sizes")
+    variants = [parse_variant(name) for name in ([options.variant] if options.variant else VARIANTS)]
+    table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
+    note = architecture_note(chosen.name)
+    print(table.to_string(index=False), note, sep="\n")
+    if options.out:
+        print(save_table(table, options.out, "architecture", note))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from vlp_lib.hub import export
+
+    print(export(options.source, options.target))
+
+
+def _bench_loader(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.evaluation.loading import TARGET, bench_loader
+    from vlp_lib.figures.loading import loader_table
+    from vlp_lib.figures.style import markdown
+    from vlp_lib.paths import results_root
+    from vlp_lib.records import write_text
+
+    folder = results_root() / "bench"
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    table = loader_table(bench_loader(corpus, profile(options.profile), options.images, options.runs, folder), TARGET)
+    write_text(folder / "loader.csv", table.to_csv(index=False))
+    write_text(folder / "loader.md", markdown(table))
+    print(table.to_string(index=False), folder, sep="\n")
+
+
 def _publish(options: argparse.Namespace) -> None:
     from vlp_lib.publish import publish
 
@@ -306,7 +393,45 @@ def _synthesize(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from vlp_lib.data.check import check
 
-    print(check(options.root))
+    print(check(options.root, splits=options.write_splits))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.data.prepared import prepare
+
+    chosen = profile(options.profile)
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    out = options.out.resolve() if options.out else None
+    print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))
+    if out:
+        print(f"train with --set data.prepared={out}")
+
+
+def _labels(options: argparse.Namespace) -> None:
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.data.labels import LabelConfig, device_of_process, import_tsv, label_images, load_detector, parse_shard
+
+    if options.root is None and (options.tsv is None or options.out is None):
+        raise UserError("nothing says where the labels belong: give --root, or --tsv and --out")
+    default = LabelConfig()
+    if options.tsv is not None:
+        path = options.out or options.root / f"detections_{options.tsv.stem}.npz"
+        print(import_tsv(options.tsv, path, options.most, options.threshold or 0.0, options.features))
+        return
+    config = LabelConfig(
+        options.detector or default.detector,
+        options.weights,
+        options.most,
+        default.threshold if options.threshold is None else options.threshold,
+        options.short_side,
+    )
+    shard = parse_shard(options.shard)
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    path = options.out or options.root / f"detections_{config.detector}.npz"
+    detector = load_detector(config, device_of_process())
+    print(label_images(corpus, detector, path, shard, options.batch_size, options.workers))
 
 
 if __name__ == "__main__":

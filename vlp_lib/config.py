@@ -140,6 +140,11 @@ class DataConfig:
             loses of a set that is otherwise whole; more says that the set has to be fetched again. Corpora of less
             than a thousand images may have none, and validation never.
         workers: processes that decode images; 0 decodes in the training process.
+        text_lengths: tokens that the sentences of a batch are padded to, ascending, the last at least
+            `ModelConfig.max_text_length`; batches are then of sentences of like length, and have few different shapes
+            (for torch.compile). None: batches of any sentences, padded to a multiple of 8.
+        prepared: folder of the images that `vlp data prepare` made; "" is <data_root>/prepared/<image_size>, which is
+            used where it is there.
     """
 
     resize: tuple[float, float] = (0.8, 1.2)
@@ -151,6 +156,8 @@ class DataConfig:
     detector_threshold: float = 0.2
     allow_corrupt: float = 0.001
     workers: int = 0
+    text_lengths: tuple[int, ...] = ()
+    prepared: str = ""
 
 
 @dataclass(frozen=True)
@@ -392,6 +399,9 @@ _TINY_DOWNSTREAM = DownstreamConfig(
     vcr_text_length=48,
 )
 
+_TEXT_LENGTHS = (12, 16, 24, 40)
+"""Region descriptions, short, usual and long captions; [CLS] and [SEP] counted."""
+
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
@@ -444,7 +454,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             name="gpu",
             model=ModelConfig(image_size=384),
-            data=DataConfig(workers=8),
+            data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
             training=TrainingConfig(steps=20_000, batch_size=256, compile=True),
             corpus=CorpusConfig(train_images=50_000),
             downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
@@ -458,7 +468,7 @@ PROFILES: dict[str, Profile] = {
                 language_pretrained="bert-base-uncased",
                 tokenizer="bert-base-uncased",
             ),
-            data=DataConfig(workers=8),
+            data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
             training=TrainingConfig(epochs=15, compile=True),
             corpus=CorpusConfig(),
             retrieval=RetrievalConfig(image_size=600),
@@ -519,3 +529,14 @@ def _fits(value: Any, hint: Any) -> bool:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain data for JSON."""
     return dataclasses.asdict(config)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain data under dotted names, as `override` takes them; tuples as the lists that JSON makes of them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -100,24 +100,34 @@ def run_graph(
     seeds: Sequence[int],
     data_root: str,
     variants: Sequence[str],
-    cores: int,
+    cores: int | None,
     targets: Sequence[str] = (),
     extra: Sequence[str] = (),
+    workflow_profile: Path | None = None,
 ) -> None:
     """Run the graph of notebooks (notebooks/Snakefile) up to `targets` (all figures and tables by default).
 
     Stages whose parameters, code and inputs are unchanged are skipped; an interrupted graph goes on where it stopped.
-    Raises UserError where a stage failed; its own sentence has been printed by then.
+
+    Args:
+        cores: that the stages may use; None leaves that to the workflow profile.
+        workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
+
+    Raises UserError where a stage failed; its own sentence has been printed by then, or stands in the cluster's log.
     """
     root = project_root()
     snakefile = root / "notebooks" / "Snakefile"
     if not snakefile.is_file():
         raise UserError(f"no {snakefile}: run this in a checkout of the project")
+    if workflow_profile is not None and not (workflow_profile / "config.yaml").is_file():
+        raise UserError(f"{workflow_profile} has no config.yaml: give a folder such as notebooks/cluster/slurm")
     folder = results_root()
     folder.mkdir(parents=True, exist_ok=True)
+    where = ["--workflow-profile", str(workflow_profile.resolve())] if workflow_profile is not None else []
+    where += ["--cores", str(cores)] if cores is not None else []
     command = [
         sys.executable, "-m", "snakemake", *targets,
-        "--snakefile", str(snakefile), "--directory", str(folder), "--cores", str(cores),
+        "--snakefile", str(snakefile), "--directory", str(folder), *where,
         "--rerun-incomplete", "--keep-incomplete", "--nolock", "--quiet", "all",
         *extra,
         "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
@@ -133,5 +143,6 @@ def run_graph(
     begun = time.monotonic()
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
-        raise UserError("a stage failed: its error stands above; mend it and run the same command again to go on")
+        stands = "above" if workflow_profile is None else f"above or in a log under {folder / '.snakemake'}"
+        raise UserError(f"a stage failed: its error stands {stands}; mend it and run the same command again to go on")
     print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")

@@ -68,7 +68,7 @@ def test_without_targets_there_are_none():
     absent = {f.name for f in fields(Batch) if getattr(batch, f.name) is None}
     assert absent == {
         "image_of_text", "label_maps", "labels", "attributes", "scores", "boxes", "features", "hidden_patches",
-        "clean_images",
+        "clean_images", "views",
     }  # fmt: skip
 
 
@@ -138,3 +138,8 @@ def test_cutting_a_batch_keeps_each_image_with_its_texts():
     assert last.image_of_text.tolist() == [0, 1, 0, 1]
     assert last.attention_mask.sum(1).tolist() == [3, 3, 5, 6]
     assert last.matched.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("longest", "padded"), [(3, 5), (5, 5), (6, 9), (9, 9)])
+def test_sentences_are_padded_to_given_lengths(longest, padded):
+    assert collate([sample(2), sample(longest)], (5, 9)).input_ids.shape == (2, padded)

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlp_lib.config import DataConfig, parse_variant
+from vlp_lib.config import DataConfig, parse_variant, profile
 from vlp_lib.data.augment import View, may_flip, show_detections, show_image, show_label_map
 from vlp_lib.data.pairs import PairDataset, PairKey, TrainingOrder, load_batches, validation_keys
+from vlp_lib.data.prepared import prepare
 from vlp_lib.data.sample import IGNORED, NO_MATCHED_TOKEN
+from vlp_lib.data.show import show
 from vlp_lib.errors import UserError
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer
 
@@ -400,3 +402,121 @@ def test_order_is_shuffled_by_its_seed():
     orders = [[key.pair for part in TrainingOrder(100, 10, 20, seed) for key in part] for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][:100] != orders[0][100:] != list(range(100))
+
+
+# Prepared images
+
+
+@pytest.fixture(scope="module")
+def packs(tiny_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    prepare(tiny_corpus, 32, DataConfig().resize, folder)
+    return str(folder)
+
+
+def test_prepared_images_are_shown_alike(open_pairs, packs):
+    """The tiny corpus's images are small: they are prepared as they are, and give the same samples."""
+    plain, prepared = open_pairs(), open_pairs(prepared=packs)
+    assert plain.prepared is None
+    for key in keys_of(plain, 12):
+        assert_same(prepared[key], plain[key])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_may_be_left_to_the_device(open_pairs, packs, tiny_corpus, workers):
+    plain, later = open_pairs(), open_pairs(prepared=packs)
+    later.show_later = True
+    order = TrainingOrder(len(plain), 12, 2, seed=3)
+    for expected, left in zip(load_batches(plain, order, 0), load_batches(later, order, workers), strict=True):
+        assert left.images.dtype == torch.uint8
+        shown = show(left, 32)
+        assert (shown.images - expected.images).abs().max() * 255 <= 1.01
+        assert (shown.label_maps != expected.label_maps).float().mean() < 0.02
+        assert_same(replace(shown, images=expected.images, label_maps=expected.label_maps), expected)
+
+
+# Batches of like lengths
+
+
+def plain_permutation(pairs, seed, epoch):
+    return np.random.default_rng((seed, epoch)).permutation(pairs).tolist()
+
+
+def test_without_lengths_the_order_is_the_permutation():
+    parts = list(TrainingOrder(10, 4, 5, 7))
+    assert [key.pair for part in parts for key in part] == plain_permutation(10, 7, 0) + plain_permutation(10, 7, 1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    lengths=st.lists(st.sampled_from([8, 16, 24, 40]), min_size=1, max_size=60),
+    batch=st.integers(1, 17),
+    steps=st.integers(1, 14),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_batches_of_like_lengths(lengths, batch, steps, seed):
+    pairs = len(lengths)
+    steps_of = np.array(lengths)
+    order = TrainingOrder(pairs, batch, steps, seed, lengths=steps_of)
+    parts = list(order)
+    assert all(len(part) == batch for part in parts)
+    # What a step trains on depends on seed and step alone, in whatever order it is asked.
+    for step in range(steps - 1, -1, -1):
+        assert TrainingOrder(pairs, batch, steps, seed, lengths=steps_of).step(step) == parts[step]
+    seen = [key.pair for part in parts for key in part]
+    for epoch in range(len(seen) // pairs):
+        assert sorted(seen[epoch * pairs : (epoch + 1) * pairs]) == list(range(pairs))
+    # Within an epoch a batch is mixed only where one length ends and the next begins.
+    for epoch in range(-(-len(seen) // pairs)):
+        within = [p for i, p in enumerate(parts) if i * batch // pairs == ((i + 1) * batch - 1) // pairs == epoch]
+        mixed = sum(len({lengths[key.pair] for key in part}) > 1 for part in within)
+        assert mixed <= len(set(lengths)) - 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=40),
+    share=st.integers(1, 5),
+    world=st.integers(1, 3),
+    accumulation=st.integers(1, 3),
+    start=st.integers(0, 5),
+)
+def test_like_lengths_are_divided_without_loss(lengths, share, world, accumulation, start):
+    steps_of, batch = np.array(lengths), share * world * accumulation
+    whole = list(TrainingOrder(len(lengths), batch, 6, 5, lengths=steps_of))
+    ranks = [
+        list(TrainingOrder(len(lengths), batch, 6, 5, start, rank, world, accumulation, steps_of))
+        for rank in range(world)
+    ]
+    for i, step in enumerate(whole[start:]):
+        parts = [ranks[rank][i * accumulation + part] for part in range(accumulation) for rank in range(world)]
+        assert [key for part in parts for key in part] == step
+
+
+def test_batches_of_like_lengths_are_shuffled():
+    lengths = np.repeat([8, 16], 500)
+    means = [lengths[[key.pair for key in part]].mean() for part in TrainingOrder(1000, 50, 20, 0, lengths=lengths)]
+    assert sorted(means) != means != sorted(means, reverse=True)
+    assert set(means) == {8.0, 16.0}
+
+
+def test_lengths_are_what_sentences_are_padded_to(open_pairs):
+    pairs = open_pairs(text_lengths=(8, 11, 24), label_maps=False, max_detections=0)
+    tokens = [len(pairs.tokenizer.encode(pairs.caption(pair))[0]) for pair in range(len(pairs))]
+    assert pairs.lengths.tolist() == [next(n for n in (8, 11, 24) if n >= count) for count in tokens]
+    assert len(set(pairs.lengths.tolist())) > 1
+    order = TrainingOrder(len(pairs), 12, 20, seed=3, lengths=pairs.lengths)
+    widths = {batch.input_ids.shape[1] for batch in load_batches(pairs, order, 0)}
+    assert widths <= {8, 11, 24}
+    assert len(widths) > 1
+    assert open_pairs().lengths is None
+
+
+def test_lengths_that_are_too_short_are_refused(open_pairs, small_profile):
+    with pytest.raises(UserError, match=r"data\.text_lengths ends with 16 and model\.max_text_length is 24"):
+        open_pairs(text_lengths=(8, 16))
+    for name in ("gpu", "paper"):
+        chosen = profile(name)
+        assert chosen.data.text_lengths[-1] >= chosen.model.max_text_length
+        assert list(chosen.data.text_lengths) == sorted(set(chosen.data.text_lengths))
+    assert profile("tiny").data == profile("smoke").data == DataConfig()

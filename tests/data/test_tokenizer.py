@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
+from vlp_lib.data import tokenizer as tokenizer_module
 from vlp_lib.data.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
 from vlp_lib.errors import UserError
 
@@ -246,3 +247,12 @@ def test_a_broken_tokenizer_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot load the tokenizer .*absent") as error:
         load_tokenizer(str(tmp_path / "absent" / "vocab.txt"), 32)
     assert "\n" not in str(error.value)
+
+
+def test_lengths_are_those_of_the_encodings(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "_AT_ONCE", 2)
+    texts = ["a dog", "", "two dogs and a dog run over the field", "dog", "a dog"]
+    trained = train_tokenizer(texts, 8)
+    assert trained.lengths(texts).tolist() == [len(trained.encode(text)[0]) for text in texts]
+    assert trained.lengths(texts).max() == 8
+    assert trained.lengths([]).shape == (0,)

@@ -218,7 +218,7 @@ def test_accumulated_matching_is_the_whole_batchs(small_profile, tiny_corpus, tm
     file = "checkpoints/step-00000006/model.safetensors"
     found, whole = load_file(tmp_path / "2" / file), load_file(tmp_path / "1" / file)
     moved = load_file(tmp_path / "1" / "checkpoints/step-00000004/model.safetensors")
-    # AdamW turns the rounding of a gradient near zero into a whole step: single numbers may differ, the whole not.
+    # AdamW turns the rounding of a gradient near zero into a whole step: single numbers may differ, all together not.
     assert distance(found, whole) < 0.1 * distance(moved, whole)
 
 

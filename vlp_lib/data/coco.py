@@ -21,6 +21,8 @@ from vlp_lib.errors import UserError
 _STUFF_OTHER = 183
 """COCO-Stuff JSON's category "other": all things together, no class of its own."""
 
+_FLICKR_IMAGE = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*(\d+)_")
+
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 # Names of the category ids 1 … 182. Eleven were never annotated and are empty here, which leaves 171 classes.
@@ -62,8 +64,8 @@ def _malformed(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again")
 
 
-def _sentence(text: str) -> str:
-    """Without the outer white space and the line breaks that COCO's captions have."""
+def tidy(text: str) -> str:
+    """A sentence without the outer white space and the line breaks that COCO's captions have."""
     return " ".join(text.split())
 
 
@@ -77,6 +79,7 @@ class CaptionedImage:
         width, height: declared size in pixels; 0 where the file declares none (Karpathy's).
         captions: white space tidied, in the order of the file, empty ones left out.
         caption_ids: the id of each caption.
+        coco_id, flickr_id: the photograph's id in COCO and on flickr.com, where known.
     """
 
     image_id: int
@@ -85,6 +88,14 @@ class CaptionedImage:
     height: int
     captions: tuple[str, ...]
     caption_ids: tuple[int, ...]
+    coco_id: int | None = None
+    flickr_id: int | None = None
+
+
+def flickr_id(url: str) -> int | None:
+    """The photograph's number in a Flickr image's address (…flickr.com/3446/3232237447_13d84bd0a1_z.jpg), or None."""
+    match = _FLICKR_IMAGE.match(url)
+    return int(match[1]) if match else None
 
 
 def read_captions(path: Path) -> list[CaptionedImage]:
@@ -103,7 +114,7 @@ def read_captions(path: Path) -> list[CaptionedImage]:
                     f"{path}: caption {annotation['id']} is of image {annotation['image_id']}, which the file does not "
                     f"list: fetch it again or remove the caption"
                 )
-            if sentence := _sentence(annotation["caption"]):
+            if sentence := tidy(annotation["caption"]):
                 own[0].append(sentence)
                 own[1].append(annotation["id"])
         return [
@@ -114,6 +125,8 @@ def read_captions(path: Path) -> list[CaptionedImage]:
                 image["height"],
                 tuple(spoken[image["id"]][0]),
                 tuple(spoken[image["id"]][1]),
+                image["id"],
+                flickr_id(image.get("flickr_url", "")),
             )
             for image in content["images"]
         ]
@@ -378,7 +391,8 @@ def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
 def _split_image(entry: dict[str, Any], captions: bool) -> CaptionedImage:
     # Flickr30k has no id of its own but the number that is the file's name.
     image_id = entry["cocoid"] if "cocoid" in entry else Path(entry["filename"]).stem
-    said = [(_sentence(s["raw"]), s["sentid"]) for s in entry["sentences"]] if captions else []
+    said = [(tidy(s["raw"]), s["sentid"]) for s in entry["sentences"]] if captions else []
     said = [(sentence, number) for sentence, number in said if sentence]
     sentences, numbers = tuple(s for s, _ in said), tuple(n for _, n in said)
-    return CaptionedImage(int(image_id), entry["filename"], 0, 0, sentences, numbers)
+    ids = (int(image_id), None) if "cocoid" in entry else (None, int(image_id))
+    return CaptionedImage(int(image_id), entry["filename"], 0, 0, sentences, numbers, *ids)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
-from vlp_lib.data.sample import NO_MATCHED_TOKEN, Batch, Detections, Sample
+from vlp_lib.data.sample import IGNORED, NO_MATCHED_TOKEN, Batch, Detections, Sample
 
 _LENGTH_STEP = 8
 """Sentences are padded to a multiple of this many tokens: few different shapes, for which kernels are kept."""
@@ -19,7 +22,7 @@ def pad(rows: list[torch.Tensor], value: int | float, width: int) -> torch.Tenso
     return padded
 
 
-def detection_fields(found: list[Detections]) -> dict[str, torch.Tensor]:
+def detection_fields(found: list[Detections]) -> dict[str, Any]:
     """Label, attribute, score and box tensors, padded to the largest set (at least 1)."""
     width = max(1, *(len(d.labels) for d in found))
     fields = {
@@ -36,20 +39,44 @@ def detection_fields(found: list[Detections]) -> dict[str, torch.Tensor]:
     return fields
 
 
-def collate(samples: list[Sample]) -> Batch:
+def padded_length(longest: int, lengths: Sequence[int]) -> int:
+    """Tokens that sentences are padded to: the first of the (ascending) lengths that holds them, or without any the
+    next multiple of 8.
+    """
+    if not lengths:
+        return -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    return next(length for length in lengths if length >= longest)
+
+
+def _canvas(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+    """Stored images [h, w, …] of different sizes in the upper left corners of one tensor [B, H, W, …]."""
+    height, width = max(row.shape[0] for row in rows), max(row.shape[1] for row in rows)
+    canvas = rows[0].new_full((len(rows), height, width, *rows[0].shape[2:]), value)
+    for i, row in enumerate(rows):
+        canvas[i, : row.shape[0], : row.shape[1]] = row
+    return canvas
+
+
+def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
     """A batch padded to its longest sentence and largest set of detections.
 
     The texts stand in this order: the first text of each sample, then the second of each that has one, and so on.
+
+    Args:
+        lengths: `DataConfig.text_lengths`.
     """
     most = max(len(s.texts) for s in samples)
     rows = [row for k in range(most) for row, sample in enumerate(samples) if k < len(sample.texts)]
     texts = [sample.texts[k] for k in range(most) for sample in samples if k < len(sample.texts)]
     longest = max(len(t.input_ids) for t in texts)
-    length = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    length = padded_length(longest, lengths)
+    stored = samples[0].view is not None  # and then of all: the data set decides
     maps = [s.label_map for s in samples if s.label_map is not None]
     detections = [s.detections for s in samples if s.detections is not None]
     return Batch(
-        images=torch.stack([s.image for s in samples]).float() / 255,
+        images=_canvas([s.image for s in samples], 0)
+        if stored
+        else torch.stack([s.image for s in samples]).float().div_(255),
         input_ids=pad([t.input_ids for t in texts], 0, length),
         clean_ids=pad([t.clean_ids for t in texts], 0, length),
         attention_mask=pad([torch.ones_like(t.input_ids) for t in texts], 0, length).bool(),
@@ -58,7 +85,8 @@ def collate(samples: list[Sample]) -> Batch:
         image_of_text=torch.tensor(rows) if most > 1 else None,
         seeds=torch.tensor([s.seed for s in samples]),
         image_ids=torch.tensor([s.image_id for s in samples]),
-        label_maps=torch.stack(maps).long() if maps else None,
+        label_maps=(_canvas(maps, IGNORED) if stored else torch.stack(maps).long()) if maps else None,
+        views=torch.tensor([s.view for s in samples], dtype=torch.float64) if stored else None,
         unreadable=tuple(name for s in samples for name in s.unreadable),
         **(detection_fields(detections) if detections else {}),
     )

@@ -1,4 +1,4 @@
-"""A corpus on disk: COCO's official folders, or the embedded corpus, which is written in the same formats."""
+"""A corpus on disk: data sets in their official folders, or the embedded corpus, which is written in COCO's formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,12 @@ from vlp_lib.data.coco import (
     read_pixel_map,
 )
 from vlp_lib.data.detections import DetectionStore, open_detections
+from vlp_lib.data.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.data.images import image_size, read_image
 from vlp_lib.data.sample import Detections, ImageRecord
+from vlp_lib.data.table import SPLITS
 from vlp_lib.errors import UserError
 
-SPLITS = ("train", "val", "test")
 _YEARS = ("2017", "2014")  # where both are there, the newer: they annotate the same images
 _PARTS = ("train", "val")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -43,6 +44,7 @@ class CorpusReport:
     Attributes:
         images, captions, with_label_map, with_detections: by split.
         skipped: what is not used, by reason.
+        notes: what else a reader of the counts must know, a sentence each.
     """
 
     images: Mapping[str, int]
@@ -50,6 +52,7 @@ class CorpusReport:
     with_label_map: Mapping[str, int]
     with_detections: Mapping[str, int]
     skipped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         columns = {
@@ -61,7 +64,8 @@ class CorpusReport:
         lines = [f"{'split':<8}" + "".join(f"{name:>12}" for name in columns)]
         lines += [f"{split:<8}" + "".join(f"{counts[split]:>12,}" for counts in columns.values()) for split in SPLITS]
         lines += [f"{'total':<8}" + "".join(f"{sum(counts.values()):>12,}" for counts in columns.values())]
-        return "\n".join(lines + [f"not used: {count:,} {reason}" for reason, count in self.skipped.items()])
+        lines += [f"not used: {count:,} {reason}" for reason, count in self.skipped.items()]
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Corpus:
     """
 
     root: Path
-    records: tuple[ImageRecord, ...]
+    records: Sequence[ImageRecord]
     segmentation_classes: SegmentationClasses
     detections: DetectionStore | None
     synthetic: bool
@@ -116,14 +120,31 @@ class Corpus:
             captions[record.split] += len(record.captions)
             maps[record.split] += self.has_label_map(record)
             detections[record.split] += self.detections is not None and record.image_id in self.detections
-        skipped = {**self._skipped, **(self.detections.skipped if self.detections else {})}
-        return CorpusReport(images, captions, maps, detections, {k: v for k, v in skipped.items() if v})
+        return CorpusReport(
+            images, captions, maps, detections, {k: v for k, v in self.skipped.items() if v}, self.notes
+        )
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What is not used, by reason; the first call may read through a TSV of detections."""
+        return {**self._skipped, **(self.detections.skipped if self.detections else {})}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the counts must know: whose split Flickr30k is divided by."""
+        lists = [path for path in self.annotation_files if path.suffix == ".txt"]
+        return (f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's",) if lists else ()
+
+    @property
+    def coco_records(self) -> Sequence[ImageRecord]:
+        """The records whose ids are COCO's, which VQA asks about."""
+        return self.records
 
     @cached_property
-    def _by_split(self) -> dict[str, tuple[ImageRecord, ...]]:
+    def _by_split(self) -> dict[str, Sequence[ImageRecord]]:
         return {name: tuple(r for r in self.records if r.split == name) for name in SPLITS}
 
-    def split(self, name: str) -> tuple[ImageRecord, ...]:
+    def split(self, name: str) -> Sequence[ImageRecord]:
         """The records of "train", "val" or "test", by ascending id; raises UserError on another name."""
         if name not in SPLITS:
             raise UserError(f"there is no split {name!r}: choose one of {', '.join(SPLITS)}")
@@ -148,6 +169,11 @@ class Corpus:
         """
         stuff = () if self._pixel_maps else (p for p in self.annotation_files if p.name.startswith("stuff_"))
         return StuffAnnotations(tuple(stuff))
+
+    @property
+    def may_have_label_maps(self) -> bool:
+        """Whether there is any label map, of whichever image."""
+        return bool(self._pixel_maps) or any(path.name.startswith("stuff_") for path in self.annotation_files)
 
     def has_label_map(self, record: ImageRecord) -> bool:
         """Whether the image has a pixel map or, in a corpus without any pixel map, masks in stuff_*.json."""
@@ -183,14 +209,23 @@ class Corpus:
 
 
 def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
-    """Open a corpus: COCO 2017 or 2014 in the official folders, Flickr30k with Karpathy's file, or the embedded one.
+    """Open a corpus: one data set, several below one folder as one corpus, or the embedded one.
 
-    Below root: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in images/{train,val}2017 or
-    {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017; Karpathy's dataset_*.json at root or in annotations/;
-    detections_*.npz or *.tsv at root or in detections/. Only captions and images must be there.
+    COCO 2017 or 2014 at root or in coco/: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in
+    images/{train,val}2017 or {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017; Karpathy's dataset_*.json
+    beside annotations/ or in it. Only captions and images must be there. Karpathy's file decides the split by COCO id
+    ("restval" is train); images that it does not name are train or val as their folder is.
 
-    Karpathy's file decides the split by COCO id ("restval" is train); images that it does not name are train or val as
-    their folder is.
+    Flickr30k at root or in flickr30k/: the images in flickr30k-images/, with dataset_flickr30k.json, or with
+    results_20130124.token and Entities' train.txt, val.txt and test.txt. Karpathy's file decides where both are there.
+
+    Visual Genome at root or in vg/: region_descriptions.json, image_data.json, VG_100K/ and VG_100K_2/.
+
+    Web pairs in any subfolder with shards, as `shards.find_shards` reads it.
+
+    detections_*.npz or *.tsv lie with their data set or in its detections/. Where there is more than one data set, or
+    refer/ with RefCOCO's references, or a list of Flickr30k's images beside COCO, UNITER's exclusion rule (`exclusion`)
+    decides what is trained on, and ids are made unique (`table.ID_STRIDE`); COCO's stay as they are.
 
     Args:
         root: the folder.
@@ -199,24 +234,58 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
     Raises:
         UserError: no corpus is there, a file is broken, or more images are missing than allowed.
     """
+    # Here, for what joins data sets is built on this module's Corpus.
+    from vlp_lib.data.joined import needs_joining, open_joined
+    from vlp_lib.data.members import find_places
+
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder of a corpus")
+    if not is_synthetic(root):
+        places = find_places(root)
+        if needs_joining(root, places):
+            return open_joined(root, places, allow_missing)
+    return open_annotated(root, allow_missing)
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether a folder is the embedded corpus; raises UserError where that is broken or was not finished."""
+    return bool(_description(root)["synthetic"])
+
+
+def has_annotations(root: Path) -> str:
+    """Whose captions a folder has: "coco", "flickr30k", or "" where it has none."""
+    if _annotation_files(root):
+        return "coco"
+    names = {path.name for folder in (root, root / "annotations") for path in folder.glob("dataset_*.json")}
+    if find_tokens(root) or any("flickr30k" in name for name in names):
+        return "flickr30k"
+    return "coco" if names else ""
+
+
+def open_annotated(root: Path, allow_missing: float) -> Corpus:
+    """Open one data set of annotated images, with its own ids and splits: COCO, Flickr30k or the embedded corpus.
+
+    Args and errors as `open_corpus`.
+    """
     description = _description(root)
     annotations = _annotation_files(root)
     karpathy_file = find_karpathy(root)
     captions = [path for path in annotations if path.name.startswith("captions_")]
     karpathy = read_karpathy(karpathy_file, captions=not captions) if karpathy_file else []
+    sources = tuple(annotations) + ((karpathy_file,) if karpathy_file else ())
     if captions:
         listed = _list_coco(root, captions, karpathy)
     elif karpathy_file:
         listed = _list_karpathy(root, karpathy)
+    elif tokens := find_tokens(root):
+        listed, sources = _list_tokens(root, tokens)
     else:
         raise UserError(
             f"{root} has neither annotations/captions_train2017.json nor dataset_flickr30k.json: name the folder of a "
             f"corpus in COCO's layout, or draw the embedded one with `vlp data synthesize`"
         )
-    listed.refuse_missing(allow_missing)
+    refuse_missing(listed.missing, listed.listed, allow_missing)
     if not listed.records:
         raise UserError(f"{root} has no image with a caption: fetch captions and images of the same release")
     files = find_detections(root)
@@ -226,7 +295,7 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
         segmentation_classes=_segmentation_classes(annotations),
         detections=open_detections(files) if files else None,
         synthetic=bool(description["synthetic"]),
-        annotation_files=tuple(annotations) + ((karpathy_file,) if karpathy_file else ()),
+        annotation_files=sources,
         _pixel_maps=_pixel_maps(root),
         _skipped=listed.skipped(),
     )
@@ -272,8 +341,9 @@ def find_detections(root: Path) -> list[Path]:
 
 
 def find_folder(root: Path, name: str) -> Path | None:
-    """The folder of images such as val2017, or None."""
-    return next((folder for folder in (root / "images" / name, root / name) if folder.is_dir()), None)
+    """The folder of COCO's images such as val2017, of a corpus of COCO or of several data sets; or None."""
+    places = (place / name for base in (root, root / "coco") for place in (base / "images", base))
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = _IMAGE_SUFFIXES) -> set[str]:
@@ -307,6 +377,7 @@ class _Listing:
         self.listed = 0
         self.missing: list[Path] = []
         self.without_caption = 0
+        self.without_split = 0
 
     def add(self, image: CaptionedImage, split: str, folder: Path, present: set[str]) -> None:
         """Sort an image that lies in the folder, if it is among the files that are present there."""
@@ -319,21 +390,36 @@ class _Listing:
         else:
             width, height = (image.width, image.height) if image.width else image_size(path)
             self.records.append(
-                ImageRecord(image.image_id, path, split, width, height, image.captions, image.caption_ids)
-            )
-
-    def refuse_missing(self, allowed: float) -> None:
-        """Raise UserError where more than the allowed share of the listed images have no file."""
-        if len(self.missing) > allowed * self.listed:
-            raise UserError(
-                f"{len(self.missing):,} of the {self.listed:,} listed images have no file, the first is "
-                f"{self.missing[0]}: fetch the rest, or go on without them by a larger allow_missing (it is {allowed}, "
-                f"the missing share is {len(self.missing) / self.listed:.4f})"
+                ImageRecord(
+                    image.image_id,
+                    path,
+                    split,
+                    width,
+                    height,
+                    image.captions,
+                    image.caption_ids,
+                    image.coco_id,
+                    image.flickr_id,
+                )
             )
 
     def skipped(self) -> dict[str, int]:
         """Counts of what is not used, by reason."""
-        return {"images without captions": self.without_caption, "listed images without a file": len(self.missing)}
+        return {
+            "images without captions": self.without_caption,
+            "listed images without a file": len(self.missing),
+            "images that no split list names": self.without_split,
+        }
+
+
+def refuse_missing(missing: Sequence[Path], listed: int, allowed: float) -> None:
+    """Raise UserError where more than the allowed share of the listed images have no file."""
+    if len(missing) > allowed * listed:
+        raise UserError(
+            f"{len(missing):,} of the {listed:,} listed images have no file, the first is {missing[0]}: fetch the "
+            f"rest, or go on without them by a larger allow_missing (it is {allowed}, the missing share is "
+            f"{len(missing) / listed:.4f})"
+        )
 
 
 def _list_coco(root: Path, files: list[Path], karpathy: list[SplitImage]) -> _Listing:
@@ -362,3 +448,19 @@ def _list_karpathy(root: Path, karpathy: list[SplitImage]) -> _Listing:
     for name, names in present.items():
         listing.without_caption += len(names - {e.image.file_name for e in karpathy if e.folder == name})
     return listing
+
+
+def _list_tokens(root: Path, tokens: Path) -> tuple[_Listing, tuple[Path, ...]]:
+    """Flickr30k of the token file and Entities' split lists; and these files."""
+    lists = find_split_lists(root)
+    if not lists:
+        raise UserError(
+            f"{tokens} has no split beside it: add dataset_flickr30k.json (caption_datasets.zip of "
+            f"cs.stanford.edu/people/karpathy/deepimagesent) or Flickr30k Entities' train.txt, val.txt and test.txt"
+        )
+    splits = read_split_lists(lists)
+    images = read_tokens(tokens)
+    known = [SplitImage(splits[image.image_id], "", image) for image in images if image.image_id in splits]
+    listing = _list_karpathy(root, known)
+    listing.without_split = len(images) - len(known)
+    return listing, (tokens, *lists.values())

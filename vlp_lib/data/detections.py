@@ -4,7 +4,8 @@ The npz holds N images and M boxes; the boxes of image i are the rows offsets[i]
 
     image_ids [N] int64, sizes [N, 2] int32 (width, height), offsets [N + 1] int64, labels [M] int16,
     scores [M] float32 in [0, 1], boxes [M, 4] float32 (x1, y1, x2, y2) in pixels of `sizes`,
-    attributes [M] int16 (−1 none), classes and attribute_names [·] unicode, features [M, D] float32 (optional).
+    attributes [M] int16 (−1 none), classes and attribute_names [·] unicode, features [M, D] float32 (optional),
+    about [] unicode, JSON (optional): which detector, how many labels an image, above which score.
 
 The TSV's columns are those of github.com/airsplay/lxmert; its vocabulary (1,600 objects, 400 attributes) is Visual
 Genome's as github.com/peteanderson80/bottom-up-attention cut it.
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
+import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +30,7 @@ import numpy as np
 
 from vlp_lib.data.sample import Detections
 from vlp_lib.errors import UserError
+from vlp_lib.records import write_atomically
 
 _DTYPES: dict[str, type] = {
     "image_ids": np.int64,
@@ -121,6 +125,7 @@ class NpzDetections:
                 self._arrays = {name: archive[name].astype(dtype) for name, dtype in _DTYPES.items()}
                 self.classes = tuple(str(name) for name in archive["classes"])
                 self.attribute_names = tuple(str(name) for name in archive["attribute_names"])
+                self.about: dict[str, Any] = json.loads(str(archive["about"])) if "about" in archive.files else {}
         except FileNotFoundError:
             raise UserError(f"{path} is missing: write it again") from None
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -129,6 +134,19 @@ class NpzDetections:
             raise UserError(f"{path} lacks an array ({error.args[0]}): write it again") from error
         self._check()
         self._row = {int(image_id): row for row, image_id in enumerate(self._arrays["image_ids"])}
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The images, in the order of the file."""
+        return tuple(self._row)
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Width and height in pixels of the image that the detector saw."""
+        width, height = self._arrays["sizes"][self._row[image_id]].tolist()
+        return width, height
+
+    def __len__(self) -> int:
+        return len(self._arrays["labels"])
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -225,6 +243,8 @@ def write_detections(
     images: Iterable[tuple[int, tuple[int, int], Detections]],
     classes: Sequence[str],
     attribute_names: Sequence[str] = (),
+    about: Mapping[str, Any] | None = None,
+    features: Iterable[np.ndarray] | None = None,
 ) -> None:
     """Write the kit's npz; the file appears only when it is complete.
 
@@ -233,6 +253,9 @@ def write_detections(
         images: image id, (width, height) in pixels, and detections; with features either in every image or in none.
         classes: names of the detector's classes.
         attribute_names: names of its attributes, if it has any.
+        about: of the detector and of what was kept, as JSON takes it.
+        features: in place of those of the detections, where they do not fit into memory: [k, D] of each image that has
+            a box, one after the other in the same order.
 
     Raises:
         UserError: a value is impossible; it is named and nothing is written.
@@ -250,19 +273,34 @@ def write_detections(
         "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in found)]),
     }
     typed: dict[str, Any] = {name: np.asarray(array, dtype=_DTYPES[name]) for name, array in arrays.items()}
-    features = [d.features for d in found if d.features is not None]
-    if features:
-        typed["features"] = np.concatenate(features).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.unfinished")
-    try:
+    if about is not None:
+        typed["about"] = np.array(json.dumps(about))
+    rows = features if features is not None else [d.features for d in found if d.features is not None]
+
+    def write(draft: Path) -> None:
         with draft.open("wb") as file:
             np.savez(file, classes=np.array(classes, dtype=np.str_),
                      attribute_names=np.array(attribute_names, dtype=np.str_), **typed)  # fmt: skip
+        _append_features(draft, rows, len(typed["labels"]))
         NpzDetections(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+
+    write_atomically(path, write)
+
+
+def _append_features(path: Path, rows: Iterable[np.ndarray], count: int) -> None:
+    """Add features.npy [count, D] to an npz, row by row; nothing where there are no rows."""
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, first.shape[1])}
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive,
+        archive.open("features.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in itertools.chain([first], rows):
+            member.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
 
 
 class TsvDetections:
@@ -311,6 +349,16 @@ class TsvDetections:
         return offsets, dict(skipped)
 
     @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The images, in the order of the file."""
+        return tuple(self._index[0])
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Width and height in pixels of the image that the detector saw."""
+        fields = self._fields(image_id)
+        return self._number(image_id, fields, "img_w"), self._number(image_id, fields, "img_h")
+
+    @property
     def skipped(self) -> dict[str, int]:
         """Rows that are not used, by reason."""
         return self._index[1]
@@ -320,9 +368,7 @@ class TsvDetections:
 
     def read(self, image_id: int) -> Detections:
         """All detections of an image, best score first; an image without a box has no features either."""
-        with self.path.open("rb") as file:
-            file.seek(self._index[0][image_id])
-            fields = dict(zip(_COLUMNS, file.readline().rstrip(b"\r\n").split(b"\t"), strict=True))
+        fields = self._fields(image_id)
         height, width, count = (self._number(image_id, fields, name) for name in ("img_h", "img_w", "num_boxes"))
         if height < 1 or width < 1:
             raise self._fault(image_id, f"img_w × img_h is {width} × {height}")
@@ -337,6 +383,11 @@ class TsvDetections:
         if fault:
             raise self._fault(image_id, f"box {fault[0]}: {fault[1]}")
         return rows.detections(self._features(image_id, fields, count) if count else None)
+
+    def _fields(self, image_id: int) -> dict[str, bytes]:
+        with self.path.open("rb") as file:
+            file.seek(self._index[0][image_id])
+            return dict(zip(_COLUMNS, file.readline().rstrip(b"\r\n").split(b"\t"), strict=True))
 
     def _features(self, image_id: int, fields: dict[str, bytes], count: int) -> np.ndarray:
         content = self._decode(image_id, fields, "features")

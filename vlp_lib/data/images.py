@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,13 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image of a file, its header read; whatever Pillow raises inside the block becomes a UserError."""
+def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
+    """The image of a file, its header read; whatever Pillow raises inside the block becomes a UserError.
+
+    An open file is read where one is given; the path then only names it.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if file is None else file) as image:
             yield image
     except FileNotFoundError:
         raise UnreadableImageError(f"{path} is missing: fetch it again") from None
@@ -43,16 +47,26 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def read_image(path: Path) -> Image.Image:
+def image_size_in(file: BinaryIO, name: Path) -> tuple[int, int]:
+    """As `image_size`, of a file within an archive, which errors call `name`."""
+    with _opened(name, file) as image:
+        return image.size
+
+
+def read_image(path: Path, file: BinaryIO | None = None) -> Image.Image:
     """An image file as 8-bit RGB, decoded at once so that a truncated file fails here.
 
     Grey, palette, CMYK, alpha and 16-bit images are converted. EXIF orientation is not applied: COCO's boxes, masks
     and sizes were drawn on the pixels as stored.
 
+    Args:
+        path: the file; where `file` is given, what errors call it.
+        file: an open file to read instead, such as one within an archive.
+
     Raises:
         UserError: the file is missing, truncated or no image.
     """
-    with _opened(path) as image:
+    with _opened(path, file) as image:
         if image.mode.startswith("I"):
             # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
             grey = np.asarray(image).astype(np.int64) >> 8

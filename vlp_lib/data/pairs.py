@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from vlp_lib.data.augment import View, draw_view, may_flip, show_detections, sho
 from vlp_lib.data.collate import collate
 from vlp_lib.data.corpus import Corpus
 from vlp_lib.data.loading import load
+from vlp_lib.data.prepared import open_prepared
 from vlp_lib.data.sample import (
     IGNORED,
     NO_DETECTIONS,
@@ -25,6 +27,7 @@ from vlp_lib.data.sample import (
     Sample,
     Text,
 )
+from vlp_lib.data.table import caption_counts
 from vlp_lib.data.tokenizer import Tokenizer
 from vlp_lib.errors import UnreadableImageError, UserError
 from vlp_lib.losses.mlm import mask_words
@@ -62,6 +65,10 @@ class PairDataset(Dataset[Sample]):
 
     Args:
         label_maps, max_detections: targets to decode; what the variant does not use is not read from disk.
+        show_later: leave the views of prepared images to `data.show.show` on the device.
+
+    Attributes:
+        prepared: the images in their prepared form, where there are such; else None.
     """
 
     def __init__(
@@ -73,15 +80,23 @@ class PairDataset(Dataset[Sample]):
         data: DataConfig,
         label_maps: bool = False,
         max_detections: int = 0,
+        show_later: bool = False,
     ) -> None:
         self.corpus = corpus
-        self.records = [r for r in corpus.split(split) if r.captions]
+        self.prepared = open_prepared(corpus, model.image_size, data.resize, data.prepared)
+        self.show_later = show_later
+        if data.text_lengths and data.text_lengths[-1] < model.max_text_length:
+            raise UserError(
+                f"data.text_lengths ends with {data.text_lengths[-1]} and model.max_text_length is "
+                f"{model.max_text_length}: let it end with at least that"
+            )
+        self.records = corpus.split(split)
         if len(self.records) < 2:
             raise UserError(
                 f"{corpus.root} has {len(self.records)} captioned images in its split {split!r}, too few to draw "
                 f"mismatched pairs from: check it with `vlp data check --root {corpus.root}`"
             )
-        counts = [len(r.captions) for r in self.records]
+        counts = caption_counts(self.records)
         self.image_of_pair = np.repeat(np.arange(len(counts)), counts)
         self.caption_of_pair = np.concatenate([np.arange(c) for c in counts])
         self.tokenizer = tokenizer
@@ -97,6 +112,17 @@ class PairDataset(Dataset[Sample]):
     def caption(self, pair: int) -> str:
         """The sentence of a pair."""
         return self.records[self.image_of_pair[pair]].captions[self.caption_of_pair[pair]]
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """[pairs] the length that each pair's sentence is padded to (`DataConfig.text_lengths`), for batches of like
+        lengths; None where the configuration does not ask for them.
+        """
+        if not self.data.text_lengths:
+            return None
+        tokens = self.tokenizer.lengths([caption for record in self.records for caption in record.captions])
+        steps = np.array(self.data.text_lengths)
+        return np.asarray(steps[np.searchsorted(steps, tokens)])
 
     def _reads_the_same(self, pair: int, other: int) -> bool:
         """Whether the other pair's sentence is one of this pair's image's."""
@@ -157,22 +183,34 @@ class PairDataset(Dataset[Sample]):
         view = draw_view(rng, self.data.resize, flip) if key.augment else View()
         own, other = self._text(key.pair, key.seed, True), self._text(*self._mismatched(key), False)
         texts = (own, other) if self.data.pairing == "both" else ((own, other)[int(rng.integers(2))],)
-        image = show_image(self.corpus.read_image(record), view, self.size)
+        detections = self._detections(record, view) if self.max_detections else None
+        if self.prepared is not None and self.show_later:
+            pixels = self.prepared.read_pixels(record)
+            labels = self.prepared.read_label_map(record) if self.label_maps else None
+            return Sample(
+                image=torch.from_numpy(pixels),
+                texts=texts,
+                label_map=_map_or_ignored(labels, (pixels.shape[0], pixels.shape[1])) if self.label_maps else None,
+                detections=detections,
+                seed=key.seed,
+                image_id=record.image_id,
+                view=(view.scale, view.left, view.top, float(view.flip), *map(float, pixels.shape[:2])),
+            )
+        image = show_image((self.prepared or self.corpus).read_image(record), view, self.size)
         return Sample(
             image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
             texts=texts,
             label_map=self._label_map(record, view) if self.label_maps else None,
-            detections=self._detections(record, view) if self.max_detections else None,
+            detections=detections,
             seed=key.seed,
             image_id=record.image_id,
         )
 
     def _label_map(self, record: ImageRecord, view: View) -> torch.Tensor:
         """The label map in the image's view; an image without one gets a map of ignored pixels."""
-        labels = self.corpus.read_label_map(record)
-        if labels is None:
-            return torch.full((self.size, self.size), IGNORED, dtype=torch.uint8)
-        return torch.from_numpy(show_label_map(labels, view, self.size).copy())
+        labels = (self.prepared or self.corpus).read_label_map(record)
+        shown = None if labels is None else show_label_map(labels, view, self.size).copy()
+        return _map_or_ignored(shown, (self.size, self.size))
 
     def _detections(self, record: ImageRecord, view: View) -> Detections:
         """The detections in the image's view; an image without any gets an empty set."""
@@ -180,11 +218,20 @@ class PairDataset(Dataset[Sample]):
         return NO_DETECTIONS if detections is None else show_detections(detections, view)
 
 
+def _map_or_ignored(labels: np.ndarray | None, size: tuple[int, int]) -> torch.Tensor:
+    """The map, or one of ignored pixels."""
+    return torch.full(size, IGNORED, dtype=torch.uint8) if labels is None else torch.from_numpy(labels)
+
+
 class TrainingOrder:
     """The pairs of each optimiser step, for one process; what step k trains on depends on seed and k alone.
 
     Each epoch is a fresh permutation; a batch may reach over its end. `start` is the first step to give, so that a
     resumed run goes on where it stopped.
+
+    With `lengths` (one of each pair) the batches within an epoch are of pairs of like length, in random order: the
+    permutation is sorted by length, cut into batches, and these are shuffled. A batch that reaches over the end of an
+    epoch, and one at each change of length, is mixed.
     """
 
     def __init__(
@@ -197,13 +244,28 @@ class TrainingOrder:
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
+        lengths: np.ndarray | None = None,
     ) -> None:
+        self.lengths = lengths
         self.pairs, self.batch_size, self.steps, self.seed, self.start = pairs, batch_size, steps, seed, start
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.accumulation
+
+    def _arrange(self, epoch: int) -> np.ndarray:
+        """The pairs of an epoch in their order."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.pairs)
+        if self.lengths is None:
+            return order
+        # What the last batch of the epoch before takes of this one, and then the batches that lie within it.
+        head = min(-epoch * self.pairs % self.batch_size, self.pairs)
+        count = (self.pairs - head) // self.batch_size
+        within = order[head : head + count * self.batch_size]
+        within = within[np.argsort(self.lengths[within], kind="stable")].reshape(count, self.batch_size)
+        return np.concatenate([order[:head], within[rng.permutation(count)].ravel(), order[head + within.size :]])
 
     def step(self, step: int) -> list[PairKey]:
         """The whole batch of a step, over all processes and accumulated parts.
@@ -215,7 +277,7 @@ class TrainingOrder:
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
             epoch, index = divmod(position, self.pairs)
             if epoch != self._epoch:
-                self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
+                self._epoch, self._order = epoch, self._arrange(epoch)
             pair = int(self._order[index])
             # SeedSequence mixes the numbers so that neighbours share nothing.
             seed = np.random.SeedSequence((self.seed, epoch, pair)).generate_state(1, np.uint64)[0] >> np.uint64(1)
@@ -241,4 +303,5 @@ def validation_keys(dataset: PairDataset, count: int) -> list[PairKey]:
 
 def load_batches(dataset: PairDataset, batches: TrainingOrder | list[list[PairKey]], workers: int) -> Iterator[Batch]:
     """Decoded batches in the given order."""
-    return load(dataset, batches, collate, workers, pin_memory=torch.cuda.is_available())
+    into_batch = partial(collate, lengths=dataset.data.text_lengths)
+    return load(dataset, batches, into_batch, workers, pin_memory=torch.cuda.is_available())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class ImageRecord:
         width, height: in pixels, as the annotations declare them; the stored file may be a smaller copy.
         captions: the sentences, outer and repeated white space removed, in the order of the file.
         caption_ids: the data set's own id of each caption.
+        coco_id, flickr_id: the same photograph's id in COCO and on flickr.com, where known: photographs are shared
+            between data sets.
     """
 
     image_id: int
@@ -61,6 +64,8 @@ class ImageRecord:
     height: int
     captions: tuple[str, ...]
     caption_ids: tuple[int, ...]
+    coco_id: int | None = None
+    flickr_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ class Text:
 class Sample:
     """One image and the sentences it is joined with, decoded and augmented, not yet in a batch.
 
+    With a `view` (scale, left, top, flip, height, width) the image is [h, w, 3] and the label map [h, w], as they are
+    stored, and the view is yet to be drawn; without, they are [3, H, W] and [H, W], as they are shown. Both are uint8.
+
     `unreadable` names the image files that could not be read and that this sample stands in for.
     """
 
@@ -94,6 +102,7 @@ class Sample:
     seed: int
     image_id: int
     unreadable: tuple[str, ...] = ()
+    view: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class Batch:
         shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
             an equal part's (scalars on the model's device); None where this is the whole batch.
         unreadable: image files that could not be read and that other samples stand in for.
+        views: [B, 6] float64 (scale, left, top, flip, height, width) where the views are left to the device: until
+            `data.show.show` has drawn them, images are [B, H, W, 3] and label_maps [B, H, W] uint8 as stored.
     """
 
     images: torch.Tensor
@@ -146,6 +157,7 @@ class Batch:
     clean_images: torch.Tensor | None = None
     shares: Mapping[str, torch.Tensor] | None = None
     unreadable: tuple[str, ...] = ()
+    views: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -153,7 +165,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; seeds and ids stay on the CPU, where they are read."""
         stay = {"seeds", "image_ids"}
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
@@ -175,7 +187,7 @@ class Batch:
         texts = torch.isin(of_text, kept)
         row = torch.full((len(self),), -1).scatter(0, kept, torch.arange(len(kept)))
         by_text = ("input_ids", "clean_ids", "attention_mask", "mlm_labels", "matched")
-        cut = {
+        cut: dict[str, Any] = {
             f.name: value[texts.to(value.device)] if f.name in by_text else value[rows]
             for f in fields(self)
             if f.name != "image_of_text" and isinstance(value := getattr(self, f.name), torch.Tensor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from vlp_lib.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
+_AT_ONCE = 10_000
+"""Texts whose encodings exist at the same time: those of five million sentences would not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Tokenizer:
             first_words = words[np.array(encoding.sequence_ids) == 0].max(initial=-1) + 1 if len(words) else 0
             words = np.where(np.array([s == 1 for s in encoding.sequence_ids]), words + first_words, words)
         return ids, words
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """[N] int64: tokens of each text, [CLS] and [SEP] counted, cut at `max_length`."""
+        found = np.empty(len(texts), np.int64)
+        for first in range(0, len(texts), _AT_ONCE):
+            part = self.engine.encode_batch_fast(list(texts[first : first + _AT_ONCE]))
+            found[first : first + len(part)] = [len(encoding) for encoding in part]
+        return found
 
     def token(self, index: int) -> str:
         """The piece with that id."""

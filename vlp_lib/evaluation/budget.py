@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlp_lib.config import Profile, Variant
 from vlp_lib.data.sample import Batch
 from vlp_lib.evaluation.probe import probe_batch, probe_model
 from vlp_lib.models.attention import Attention
+from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vlp import PretrainingModel, Vocabularies
 from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision
@@ -192,7 +192,7 @@ class Probe:
         """
         batch = self.batch(images)
         # The plain attention consists of matrix products that the counter knows on every device.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as counter, PlainAttention():
             self.loss(self.model, batch).backward()
         self.model.zero_grad(set_to_none=True)
         return counter.get_total_flops() // images

@@ -63,13 +63,8 @@ class _Step:
         task = PretrainingTask(corpus, tokenizer, one_step, variant, seed=0, steps=1)
         seed_everything(0)
         # The weights' values do not change a step's time: nothing is fetched from the hub for it.
-        random = replace(
-            profile.model,
-            vit=replace(profile.model.vit, pretrained=""),
-            resnet=replace(profile.model.resnet, pretrained=""),
-            language_pretrained="",
-        )
-        self.model = PretrainingModel(VLPModel(random, variant, vocabularies(corpus, tokenizer))).to(device).train()
+        vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
+        self.model = PretrainingModel(vlp).to(device).train()
         self.optimiser = make_optimiser(self.model, training, fused=device.type == "cuda")
         self.batch: Batch = next(iter(task.batches(0, 0, 1))).to(device)
         self.task, self.device = task, device

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vlp_lib.config import Profile, Variant
 from vlp_lib.data.augment import View, show_detections, show_image
@@ -31,6 +32,12 @@ def regions_of(profile: Profile, variant: Variant) -> int:
     return profile.model.region.max_regions if variant.vision == "region" else 0
 
 
+def square_images(images: Iterable[Image.Image], image_size: int) -> torch.Tensor:
+    """RGB images as they are, resized to squares: [B, 3, S, S] float32 in [0, 1]."""
+    shown = np.stack([show_image(image, View(), image_size) for image in images])
+    return torch.from_numpy(shown.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+
 def whole_pictures(
     corpus: Corpus, records: Sequence[ImageRecord], image_size: int, regions: int = 0, threshold: float = 0.0
 ) -> Pictures:
@@ -41,11 +48,10 @@ def whole_pictures(
         regions: detector regions to read of each image (0: none), those scored below `threshold` left out.
     """
     nowhere = View()
-    images = [show_image(corpus.read_image(record), nowhere, image_size) for record in records]
     found = [corpus.read_detections(record, regions, threshold) for record in records] if regions else []
     shown = [NO_DETECTIONS if one is None else show_detections(one, nowhere) for one in found]
     return Pictures(
-        images=torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255),
+        images=square_images((corpus.read_image(record) for record in records), image_size),
         **(detection_fields(shown) if shown else {}),
     )
 
@@ -67,6 +73,6 @@ def restore_pretrained(
     if not (folder / TOKENIZER).is_file():
         raise UserError(f"no pretrained model in {folder}: run `vlp pretrain --variant {variant.name}` first")
     tokenizer = load_tokenizer(str(folder / TOKENIZER), profile.model.max_text_length)
-    model = PretrainingModel(VLPModel(profile.model, variant, vocabularies(corpus, tokenizer)))
+    model = PretrainingModel(VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False))
     load_weights(folder / WEIGHTS, model)
     return model.eval(), tokenizer

@@ -257,7 +257,7 @@ def _assemble(config: ModelConfig, variant: Variant, first: VLPModel | None, dev
 def visual_tokens(config: ModelConfig, variant: Variant, image_size: int) -> int:
     """Visual tokens that the cross-modality encoder of a pixel variant reads; no number is computed for it."""
     with torch.device("meta"):
-        model = VLPModel(config, variant, SIZES)
+        model = VLPModel(config, variant, SIZES, pretrained=False)
         _, tokens = model.encode_vision(_question(image_size, torch.device("meta")))
     return tokens.tokens.shape[1]
 

@@ -287,7 +287,7 @@ class _Observer:
     ) -> None:
         self.model, self.split, self.corpus, self.order, self.query = model, split, corpus, order, query
         self.device = next(model.parameters()).device
-        self.records = {record.image_id: record for record in corpus.records}
+        self.records = {record.image_id: record for record in corpus.coco_records}
         items = [split.items[i] for i in order]
         self.asked = read_asked(corpus, {item.question.question_id: item.question.question for item in items})
 

@@ -15,20 +15,10 @@ from vlp_lib.data.sample import NO_MATCHED_TOKEN, Batch
 from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
 
 
-def without_pretrained(config: ModelConfig) -> ModelConfig:
-    """The same architecture from random weights."""
-    return replace(
-        config,
-        vit=replace(config.vit, pretrained=""),
-        resnet=replace(config.resnet, pretrained=""),
-        language_pretrained="",
-    )
-
-
 def probe_model(config: ModelConfig, variant: Variant, sizes: Vocabularies, device: torch.device) -> PretrainingModel:
     """The variant's model in training mode, all weights 0 and all statistics 1."""
     with torch.device("meta"):
-        model = PretrainingModel(VLPModel(without_pretrained(config), variant, sizes))
+        model = PretrainingModel(VLPModel(config, variant, sizes, pretrained=False))
     model = model.to_empty(device=device)
     with torch.no_grad():
         for weight in model.parameters():

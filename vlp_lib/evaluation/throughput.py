@@ -23,7 +23,6 @@ from vlp_lib.evaluation import forecast
 from vlp_lib.evaluation.budget import GIB, Probe, matrix_rate
 from vlp_lib.evaluation.inputs import device_at_hand
 from vlp_lib.evaluation.latency import SIZES
-from vlp_lib.evaluation.probe import without_pretrained
 from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
 from vlp_lib.trainers.efficiency import prepare_model, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
@@ -86,7 +85,7 @@ def measure(profile: Profile, variant: Variant, corpus: Corpus, steps: int, warm
     task = PretrainingTask(corpus, tokenizer, profile, variant, seed=0, steps=warmup + steps)
     seed_everything(0)
     sizes = _sizes(profile, corpus, tokenizer)
-    model = PretrainingModel(VLPModel(without_pretrained(profile.model), variant, sizes)).to(device).train()
+    model = PretrainingModel(VLPModel(profile.model, variant, sizes, pretrained=False)).to(device).train()
     prepare_model(model, training, device)
     optimiser = make_optimiser(model, training, fused=device.type == "cuda")
     bf16 = resolve_precision(training.precision) == "bf16"
@@ -149,7 +148,7 @@ def _wait(device: torch.device) -> None:
 
 def is_full_size(config: ModelConfig) -> bool:
     """Whether this is the paper's architecture at the paper's size (its pretrained weights aside)."""
-    paper, own = ModelConfig(), without_pretrained(config)
+    paper, own = ModelConfig(), replace(config, vit=replace(config.vit, pretrained=""))
     fields = ("image_size", "hidden", "heads", "language_layers", "cross_layers", "vit", "spl_queries")
     return all(getattr(own, name) == getattr(paper, name) for name in fields)
 

@@ -19,6 +19,7 @@ from vlp_lib import records as files
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.data.corpus import Corpus
 from vlp_lib.data.sample import ImageRecord
+from vlp_lib.data.table import ID_STRIDE
 from vlp_lib.data.tokenizer import Tokenizer
 from vlp_lib.errors import UserError
 from vlp_lib.evaluation.inputs import device_at_hand, pad_texts, regions_of, restore_pretrained, whole_pictures
@@ -51,11 +52,12 @@ class Gallery:
 
 
 def gallery_of(corpus: Corpus, images: int) -> Gallery:
-    """The first `images` images of the test split with five sentences each.
+    """The first `images` images of the test split with five sentences each; of several data sets the first one's.
 
     Raises UserError where the split is empty or an image has fewer than five captions.
     """
-    chosen = corpus.split("test")[:images]
+    tested = corpus.split("test")
+    chosen = [record for record in tested[:images] if record.image_id // ID_STRIDE == tested[0].image_id // ID_STRIDE]
     if not chosen:
         raise UserError(f"{corpus.root} has no test images: add Karpathy's split file, or use another data set")
     few = [record.image_id for record in chosen if len(record.captions) < CAPTIONS_PER_IMAGE]

@@ -35,7 +35,7 @@ class VisualLoss(nn.Module):
         """What the cross-modality encoder reads instead of the vision stream's own output."""
         return features
 
-    def terms(self, batch: Batch, grid: tuple[int, int]) -> float:
+    def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
         """How many terms (or what sum of weights) the loss of this batch is a mean over.
 
         It is known before the model has run, so that the parts of a batch can be weighted by it. `grid` is the vision
@@ -71,7 +71,7 @@ class MixedVisualLoss(VisualLoss):
             features = loss.tokens(features)
         return features
 
-    def terms_by_loss(self, batch: Batch, grid: tuple[int, int]) -> dict[str, float]:
+    def terms_by_loss(self, batch: Batch, grid: tuple[int, int]) -> dict[str, torch.Tensor | float]:
         """The terms of each loss."""
         return {name: loss.terms(batch, grid) for name, loss in self._each().items()}
 

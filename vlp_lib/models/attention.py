@@ -23,6 +23,22 @@ class Attention(nn.Module):
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden)
 
+    def _project(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values, [B, heads, length, C / heads].
+
+        Layers that read the same sequence are one multiplication: it is read, and under autocast converted, once.
+        """
+
+        def project(t: torch.Tensor, *layers: nn.Linear) -> tuple[torch.Tensor, ...]:
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = torch.cat([layer.bias for layer in layers])
+            heads = F.linear(t, weight, bias).unflatten(-1, (len(layers), self.heads, -1))
+            return heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+
+        if x is context:
+            return project(x, self.query, self.key, self.value)
+        return *project(x, self.query), *project(context, self.key, self.value)
+
     def forward(
         self, x: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None = None, need_weights: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -32,10 +48,7 @@ class Attention(nn.Module):
             mask: [B, K] bool, True where the context may be read; None reads all.
             need_weights: also return the attention, [B, heads, Q, K], each row summing to 1.
         """
-        q, k, v = (
-            layer(t).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, t in ((self.query, x), (self.key, context), (self.value, context))
-        )
+        q, k, v = self._project(x, context)
         readable = None if mask is None else mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         weights = None

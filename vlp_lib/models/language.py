@@ -13,7 +13,7 @@ from vlp_lib.models.weights import bert_state_dict, load_matching
 class LanguageStream(nn.Module):
     """BERT's embeddings and first `language_layers` layers."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, pretrained: bool = True) -> None:
         super().__init__()
         self.bert = BertModel(
             BertConfig(
@@ -28,7 +28,7 @@ class LanguageStream(nn.Module):
             ),
             add_pooling_layer=False,
         )
-        if config.language_pretrained:
+        if pretrained and config.language_pretrained:
             state = bert_state_dict(config.language_pretrained)
             self.load_report = load_matching(self.bert, state, config.language_pretrained)
 

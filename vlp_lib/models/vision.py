@@ -83,7 +83,7 @@ class ViTStream(nn.Module):
     32 px: 576, 18×18 tokens). At other sizes than `image_size` the position embedding is resampled.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         vit = config.vit
         self.patch = vit.patch
@@ -100,7 +100,7 @@ class ViTStream(nn.Module):
             dynamic_img_size=True,
         )
         self.project = nn.Identity() if vit.width == config.hidden else nn.Linear(vit.width, config.hidden)
-        if vit.pretrained:
+        if pretrained and vit.pretrained:
             state = timm_state_dict(vit.pretrained)
             if "pos_embed" in state:
                 side = config.image_size // vit.patch
@@ -138,7 +138,7 @@ def _frozen_norm(
 class ResNetStream(nn.Module):
     """A ResNet's last feature map, projected and combined with a learnable position embedding."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         resnet = config.resnet
         self.normalise = _normalise_for(resnet.pretrained)
@@ -160,7 +160,7 @@ class ResNetStream(nn.Module):
         self.stride = min(resnet.output_stride, 2 ** (self.stages + 1))
         cells = math.prod(self.grid(config.image_size, config.image_size))
         self.position = nn.Parameter(torch.randn(1, cells, config.hidden) * 0.02)
-        if resnet.pretrained:
+        if pretrained and resnet.pretrained:
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -198,7 +198,7 @@ class RegionStream(nn.Module):
         """Detections of [B, T] regions to [B, R, C], R = min(T, max_regions), best score first."""
         if batch.labels is None or batch.scores is None or batch.boxes is None or batch.attributes is None:
             raise UserError(
-                "the region model reads detector labels and this corpus has none: add detections_*.npz or a .tsv"
+                "the region model reads detector labels and this corpus has none: run `vlp data labels` or add a .tsv"
             )
         r = self.config.max_regions
         labels, scores, boxes = batch.labels[:, :r], batch.scores[:, :r], batch.boxes[:, :r]

@@ -86,9 +86,13 @@ class VLPModel(nn.Module):
     """Language encoder, vision encoder and cross-modality encoder, with the [CLS] pooler.
 
     `encode_vision` and `encode_language` see one stream each and can be cached; only `join` sees both.
+
+    Args:
+        pretrained: load the weights that the configuration names, fetching them if need be. False gives the same
+            architecture, input scale included, with random weights: for a model that a checkpoint is to fill.
     """
 
-    def __init__(self, config: ModelConfig, variant: Variant, sizes: Vocabularies) -> None:
+    def __init__(self, config: ModelConfig, variant: Variant, sizes: Vocabularies, pretrained: bool = True) -> None:
         super().__init__()
         if config.visual_loss_at == "cross" and any(name.startswith("spl") for name, _ in variant.losses):
             raise UserError("SPL makes the cross-modality encoder's input: set model.visual_loss_at to 'vision' for it")
@@ -97,8 +101,8 @@ class VLPModel(nn.Module):
         if variant.vision == "region":
             self.vision = RegionStream(config, sizes.detector, sizes.attributes)
         else:
-            self.vision = (ViTStream if variant.vision == "vit" else ResNetStream)(config)
-        self.language = LanguageStream(config, sizes.words)
+            self.vision = (ViTStream if variant.vision == "vit" else ResNetStream)(config, pretrained)
+        self.language = LanguageStream(config, sizes.words, pretrained)
         self.visual_loss = build_visual_loss(config, variant, sizes)
         self.cross_modality = CrossModalityEncoder(
             config.cross_layers,
@@ -111,9 +115,9 @@ class VLPModel(nn.Module):
         self.pooler = Pooler(config.hidden)
         for part in (self.visual_loss, self.cross_modality, self.pooler):
             initialise(part, config.hidden)
-        if not config.language_pretrained:
+        if not (pretrained and config.language_pretrained):
             initialise(self.language, config.hidden)
-        if variant.vision == "region" or (variant.vision == "vit" and not config.vit.pretrained):
+        if variant.vision == "region" or (variant.vision == "vit" and not (pretrained and config.vit.pretrained)):
             initialise(self.vision, config.hidden)
 
     def encode_vision(self, batch: VisionInput) -> tuple[VisionFeatures, VisionFeatures]:
@@ -157,12 +161,12 @@ class PretrainingModel(nn.Module):
         for head in (self.mlm_head, self.itm_head):
             initialise(head, vlp.config.hidden)
 
-    def terms(self, batch: Batch) -> dict[str, float]:
+    def terms(self, batch: Batch) -> dict[str, torch.Tensor | float]:
         """How many terms each loss of a batch is a mean over, where that depends on the data.
 
         The matching loss is not among them: every part of a batch has as many pairs.
         """
-        mlm: dict[str, float] = {"mlm": int((batch.mlm_labels != NO_MATCHED_TOKEN).sum())}
+        mlm: dict[str, torch.Tensor | float] = {"mlm": (batch.mlm_labels != NO_MATCHED_TOKEN).sum()}
         if not self.vlp.visual_loss.weights or isinstance(self.vlp.vision, RegionStream):
             return mlm
         grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])

@@ -18,6 +18,8 @@ from vlp_lib.records import read_json, write_atomically, write_json
 
 _STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"
+_NAMED = 5
+"""Tensors that an error names, at most."""
 
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -36,8 +38,8 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load weights saved by `save_weights`; returns what they are of.
 
-    Raises UserError where the file is missing or broken, or is of another model: the first tensor that differs is
-    named.
+    Raises UserError where the file is missing or broken, holds values that are not finite, or is of another model:
+    the tensors that differ are named, the first with its shapes.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}: run the pretraining that writes them first")
@@ -47,18 +49,29 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
-    own = model.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        if name not in state or name not in own or state[name].shape != own[name].shape:
-            there = tuple(state[name].shape) if name in state else "nothing"
-            here = tuple(own[name].shape) if name in own else "nothing"
-            of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int))
-            raise UserError(
-                f"{path} holds another model ({of or 'unnamed'}): at {name} it has {there}, this model {here}; give "
-                f"the checkpoint of the same profile, variant and corpus"
-            )
+    there, here = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (state, model.state_dict()))
+    differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differ:
+        name, *others = differ
+        of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int))
+        raise UserError(
+            f"{path} holds another model ({of or 'unnamed'}): at {name} it has {there.get(name, 'nothing')}, this "
+            f"model {here.get(name, 'nothing')}{_also(others)}; give the checkpoint of the same profile, variant and "
+            f"corpus"
+        )
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:_NAMED])}: train it again")
     model.load_state_dict(state)
     return about
+
+
+def _also(names: list[str]) -> str:
+    """The further tensors that differ; of many, the first few and the number of the rest."""
+    if not names:
+        return ""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f" (also {', '.join(names[:_NAMED])}{rest})"
 
 
 def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], keep: int) -> None:

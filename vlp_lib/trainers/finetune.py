@@ -34,7 +34,7 @@ from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
 ANSWERS = "answers.json"
 """VQA's answer list in a run folder, in the order of the classes."""
 
-_UNCUT = 1_000_000
+UNCUT = 1_000_000
 """A text length that no text has: the tasks cut their texts themselves, so as to spare the candidates."""
 
 _EXAMPLES = 24
@@ -115,8 +115,8 @@ def task_encoder(profile: Profile, task: str, variant: Variant, corpus: Corpus, 
     regions = regions_of(profile, variant)
     if regions and corpus.detections is None:
         raise UserError(
-            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
-            f"Bottom-Up .tsv there, or choose another variant"
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
+            f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
     return Encoder(
         tokenizer,
@@ -162,7 +162,7 @@ def finetune(
             f"no pretrained weights in {pretrained}: run `vlp pretrain --variant {variant.name} --seed {seed} "
             f"--profile {profile.name}{data_root}` first"
         )
-    tokenizer = load_tokenizer(str(pretrained / TOKENIZER), _UNCUT)
+    tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
     data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
     main = is_main()
     if main:
@@ -180,6 +180,7 @@ def finetune(
         "model": to_dict(profile.model),
         "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
         "pretrained": hashlib.sha256(pretrained_weights.read_bytes()).hexdigest(),
+        "vocabularies": to_dict(vocabularies(corpus, tokenizer)),
         "corpus": corpus.fingerprint,
         "pairs": data.pairs,
         "classes": data.classes,
@@ -243,9 +244,9 @@ def load_finetuned(
             f"no finetuned model in {folder}: run `vlp finetune --task {task} --variant {variant.name} --profile "
             f"{profile.name}` first"
         )
-    tokenizer = load_tokenizer(str(folder / TOKENIZER), _UNCUT)
+    tokenizer = load_tokenizer(str(folder / TOKENIZER), UNCUT)
     made = records.read_json(folder / loop.CONFIG)
-    vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer))
+    vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
     model = DownstreamModel(vlp, made["pairs"], made["classes"])
     load_weights(folder / loop.WEIGHTS, model)
     answers = tuple(records.read_json(folder / ANSWERS)) if task == "vqa" else ()

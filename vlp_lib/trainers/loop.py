@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from vlp_lib.config import TrainingConfig
+from vlp_lib.config import TrainingConfig, flatten
 from vlp_lib.errors import UserError
 from vlp_lib.records import read_json, read_lines, remove_temporaries, write_json, write_lines
 from vlp_lib.trainers.checkpoint import load_state, remove_half_written, save_state, save_weights
@@ -56,7 +56,8 @@ class Task(Protocol[SomeBatch]):
     ) -> Sequence[SomeBatch]:
         """This process's parts of one step, each so weighted that the mean of their losses is the whole batch's.
 
-        Called where a batch has several parts. `mean` averages a tensor over all processes and gives it on the device.
+        Called where a batch has several parts, with the parts on the device. `mean` averages a tensor over all
+        processes.
         """
 
     def losses(self, model: nn.Module, batch: SomeBatch) -> dict[str, torch.Tensor]:
@@ -110,7 +111,7 @@ def begin(folder: Path, config: dict[str, Any], restart: bool) -> None:
     """
     path = folder / CONFIG
     if path.exists():
-        old, new = _flatten(read_json(path)), _flatten(config)
+        old, new = flatten(read_json(path)), flatten(config)
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if not changed:
             return
@@ -133,12 +134,6 @@ def code_fingerprint() -> str:
         *(f for d in ("data", "losses", "models", "trainers") for f in (library / d).rglob("*.py")),
     ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}{key}.").items()}
-    return {prefix.removesuffix("."): list(value) if isinstance(value, tuple) else value}
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
@@ -247,7 +242,7 @@ def fit(
     scalars = ScalarWriter(folder, rows) if tensorboard and accelerator.is_main_process else None
 
     def mean_of_processes(value: torch.Tensor) -> torch.Tensor:
-        reduced: torch.Tensor = accelerator.reduce(value.to(accelerator.device), "mean")
+        reduced: torch.Tensor = accelerator.reduce(value, "mean")
         return reduced
 
     def evaluate(step: int) -> None:
@@ -284,7 +279,8 @@ def fit(
                 group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup)
             parts: Sequence[SomeBatch] = [next(batches) for _ in range(config.accumulation)]
             if in_parts:
-                parts = task.share_out(accelerator.unwrap_model(wrapped), parts, mean_of_processes)
+                moved = [part.to(accelerator.device) for part in parts]
+                parts = task.share_out(accelerator.unwrap_model(wrapped), moved, mean_of_processes)
             totals: dict[str, torch.Tensor] = {}
             for part in parts:
                 batch = part.to(accelerator.device)

@@ -18,6 +18,7 @@ from vlp_lib.data.corpus import Corpus
 from vlp_lib.data.corrupt import CorruptImages, recorded
 from vlp_lib.data.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
 from vlp_lib.data.sample import Batch
+from vlp_lib.data.show import show
 from vlp_lib.data.texts import training_texts
 from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlp_lib.distributed import is_main
@@ -53,8 +54,8 @@ def require_targets(corpus: Corpus, variant: Variant) -> None:
     needs_labels = variant.vision == "region" or any(name.startswith("spl") for name in names)
     if needs_labels and corpus.detections is None:
         raise UserError(
-            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: put a detections_*.npz or a "
-            f"Bottom-Up .tsv there, or choose another variant"
+            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
+            f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
     if "segl" in names and not any(corpus.has_label_map(r) for r in corpus.split("train")):
         raise UserError(
@@ -85,7 +86,11 @@ class PretrainingTask:
         detections = profile.model.region.max_regions if variant.vision == "region" else max(queries, default=0)
 
         def dataset(split: str) -> PairDataset:
-            return PairDataset(corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections)
+            # Prepared images are shown by the GPU, where there is one.
+            later = torch.cuda.is_available()
+            return PairDataset(
+                corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections, show_later=later
+            )
 
         self.train, self.val = dataset("train"), dataset("val")
         self.folder = folder
@@ -101,7 +106,15 @@ class PretrainingTask:
         """Training batches from step `start` on."""
         training = self.profile.training
         order = TrainingOrder(
-            len(self.train), training.batch_size, self.steps, self.seed, start, rank, world, training.accumulation
+            len(self.train),
+            training.batch_size,
+            self.steps,
+            self.seed,
+            start,
+            rank,
+            world,
+            training.accumulation,
+            self.train.lengths,
         )
         corrupt = CorruptImages(self.folder, len(self.train.records), self.profile.data.allow_corrupt, rank)
         for batch in load_batches(self.train, order, self.profile.data.workers):
@@ -112,17 +125,21 @@ class PretrainingTask:
         self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[Batch]:
         """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
-        terms = [_plain(model).terms(part) for part in parts]
-        own = torch.tensor([[float(of_part[name]) for name in terms[0]] for of_part in terms])
+        shown = [show(part, self.profile.model.image_size) for part in parts]
+        device = shown[0].images.device
+        terms = [_plain(model).terms(part) for part in shown]
+        # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
+        counts = [torch.as_tensor(n, dtype=torch.float32, device=device) for of_part in terms for n in of_part.values()]
+        own = torch.stack(counts).unflatten(0, (len(parts), -1))
         equal = mean(own.mean(0))
-        shares = torch.where(equal > 0, own.to(equal) / equal, 1.0)
+        shares = torch.where(equal > 0, own / equal, 1.0)
         return [
-            replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(parts, shares, strict=True)
+            replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(shown, shares, strict=True)
         ]
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        batch = _plain(model).vlp.visual_loss.corrupt(batch)
+        batch = _plain(model).vlp.visual_loss.corrupt(show(batch, self.profile.model.image_size))
         losses = model(batch)
         return {name: value for name, value in losses.items() if name != "itm_logits"}
 
@@ -143,7 +160,7 @@ class PretrainingTask:
             weights[name] = weights.get(name, 0.0) + weight
 
         for batch in load_batches(self.val, keys, 0):
-            moved = batch.to(device)
+            moved = show(batch.to(device), self.profile.model.image_size)
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
             logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
             right = (logits.argmax(1) == moved.matched).float().mean()
@@ -196,6 +213,10 @@ def pretrain(
         "vocabularies": to_dict(sizes),
         "corpus": corpus.fingerprint,
     }
+    if task.train.prepared is not None:
+        about["prepared"] = task.train.prepared.identity
+    if task.train.prepared is not None and is_main():
+        print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard)
     if not is_main():

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from vlp_lib.data.augment import View, show_detections, show_image
@@ -128,8 +129,11 @@ class Encoder:
 
     def picture(self, path: Path) -> torch.Tensor:
         """An image file as [3, S, S] uint8, squared, not augmented; raises UserError where it is broken."""
-        shown = show_image(read_image(path), View(), self.image_size)
-        return torch.from_numpy(shown.transpose(2, 0, 1).copy())
+        return self.shown(read_image(path))
+
+    def shown(self, image: Image.Image) -> torch.Tensor:
+        """An RGB image as [3, S, S] uint8, squared, not augmented."""
+        return torch.from_numpy(show_image(image, View(), self.image_size).transpose(2, 0, 1).copy())
 
     def regions(self, image_id: int) -> tuple[Detections, ...]:
         """The detections of an image for the region model (an empty set where there are none), nothing for others."""

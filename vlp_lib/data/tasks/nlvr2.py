@@ -122,7 +122,7 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         raise UserError("variant 'region' reads detections and NLVR2's pictures have none: choose another variant")
     folder, notes = corpus.root / "nlvr2", list[str]()
     if folder.is_dir():
-        found = {split: read for split, name in _FILES.items() if (read := _read_nlvr2(folder, name)) is not None}
+        found = {split: read for split, name in _FILES.items() if (read := read_statements(folder, name)) is not None}
     else:
         folder = corpus.root / "nlvr"
         found = {split: read for split in _FILES if (read := _read_nlvr(folder, _FILES[split])) is not None}
@@ -161,7 +161,8 @@ def _directories(path: Path) -> dict[str, str]:
     return {line["identifier"]: str(line.get("directory", "")) for line in lines}
 
 
-def _read_nlvr2(folder: Path, name: str) -> list[Statement] | None:
+def read_statements(folder: Path, name: str) -> list[Statement] | None:
+    """NLVR2's statements in data/<name>.json, plain or gzipped; None where there is no such file."""
     path = find_file(folder / "data", f"{name}.json")
     if path is None:
         return None

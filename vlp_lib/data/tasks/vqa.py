@@ -164,8 +164,13 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
 
 def image_files(corpus: Corpus) -> dict[int, Path]:
     """The image file of each COCO id: the corpus's own, and those that have no caption."""
-    files = {record.image_id: record.path for record in corpus.records}
-    for folder in (find_folder(corpus.root, name) for name in _IMAGE_FOLDERS):
+    return folder_images(corpus.root) | {record.image_id: record.path for record in corpus.coco_records}
+
+
+def folder_images(root: Path) -> dict[int, Path]:
+    """The image file of each COCO id in COCO's image folders below a root, with or without captions."""
+    files: dict[int, Path] = {}
+    for folder in (find_folder(root, name) for name in _IMAGE_FOLDERS):
         for name in sorted(list_files(folder)) if folder else ():
             number = Path(name).stem.rpartition("_")[2]  # COCO_train2014_000000000009.jpg, 000000000009.jpg
             if number.isdecimal():
