@@ -52,6 +52,21 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
     reader.close()
 
 
+def test_what_killed_writers_left_is_removed(tmp_path):
+    records.write_text(tmp_path / "model.safetensors", "kept")
+    (tmp_path / ".hidden").write_text("kept")
+    (tmp_path / ".run.json.abcd1234").write_text("half")
+    (tmp_path / "sub").mkdir()
+    records.remove_temporaries(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "model.safetensors", "sub"]
+    # The name is what the writer really uses.
+    seen = []
+    records.write_atomically(tmp_path / "a.txt", lambda path: (seen.append(path), path.write_text("x")))
+    (tmp_path / seen[0].name).write_text("half")
+    records.remove_temporaries(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "a.txt", "model.safetensors", "sub"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=f"cannot write {tmp_path / 'file' / 'run.json'}"):

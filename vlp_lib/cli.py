@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--variant", required=True, help="e.g. segl, or a mix such as segl+0.5*ssul")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.steps=100")
+    pretrain.add_argument("--tensorboard", action="store_true", help="write the curves for TensorBoard, too")
     pretrain.set_defaults(run=_pretrain)
 
     finetune = commands.add_parser("finetune", help="finetune a pretrained variant on a task and score it")
@@ -124,6 +125,25 @@ def _parser() -> argparse.ArgumentParser:
         "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
     )
     export.set_defaults(run=_export)
+
+    train = bench.add_parser("train", help="training throughput, where a step's time goes, memory, and the forecast")
+    _common(train)
+    train.add_argument("--variants", default="naive_vit segl spl_large", help="separated by spaces")
+    train.add_argument("--steps", type=int, default=20)
+    train.add_argument("--warmup", type=int, default=5)
+    train.add_argument("--output", type=Path, default=None, help="folder (default: bench/ among the results)")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.compile=false")
+    train.set_defaults(run=_bench_train)
+
+    doctor = commands.add_parser("doctor", help="check the installation; estimate a pretraining's memory and time")
+    _common(doctor)
+    doctor.add_argument("--variant", default="segl")
+    doctor.add_argument("--gpus", type=int, default=1, help="that share the batch")
+    doctor.add_argument("--gpu-memory", type=float, default=None, metavar="GIB", help="of each (default: as found)")
+    doctor.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.accumulation=2"
+    )
+    doctor.set_defaults(run=_doctor)
 
     publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
     publish.add_argument("source", type=Path, help="e.g. results/tiny")
@@ -212,6 +232,7 @@ def _tasks(asked: str | None, data_root: str) -> list[str]:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.distributed import leave
     from vlp_lib.runner import parse_parameter
     from vlp_lib.trainers.pretrain import pretrain
     from vlp_lib.workspace import open_workspace
@@ -219,14 +240,15 @@ def _pretrain(options: argparse.Namespace) -> None:
     settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
     variant = parse_variant(options.variant)
     workspace = open_workspace(options.profile, options.data_root)
-    pretrain(
-        settings, variant, workspace.corpus, options.seed, workspace.layout.run("pretrain", variant.name, options.seed)
-    )
+    folder = workspace.layout.run("pretrain", variant.name, options.seed)
+    pretrain(settings, variant, workspace.corpus, options.seed, folder, tensorboard=options.tensorboard)
+    leave()
 
 
 def _finetune(options: argparse.Namespace) -> None:
     from vlp_lib.config import override, parse_variant, profile
     from vlp_lib.data.tasks import check_task
+    from vlp_lib.distributed import is_main, leave
     from vlp_lib.runner import parse_parameter
     from vlp_lib.trainers.finetune import finetune
     from vlp_lib.workspace import open_workspace
@@ -237,7 +259,9 @@ def _finetune(options: argparse.Namespace) -> None:
     pretrained = workspace.layout.run("pretrain", variant.name, options.seed)
     folder = workspace.layout.run(f"finetune-{task}", variant.name, options.seed)
     done = finetune(settings, task, variant, workspace.corpus, options.seed, pretrained, folder)
-    _print_json(done.scores)
+    if is_main():
+        _print_json(done.scores)
+    leave()
 
 
 def _evaluate_vqa(options: argparse.Namespace) -> None:
@@ -285,6 +309,55 @@ def _bench_speed(options: argparse.Namespace) -> None:
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
     print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from vlp_lib.config import CorpusConfig, override, parse_variant, profile
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.evaluation.throughput import TRAIN, bench_train
+    from vlp_lib.paths import Layout
+    from vlp_lib.runner import parse_parameter
+    from vlp_lib.workspace import draw_corpus
+
+    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variants = tuple(parse_variant(name) for name in options.variants.split())
+    folder = Layout(options.profile, options.data_root).root / "bench"
+    root = Path(options.data_root)
+    if not options.data_root:
+        # A loader's pace does not depend on how many images there are; a profile's own corpus may take hours to draw.
+        few = CorpusConfig(train_images=256, val_images=16, test_images=16, nlvr_pairs=(4, 2, 2), vcr_images=(4, 2, 2))
+        root = folder / f"corpus-{chosen.model.image_size}"
+        draw_corpus(replace(chosen, corpus=few), root)
+    output = options.output or folder
+    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
+    print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from vlp_lib import doctor
+    from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.data.corpus import open_corpus
+    from vlp_lib.evaluation.forecast import PAPER_PAIRS
+    from vlp_lib.paths import results_root
+    from vlp_lib.runner import parse_parameter
+
+    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variant = parse_variant(options.variant)
+    packages = doctor.check_packages()
+    print("\n".join(str(check) for check in packages if not check.fine) or f"ok  {len(packages)} packages", flush=True)
+    if not all(check.fine for check in packages):
+        raise UserError("the installation is not whole (see above): mend it before a long run")
+    pairs = PAPER_PAIRS if chosen.name == "paper" else 5 * chosen.corpus.train_images
+    if options.data_root:
+        pairs = sum(len(record.captions) for record in open_corpus(Path(options.data_root)).split("train"))
+    memory = None if options.gpu_memory is None else options.gpu_memory * 2**30
+    found = doctor.estimate(chosen, variant, pairs, options.gpus, memory)
+    machine = doctor.check_machine(results_root(), doctor.checkpoint_bytes(found.parameters, chosen.training.keep))
+    print("\n".join(map(str, machine)), doctor.report(found, chosen, variant), sep="\n")
+    if not all(check.fine for check in machine):
+        raise UserError("this machine is not ready for the run (see above)")
 
 
 def _model(options: argparse.Namespace) -> None:

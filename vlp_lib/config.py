@@ -135,6 +135,10 @@ class DataConfig:
             kept) or "random" (BERT: 10 % random word, 10 % kept).
         mlm_on_mismatched: whether MLM counts on mismatched pairs (LXMERT does; ours does not).
         detector_threshold: detector labels below this score are not used.
+        allow_corrupt: share of the training images whose files may be broken; another pair, drawn from the sample's
+            seed, stands in for each, and all are counted and named. One in a thousand is what a disk or a download
+            loses of a set that is otherwise whole; more says that the set has to be fetched again. Corpora of less
+            than a thousand images may have none, and validation never.
         workers: processes that decode images; 0 decodes in the training process.
         text_lengths: tokens that the sentences of a batch are padded to, ascending, the last at least
             `ModelConfig.max_text_length`; batches are then of sentences of like length, and have few different shapes
@@ -150,6 +154,7 @@ class DataConfig:
     mlm_replacement: Literal["zero", "random"] = "zero"
     mlm_on_mismatched: bool = False
     detector_threshold: float = 0.2
+    allow_corrupt: float = 0.001
     workers: int = 0
     text_lengths: tuple[int, ...] = ()
     prepared: str = ""
@@ -171,7 +176,11 @@ class TrainingConfig:
             variant and seed.
         checkpoints: how many times the state to resume from is written (evenly spread).
         keep: how many of these are kept.
-        precision: "float32", "bf16" (autocast), or "auto": bf16 where the device multiplies it in hardware.
+        precision: "float32" (on a GPU its matrices are multiplied in TF32), "bf16" (autocast), or "auto": bf16 where
+            the device multiplies it in hardware.
+        compile: compiles the model's repeated blocks (torch.compile), for GPUs.
+        checkpointing: computes activations again in the backward pass instead of keeping them: less memory, about a
+            third more time.
     """
 
     steps: int = 0
@@ -187,6 +196,8 @@ class TrainingConfig:
     checkpoints: int = 50
     keep: int = 2
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    compile: bool = False
+    checkpointing: bool = False
     mlm_weight: float = 1.0
     itm_weight: float = 1.0
 
@@ -444,7 +455,7 @@ PROFILES: dict[str, Profile] = {
             name="gpu",
             model=ModelConfig(image_size=384),
             data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
-            training=TrainingConfig(steps=20_000, batch_size=256),
+            training=TrainingConfig(steps=20_000, batch_size=256, compile=True),
             corpus=CorpusConfig(train_images=50_000),
             downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
         ),
@@ -458,7 +469,7 @@ PROFILES: dict[str, Profile] = {
                 tokenizer="bert-base-uncased",
             ),
             data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
-            training=TrainingConfig(epochs=15),
+            training=TrainingConfig(epochs=15, compile=True),
             corpus=CorpusConfig(),
             retrieval=RetrievalConfig(image_size=600),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from vlp_lib.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""What `write_atomically` calls a file until it is whole."""
 
 _VERSIONS_OF = ("torch", "torchvision", "timm", "transformers", "accelerate", "numpy", "scipy", "vlp-lib")
 
@@ -44,6 +48,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary != Path():
             temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote into this folder have left there."""
+    for path in folder.glob(".*.*"):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,16 +16,22 @@ from vlp_lib.errors import UserError
 from vlp_lib.paths import project_root, results_root
 from vlp_lib.records import peak_memory, write_text
 
+_WORDS = {"true": True, "false": False, "none": None}
+
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """`name=value` as papermill's -p reads it: numbers, true and false become such, everything else is text."""
+    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UserError(f"{text!r} is no parameter: write name=value")
-    from papermill.cli import _resolve_type
-
-    # papermill knows True and False only, and the text "false" is true.
-    return name, {"true": True, "false": False}.get(value.lower(), _resolve_type(value))
+    if value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlp_lib.config import Profile, profile
 from vlp_lib.data.corpus import Corpus, open_corpus
 from vlp_lib.data.synthetic import CorpusSpec, synthesize
+from vlp_lib.distributed import is_main, main_first
 from vlp_lib.paths import Layout
 
 
@@ -45,7 +46,9 @@ def open_workspace(profile_name: str, data_root: str = "") -> Workspace:
     chosen = profile(profile_name)
     layout = Layout(profile_name, data_root)
     if not data_root:
-        draw_corpus(chosen, layout.corpus)
+        with main_first():
+            draw_corpus(chosen, layout.corpus)
     corpus = open_corpus(layout.corpus)
-    print(corpus.report)
+    if is_main():
+        print(corpus.report)
     return Workspace(chosen, corpus, layout)

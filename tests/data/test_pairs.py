@@ -193,16 +193,61 @@ def test_loading_leaves_torchs_random_numbers_alone(open_pairs):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.fixture
+def damaged(tiny_corpus, tmp_path):
+    """The corpus with so many of its first training images broken, and their files."""
+
+    def make(count):
+        training = tiny_corpus.split("train")
+        broken = []
+        for record in training[:count]:
+            broken.append(tmp_path / record.path.name)
+            broken[-1].write_bytes(record.path.read_bytes()[:100])
+        records = [replace(record, path=path) for record, path in zip(training[:count], broken, strict=True)]
+        return replace(tiny_corpus, records=(*records, *training[count:])), [str(path) for path in broken]
+
+    return make
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_one_sentence(open_pairs, tiny_corpus, tmp_path, workers):
-    broken = tmp_path / "broken.png"
-    record = tiny_corpus.split("train")[0]
-    broken.write_bytes(record.path.read_bytes()[:100])
-    records = (replace(record, path=broken), *tiny_corpus.split("train")[1:])
-    pairs = open_pairs(corpus=replace(tiny_corpus, records=records), label_maps=False)
+def test_a_broken_image_is_one_sentence_in_validation(open_pairs, damaged, workers):
+    corpus, (broken,) = damaged(1)
+    pairs = open_pairs(corpus=corpus, label_maps=False)
     with pytest.raises(UserError, match=f"^{broken} is truncated or not an image") as error:
-        list(load_batches(pairs, [[PairKey(0, 0, 60, 0)]], workers))
+        list(load_batches(pairs, [[PairKey(0, 0, 60, 0, augment=False)]], workers))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_training_another_pair_stands_in_for_a_broken_image(open_pairs, damaged, workers):
+    """Which one depends on the sample's seed alone, and its own sentence comes with it."""
+    whole, (corpus, broken) = open_pairs(label_maps=False), damaged(3)
+    pairs = open_pairs(corpus=corpus, label_maps=False)
+    keys = [PairKey(pair, seed, 60, 7) for pair in (0, 9, 14) for seed in range(4)] + [PairKey(80, 1, 60, 7)]
+    (batch,) = load_batches(pairs, [keys], workers)
+    (again,) = load_batches(pairs, [keys], 0)
+    assert torch.equal(batch.images, again.images)
+    assert set(batch.unreadable) == set(broken)
+    assert len(batch.unreadable) >= 12  # a pair that stands in may be broken, too
+    hurt = {record.image_id for record in pairs.records[:3]}
+    assert hurt.isdisjoint(batch.image_ids.tolist())
+    assert len(set(batch.image_ids[:4].tolist())) > 1
+    assert torch.equal(batch.images[12:], load_one(whole, keys[12:]).images)
+    texts, captions = texts_of(whole), {record.image_id: record.captions for record in pairs.records}
+    for key in keys:
+        sample = pairs[key]
+        assert texts[tuple(sample.texts[0].clean_ids.tolist())] in captions[sample.image_id]
+
+
+def load_one(pairs, keys):
+    (batch,) = load_batches(pairs, [keys], 0)
+    return batch
+
+
+def test_a_disk_that_gives_nothing_is_an_error(open_pairs, damaged):
+    corpus, _ = damaged(24)
+    with pytest.raises(UserError, match="is truncated or not an image"):
+        open_pairs(corpus=corpus, label_maps=False)[PairKey(0, 0, 60, 0)]
 
 
 # Validation

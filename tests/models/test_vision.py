@@ -299,3 +299,14 @@ def test_resnet50_is_timms(images_of):
     cells = reference.forward_features(normalised(batch.images)).flatten(2).transpose(1, 2)
     expected = stream.norm(stream.project(cells)) + stream.position
     torch.testing.assert_close(stream(batch).tokens, expected, atol=1e-4, rtol=0)
+
+
+# The grid, known before
+
+
+@pytest.mark.parametrize("size", [384, 600, 224, 100])
+@pytest.mark.parametrize("stride", [32, 16])
+def test_the_grid_is_known_before(vit, images_of, size, stride):
+    config = replace(NARROW, resnet=replace(NARROW.resnet, output_stride=stride))
+    for stream in (vit, ResNetStream(config).eval()):
+        assert stream.grid(size, size) == stream(images_of(size)).grid

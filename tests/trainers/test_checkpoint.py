@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,31 @@ def test_state_of_another_model_is_named(tmp_path):
     with pytest.raises(UserError, match="step-00000003 cannot be read") as error:
         load_state(accelerator, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_another_number_of_processes_is_named(tmp_path):
+    accelerator, _, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+    path = tmp_path / "step-00000003" / "state.json"
+    path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(UserError, match="was written by 2 processes and 1 would go on with it"):
+        load_state(accelerator, tmp_path)
+
+
+def test_a_kill_while_an_old_state_is_deleted_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    accelerator, _, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=1)
+    real = shutil.rmtree
+
+    def killed(path, **options):
+        if Path(path).exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(accelerator, tmp_path, {"step": 4}, keep=1)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", real)
+    assert load_state(accelerator, tmp_path) == {"step": 4}
+    assert [p.name for p in tmp_path.iterdir() if p.name[-4:].isdigit()] == ["step-00000004"]
+    checkpoint.remove_half_written(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000004"]

@@ -55,6 +55,9 @@ class Regression:
                 self.step = step
                 yield Numbers(x[part * share : (part + 1) * share], y[part * share : (part + 1) * share])
 
+    def share_out(self, model, parts, mean):
+        return parts
+
     def losses(self, model, batch):
         if self.step == self.fail_at:
             raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ def pad(rows: list[torch.Tensor], value: int | float, width: int) -> torch.Tenso
     return padded
 
 
-def detection_fields(found: list[Detections]) -> dict[str, torch.Tensor]:
+def detection_fields(found: list[Detections]) -> dict[str, Any]:
     """Label, attribute, score and box tensors, padded to the largest set (at least 1)."""
     width = max(1, *(len(d.labels) for d in found))
     fields = {
@@ -86,5 +87,6 @@ def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
         image_ids=torch.tensor([s.image_id for s in samples]),
         label_maps=(_canvas(maps, IGNORED) if stored else torch.stack(maps).long()) if maps else None,
         views=torch.tensor([s.view for s in samples], dtype=torch.float64) if stored else None,
+        unreadable=tuple(name for s in samples for name in s.unreadable),
         **(detection_fields(detections) if detections else {}),
     )

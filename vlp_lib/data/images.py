@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UnreadableImageError, UserError
 
 # What Pillow raises on broken files, by format; none of them names the file.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -27,12 +27,14 @@ def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
         with Image.open(path if file is None else file) as image:
             yield image
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it again") from None
+        raise UnreadableImageError(f"{path} is missing: fetch it again") from None
     except PermissionError:
         raise UserError(f"{path} may not be read: give yourself read permission") from None
     except _BROKEN as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is truncated or not an image ({reason}): fetch it again or delete it") from error
+        raise UnreadableImageError(
+            f"{path} is truncated or not an image ({reason}): fetch it again or delete it"
+        ) from error
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -36,7 +36,7 @@ def load(
         yield from iterator
     except UserError as error:
         # Of an error in a worker torch hands on the whole traceback as its text; the sentence stands behind the name.
-        raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
+        raise UserError(str(error).strip().rpartition(f"{type(error).__name__}: ")[2]) from error
     finally:
         # Workers that end only when the garbage is collected are waited for, five seconds each.
         getattr(iterator, "_shutdown_workers", lambda: None)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -28,14 +29,17 @@ from vlp_lib.data.sample import (
 )
 from vlp_lib.data.table import caption_counts
 from vlp_lib.data.tokenizer import Tokenizer
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UnreadableImageError, UserError
 from vlp_lib.losses.mlm import mask_words
 
 _VALIDATION_SEED = 20230117
 """One for all runs: the validation pairs and their masks never differ between variants and seeds."""
 
 # What a number is drawn for: keeps the draws that one seed serves apart (SSUL's stream is 1).
-_VIEW, _MASK, _REDRAW = 2, 3, 4
+_VIEW, _MASK, _REDRAW, _SUBSTITUTE = 2, 3, 4, 5
+
+_SUBSTITUTES = 20
+"""Unreadable images in a row after which the disk, not the images, is at fault."""
 
 
 class PairKey(NamedTuple):
@@ -154,6 +158,24 @@ class PairDataset(Dataset[Sample]):
         return Text(torch.from_numpy(masked), torch.from_numpy(ids), torch.from_numpy(labels), matched)
 
     def __getitem__(self, key: PairKey) -> Sample:
+        """The sample of a key; in training, where its image cannot be read, that of another pair.
+
+        The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it.
+        """
+        if not key.augment:
+            return self._sample(key)
+        rng = np.random.default_rng((key.seed, _SUBSTITUTE))
+        unreadable: list[str] = []
+        while True:
+            try:
+                return replace(self._sample(key), unreadable=tuple(unreadable))
+            except UnreadableImageError:
+                unreadable.append(str(self.records[self.image_of_pair[key.pair]].path))
+                if len(unreadable) == _SUBSTITUTES:
+                    raise
+            key = key._replace(pair=int(rng.integers(len(self))))
+
+    def _sample(self, key: PairKey) -> Sample:
         rng = np.random.default_rng((key.seed, _VIEW))
         record = self.records[self.image_of_pair[key.pair]]
         # The image's own sentence decides about the mirror; a mismatched one stays mismatched.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,6 +91,8 @@ class Sample:
 
     With a `view` (scale, left, top, flip, height, width) the image is [h, w, 3] and the label map [h, w], as they are
     stored, and the view is yet to be drawn; without, they are [3, H, W] and [H, W], as they are shown. Both are uint8.
+
+    `unreadable` names the image files that could not be read and that this sample stands in for.
     """
 
     image: torch.Tensor
@@ -97,6 +101,7 @@ class Sample:
     detections: Detections | None
     seed: int
     image_id: int
+    unreadable: tuple[str, ...] = ()
     view: tuple[float, ...] | None = None
 
 
@@ -126,6 +131,9 @@ class Batch:
         features: [B, T, D] float32 region features, where the detector gives them.
         hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
         clean_images: the images as they were before patches were hidden, SSUL's target.
+        shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
+            an equal part's (scalars on the model's device); None where this is the whole batch.
+        unreadable: image files that could not be read and that other samples stand in for.
         views: [B, 6] float64 (scale, left, top, flip, height, width) where the views are left to the device: until
             `data.show.show` has drawn them, images are [B, H, W, 3] and label_maps [B, H, W] uint8 as stored.
     """
@@ -147,6 +155,8 @@ class Batch:
     features: torch.Tensor | None = None
     hidden_patches: torch.Tensor | None = None
     clean_images: torch.Tensor | None = None
+    shares: Mapping[str, torch.Tensor] | None = None
+    unreadable: tuple[str, ...] = ()
     views: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -155,12 +165,16 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """A copy on another device; seeds and ids stay on the CPU, where they are read."""
         stay = {"seeds", "image_ids"}
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
         }
         return replace(self, **moved)
+
+    def weighted(self, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """A loss of this part so weighted that the mean over all equal parts is the loss of the whole batch."""
+        return loss if self.shares is None else loss * self.shares[name]
 
     def without_masks(self) -> Batch:
         """The same pairs with their whole sentences."""
@@ -173,7 +187,7 @@ class Batch:
         texts = torch.isin(of_text, kept)
         row = torch.full((len(self),), -1).scatter(0, kept, torch.arange(len(kept)))
         by_text = ("input_ids", "clean_ids", "attention_mask", "mlm_labels", "matched")
-        cut = {
+        cut: dict[str, Any] = {
             f.name: value[texts.to(value.device)] if f.name in by_text else value[rows]
             for f in fields(self)
             if f.name != "image_of_text" and isinstance(value := getattr(self, f.name), torch.Tensor)

@@ -19,7 +19,8 @@ from vlp_lib.errors import UserError
 from vlp_lib.evaluation.inputs import device_at_hand
 from vlp_lib.evaluation.latency import SIZES, parameters_at_inference, visual_tokens
 from vlp_lib.models.vlp import PretrainingModel, VLPModel
-from vlp_lib.trainers.loop import attention_kernel, make_optimiser, resolve_precision, seed_everything
+from vlp_lib.trainers.efficiency import attention_kernel
+from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, require_targets, vocabularies
 
 COST = "cost.json"

@@ -49,6 +49,16 @@ class SEGL(VisualLoss):
         self.downsampling = downsampling
         self.classify = nn.Conv2d(hidden, classes + 1, kernel_size=1)
 
+    def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
+        """The cells that have a class."""
+        if batch.label_maps is None:
+            return 0
+        cells = (grid[0] * self.scale, grid[1] * self.scale)
+        if self.downsampling == "nearest":
+            return (downsample_labels(batch.label_maps, cells, self.classes) != IGNORED).sum()
+        # A cell has a class where any of its pixels has; the classes themselves need not be counted for that.
+        return F.adaptive_max_pool2d((batch.label_maps != IGNORED).float(), cells).sum()
+
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """Equation 2, averaged over the cells that have a class; 0 where no image of the batch has a map."""
         if batch.label_maps is None:

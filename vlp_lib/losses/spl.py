@@ -77,6 +77,14 @@ class SPL(VisualLoss):
         x, _ = self.cross_attention(x, features.tokens, features.mask)
         return VisionFeatures(self.feed_forward(x), None)
 
+    def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
+        """The weights of all queries: 1 for each matched label and `no_object_weight` for the rest."""
+        if batch.labels is None:
+            return 0
+        queries = len(self.queries)
+        matched = (batch.labels[:, :queries] >= 0).sum()
+        return matched + self.no_object_weight * (len(batch) * queries - matched)
+
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """Equations 3 and 4; of an image with more labels than queries the best-scored ones are used."""
         if batch.labels is None:

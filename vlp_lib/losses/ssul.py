@@ -72,6 +72,11 @@ class SSUL(VisualLoss):
             hidden.flat[rng.integers(hidden.size)] = True
         return hidden
 
+    def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
+        """The patches that `corrupt` hides."""
+        patches = (batch.images.shape[-2] // self.patch, batch.images.shape[-1] // self.patch)
+        return sum(int(self._draw(int(seed), patches).sum()) for seed in batch.seeds)
+
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """Equation 1 on the features of the hidden patches."""
         if batch.hidden_patches is None or batch.clean_images is None:

@@ -25,7 +25,7 @@ class VisualOutput(NamedTuple):
 
 
 class VisualLoss(nn.Module):
-    """What a visual loss does: three small duties, each with a neutral default."""
+    """What a visual loss does: small duties, each with a neutral default."""
 
     def corrupt(self, batch: Batch) -> Batch:
         """What it does to the input before the model sees it."""
@@ -34,6 +34,14 @@ class VisualLoss(nn.Module):
     def tokens(self, features: VisionFeatures) -> VisionFeatures:
         """What the cross-modality encoder reads instead of the vision stream's own output."""
         return features
+
+    def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
+        """How many terms (or what sum of weights) the loss of this batch is a mean over.
+
+        It is known before the model has run, so that the parts of a batch can be weighted by it. `grid` is the vision
+        stream's feature map, rows and columns.
+        """
+        return len(batch)
 
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """The loss of the stream's `features` (and of what `tokens` made of them) against the batch's targets."""
@@ -63,12 +71,17 @@ class MixedVisualLoss(VisualLoss):
             features = loss.tokens(features)
         return features
 
+    def terms_by_loss(self, batch: Batch, grid: tuple[int, int]) -> dict[str, torch.Tensor | float]:
+        """The terms of each loss."""
+        return {name: loss.terms(batch, grid) for name, loss in self._each().items()}
+
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """The weighted sum; the drawings of all, and each loss's own value under its name."""
         total = features.tokens.new_zeros(())
         drawings: dict[str, torch.Tensor] = {}
         for name, loss in self._each().items():
             output = loss(features, tokens, batch)
-            total = total + self.weights[name] * output.loss
-            drawings |= output.drawings | {name: output.loss.detach()}
+            value = batch.weighted(name, output.loss)
+            total = total + self.weights[name] * value
+            drawings |= output.drawings | {name: value.detach()}
         return VisualOutput(total, drawings)

@@ -18,6 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from vlp_lib.config import ModelConfig
 from vlp_lib.data.sample import VisionInput
 from vlp_lib.errors import UserError
+from vlp_lib.models.checkpointing import checkpointed
 from vlp_lib.models.weights import load_matching, timm_state_dict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,10 +110,14 @@ class ViTStream(nn.Module):
                 )
             self.load_report = load_matching(self.backbone, state, vit.pretrained)
 
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of so many pixels."""
+        return height // self.patch, width // self.patch
+
     def forward(self, batch: VisionInput) -> VisionFeatures:
         """Images [B, 3, H, W] to ⌊H/patch⌋·⌊W/patch⌋ tokens."""
         images = batch.images
-        h, w = images.shape[-2] // self.patch, images.shape[-1] // self.patch
+        h, w = self.grid(images.shape[-2], images.shape[-1])
         if h == 0 or w == 0:
             raise UserError(
                 f"an image of {tuple(images.shape[-2:])} px has no patch of {self.patch} px: use larger images"
@@ -149,19 +154,25 @@ class ResNetStream(nn.Module):
             zero_init_last=False,
         )
         self.stages = len(resnet.layers)
+        self.checkpointing = False
         self.project = nn.Linear(self.backbone.num_features, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
-        side = math.ceil(config.image_size / min(resnet.output_stride, 2 ** (self.stages + 1)))
-        self.position = nn.Parameter(torch.randn(1, side * side, config.hidden) * 0.02)
+        self.stride = min(resnet.output_stride, 2 ** (self.stages + 1))
+        cells = math.prod(self.grid(config.image_size, config.image_size))
+        self.position = nn.Parameter(torch.randn(1, cells, config.hidden) * 0.02)
         if pretrained and resnet.pretrained:
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the feature map of an image of so many pixels."""
+        return math.ceil(height / self.stride), math.ceil(width / self.stride)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:
         """Images [B, 3, H, W] to one token a cell of the feature map (600 px at stride 32: 19×19)."""
         net = self.backbone
         x = net.maxpool(net.act1(net.bn1(net.conv1(self.normalise(batch.images)))))
         for stage in range(1, self.stages + 1):
-            x = getattr(net, f"layer{stage}")(x)
+            x = checkpointed(getattr(net, f"layer{stage}"), self.checkpointing and self.training, x)
         grid = (x.shape[-2], x.shape[-1])
         position = resample_abs_pos_embed(self.position, list(grid), num_prefix_tokens=0)
         return VisionFeatures(self.norm(self.project(x.flatten(2).transpose(1, 2))) + position, grid)

@@ -161,6 +161,17 @@ class PretrainingModel(nn.Module):
         for head in (self.mlm_head, self.itm_head):
             initialise(head, vlp.config.hidden)
 
+    def terms(self, batch: Batch) -> dict[str, torch.Tensor | float]:
+        """How many terms each loss of a batch is a mean over, where that depends on the data.
+
+        The matching loss is not among them: every part of a batch has as many pairs.
+        """
+        mlm: dict[str, torch.Tensor | float] = {"mlm": (batch.mlm_labels != NO_MATCHED_TOKEN).sum()}
+        if not self.vlp.visual_loss.weights or isinstance(self.vlp.vision, RegionStream):
+            return mlm
+        grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])
+        return mlm | self.vlp.visual_loss.terms_by_loss(batch, grid)
+
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Scalars by name: mlm, itm, each visual loss, "visual" (their weighted sum) and "loss" (all, weighted).
 
@@ -170,7 +181,8 @@ class PretrainingModel(nn.Module):
         rows = batch.mlm_labels != NO_MATCHED_TOKEN
         mlm_logits = self.mlm_head(output.language[rows], self.vlp.language.word_embedding)
         itm_logits = self.itm_head(output.pooled)
-        mlm, itm = mlm_loss(mlm_logits, batch.mlm_labels[rows]), itm_loss(itm_logits, batch.matched)
+        mlm = batch.weighted("mlm", mlm_loss(mlm_logits, batch.mlm_labels[rows]))
+        itm = itm_loss(itm_logits, batch.matched)
         losses = {"mlm": mlm, "itm": itm, "loss": self.weights["mlm"] * mlm + self.weights["itm"] * itm}
         if self.vlp.visual_loss.weights:
             features = output.features

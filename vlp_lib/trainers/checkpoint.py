@@ -83,17 +83,19 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], ke
     half = folder / (final.name + _HALF)
     try:
         if accelerator.is_main_process:
-            shutil.rmtree(half, ignore_errors=True)
+            remove_half_written(folder)
             half.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(half), safe_serialization=True)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            write_json(half / "state.json", state | {"files": {p.name: p.stat().st_size for p in half.iterdir()}})
-            shutil.rmtree(final, ignore_errors=True)
+            files = {p.name: p.stat().st_size for p in half.iterdir()}
+            write_json(half / "state.json", state | {"processes": accelerator.num_processes, "files": files})
+            if final.exists():
+                _remove(final)
             half.rename(final)
             for old in _states(folder)[:-keep]:
-                shutil.rmtree(old)
+                _remove(old)
     except (OSError, SafetensorError, RuntimeError, UserError) as error:
         shutil.rmtree(half, ignore_errors=True)
         raise UserError(
@@ -116,6 +118,12 @@ def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
             raise UserError(
                 f"the checkpoint {folder} cannot be read ({name} is not whole): delete that folder and start again"
             )
+    processes = state.pop("processes")
+    if processes != accelerator.num_processes:
+        raise UserError(
+            f"the checkpoint {folder} was written by {processes} processes and {accelerator.num_processes} would go on "
+            f"with it: start the run with {processes}"
+        )
     try:
         accelerator.load_state(str(folder))
     except Exception as error:  # unpickling raises whatever the bytes make it raise
@@ -124,6 +132,19 @@ def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
             f"the checkpoint {folder} cannot be read ({reason}): delete that folder and start again"
         ) from error
     return state
+
+
+def remove_half_written(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote or deleted states have left in this folder."""
+    for left in folder.glob(f"*{_HALF}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove(state: Path) -> None:
+    """Delete a state; a process that is killed meanwhile leaves nothing that looks whole."""
+    gone = state.with_name(state.name + ".old" + _HALF)
+    state.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _states(folder: Path) -> list[Path]:

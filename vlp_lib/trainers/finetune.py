@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import nn
 
 from vlp_lib import records
@@ -23,6 +22,7 @@ from vlp_lib.data.pairs import TrainingOrder
 from vlp_lib.data.tasks import check_task, open_task
 from vlp_lib.data.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
 from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer
+from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
 from vlp_lib.evaluation.inputs import regions_of, restore_pretrained
 from vlp_lib.models.downstream import DownstreamModel, freeze_unread, task_loss
@@ -72,6 +72,12 @@ class FinetuningTask:
         size, parts = self.training.batch_size, self.training.accumulation
         order = TrainingOrder(len(self.data.train), size, self.steps, self.seed, start, rank, world, parts)
         return load_items(self.data.train, ([key.pair for key in keys] for keys in order), self.workers)
+
+    def share_out(
+        self, model: nn.Module, parts: Sequence[TaskBatch], mean: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Sequence[TaskBatch]:
+        """The parts as they are: the loss is a mean over items, and each part has as many."""
+        return parts
 
     def losses(self, model: nn.Module, batch: TaskBatch) -> dict[str, torch.Tensor]:
         """The task's loss."""
@@ -158,7 +164,7 @@ def finetune(
         )
     tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
     data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
-    main = PartialState().is_main_process
+    main = is_main()
     if main:
         print("\n".join(data.notes), end="\n" if data.notes else "")
     loop.seed_everything(seed)
@@ -181,25 +187,26 @@ def finetune(
     }
     folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart)
+    if not main:  # the main process scores for all
+        return Finetuned(rows, {}, [], data.notes)
     load_weights(folder / loop.WEIGHTS, model)
-    scores, examples = _score(model.eval(), data, profile, training, folder, main)
-    if main:
-        records.write_atomically(folder / TOKENIZER, tokenizer.save)
-        if data.answers:
-            records.write_json(folder / ANSWERS, list(data.answers))
-        facts = {k: about[k] for k in ("stage", "task", "profile", "variant", "corpus", "pretrained")} | {
-            "seed": seed,
-            "synthetic": corpus.synthetic,
-            "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
-            "notes": list(data.notes),
-            **scores,
-        }
-        records.write_run(folder, facts, model, begun, time.monotonic() - start)
+    scores, examples = _score(model.eval(), data, profile, training, folder)
+    records.write_atomically(folder / TOKENIZER, tokenizer.save)
+    if data.answers:
+        records.write_json(folder / ANSWERS, list(data.answers))
+    facts = {k: about[k] for k in ("stage", "task", "profile", "variant", "corpus", "pretrained")} | {
+        "seed": seed,
+        "synthetic": corpus.synthetic,
+        "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
+        "notes": list(data.notes),
+        **scores,
+    }
+    records.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))
     return Finetuned(rows, scores, examples, data.notes)
 
 
 def _score(
-    model: DownstreamModel, data: TaskData[Any], profile: Profile, training: TrainingConfig, folder: Path, main: bool
+    model: DownstreamModel, data: TaskData[Any], profile: Profile, training: TrainingConfig, folder: Path
 ) -> tuple[dict[str, dict[str, Any]], list[Example]]:
     """Official scores of val and test, their submission files, and some examples of the last scored one."""
     device = next(model.parameters()).device
@@ -210,18 +217,17 @@ def _score(
         if full is None:
             continue
         split = full.limited(profile.downstream.scored or len(full) + 1)
-        if split is not full and main:
+        if split is not full:
             print(f"{full.name}: {len(split):,} of {len(full):,} items are scored (downstream.scored)")
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
             decisions, _ = predict(model, split, device, training.batch_size, profile.data.workers)
-        if main:
-            files = split.write(decisions, folder / "predictions")
-            print(f"{full.name}: {', '.join(str(file) for file in files)}")
+        files = split.write(decisions, folder / "predictions")
+        print(f"{full.name}: {', '.join(str(file) for file in files)}")
         if split.labelled:
             scores[full.name] = split.score(decisions)
             places = np.random.default_rng(0).permutation(len(split))[:_EXAMPLES]
             examples = [split.example(int(i), decisions) for i in places]
-        elif main:
+        else:
             print(f"{full.name}: its labels are not public; hand the files to the test server")
     return scores, examples
 

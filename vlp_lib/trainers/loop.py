@@ -8,8 +8,8 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from vlp_lib.config import TrainingConfig, flatten
 from vlp_lib.errors import UserError
-from vlp_lib.models.plain_attention import PlainAttention
-from vlp_lib.records import read_json, read_lines, write_json, write_lines
-from vlp_lib.trainers.checkpoint import load_state, save_state, save_weights
+from vlp_lib.records import read_json, read_lines, remove_temporaries, write_json, write_lines
+from vlp_lib.trainers.checkpoint import load_state, remove_half_written, save_state, save_weights
+from vlp_lib.trainers.efficiency import evaluation_kernels, prepare_model, training_kernels
 from vlp_lib.trainers.progress import Progress
+from vlp_lib.trainers.tensorboard import ScalarWriter
 
 METRICS, WEIGHTS, CONFIG, STATES = "metrics.jsonl", "model.safetensors", "config.json", "checkpoints"
 _GPU_CHECK = 20
@@ -49,11 +51,20 @@ class Task(Protocol[SomeBatch]):
     def batches(self, start: int, rank: int, world: int) -> Iterator[SomeBatch]:
         """This process's parts of each optimiser step, from step `start` on."""
 
+    def share_out(
+        self, model: nn.Module, parts: Sequence[SomeBatch], mean: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Sequence[SomeBatch]:
+        """This process's parts of one step, each so weighted that the mean of their losses is the whole batch's.
+
+        Called where a batch has several parts, with the parts on the device. `mean` averages a tensor over all
+        processes.
+        """
+
     def losses(self, model: nn.Module, batch: SomeBatch) -> dict[str, torch.Tensor]:
         """Scalars by name; "loss" is minimised."""
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """Validation metrics by name; the weights of the lowest "val_loss" are kept."""
+        """Validation metrics by name; the weights of the lowest "val_loss" are kept. Only the main process asks."""
 
 
 def seed_everything(seed: int) -> None:
@@ -137,11 +148,6 @@ def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal[
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
 
 
-def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
-    """The attention to train with: torch's choice of fused kernel on a GPU, the plain formula on a CPU."""
-    return nullcontext() if device.type == "cuda" else PlainAttention()
-
-
 class _LossBook:
     """Losses of the steps since the last evaluation: their means, and the watch for NaN and infinity."""
 
@@ -185,13 +191,18 @@ def fit(
     folder: Path,
     about: dict[str, Any],
     restart: bool = False,
+    tensorboard: bool = False,
 ) -> list[dict[str, Any]]:
     """Train `model` on `task` in the run folder `folder`, going on from its newest checkpoint if it has one.
 
     Writes config.json (`about` and the training configuration), metrics.jsonl (a line an evaluation), the weights of
     the lowest validation loss as model.safetensors, and states to resume from. Returns the rows of metrics.jsonl.
 
-    With `restart` a folder that another configuration began is begun anew.
+    With `restart` a folder that another configuration began is begun anew; with `tensorboard` the rows are written for
+    TensorBoard, too.
+
+    Launched as several processes (torchrun, `accelerate launch`), each computes its part of every batch, and the main
+    one evaluates and writes; the batch, and so the curve, is the same whatever the number of processes and parts.
 
     Raises UserError for a configuration that cannot be run or (without `restart`) differs from the one that began the
     folder, and for a loss that is not finite.
@@ -206,9 +217,14 @@ def fit(
     if accelerator.is_main_process:
         identity = {"training": dataclasses.asdict(config), "steps": steps, "seed": seed, "code": code_fingerprint()}
         begin(folder, about | identity, restart)
+        remove_temporaries(folder)
+        remove_half_written(folder / STATES)
     accelerator.wait_for_everyone()
+    prepare_model(model, config, accelerator.device)
     optimiser = make_optimiser(model, config, fused=accelerator.device.type == "cuda")
     wrapped, optimiser = accelerator.prepare(model, optimiser)
+    if accelerator.process_index:  # the weights are there: from here on each process drops its own units
+        seed_everything(seed + 2**31 + accelerator.process_index)
     state = load_state(accelerator, folder / STATES) or {"step": 0, "seconds": 0.0, "losses": ({}, 0)}
     rows = [row for row in read_lines(folder / METRICS) if row["step"] <= state["step"]]
     best = min((row["val_loss"] for row in rows), default=math.inf)
@@ -222,32 +238,52 @@ def fit(
     book.sums, book.count = state["losses"]
     begun = time.monotonic() - state["seconds"]
     batches = task.batches(state["step"], accelerator.process_index, accelerator.num_processes)
+    in_parts = config.accumulation * accelerator.num_processes > 1
+    scalars = ScalarWriter(folder, rows) if tensorboard and accelerator.is_main_process else None
+
+    def mean_of_processes(value: torch.Tensor) -> torch.Tensor:
+        reduced: torch.Tensor = accelerator.reduce(value, "mean")
+        return reduced
 
     def evaluate(step: int) -> None:
         nonlocal best
         trained = book.means() if step else {}
-        wrapped.eval()
-        with torch.inference_mode(), accelerator.autocast():
-            metrics = task.evaluate(accelerator.unwrap_model(wrapped), accelerator.device)
+        found: list[dict[str, float]] = [{}]
+        if accelerator.is_main_process:
+            wrapped.eval()
+            with torch.inference_mode(), accelerator.autocast(), evaluation_kernels(config):
+                found = [task.evaluate(accelerator.unwrap_model(wrapped), accelerator.device)]
+            wrapped.train()
+        metrics = broadcast_object_list(found)[0]
         row = {"step": step, "samples": step * config.batch_size, "seconds": round(time.monotonic() - begun, 3)}
         rows.append(row | metrics | trained)
         if accelerator.is_main_process:
-            write_lines(folder / METRICS, rows)
+            # The weights first: a row of metrics.jsonl is the proof that they are there.
             if metrics["val_loss"] < best:
                 save_weights(folder / WEIGHTS, accelerator.unwrap_model(wrapped), about | {"step": step})
+            write_lines(folder / METRICS, rows)
+            if scalars:
+                scalars.write(rows[-1])
         best = min(best, metrics["val_loss"])
-        wrapped.train()
 
-    with Progress(task.name, steps, state["step"]) as progress, attention_kernel(accelerator.device):
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(task.name, steps, state["step"], accelerator.is_main_process))
+        stack.enter_context(training_kernels(config, accelerator.device))
+        if scalars:
+            stack.callback(scalars.close)
         if not rows:
             evaluate(0)
         wrapped.train()
         for step in range(state["step"], steps):
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup)
+            parts: Sequence[SomeBatch] = [next(batches) for _ in range(config.accumulation)]
+            if in_parts:
+                moved = [part.to(accelerator.device) for part in parts]
+                parts = task.share_out(accelerator.unwrap_model(wrapped), moved, mean_of_processes)
             totals: dict[str, torch.Tensor] = {}
-            for _ in range(config.accumulation):
-                batch = next(batches).to(accelerator.device)
+            for part in parts:
+                batch = part.to(accelerator.device)
                 with accelerator.accumulate(wrapped), accelerator.autocast():
                     losses = task.losses(wrapped, batch)
                     accelerator.backward(losses["loss"])
@@ -257,6 +293,9 @@ def fit(
                     optimiser.zero_grad()
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0.0) + value.detach() / config.accumulation
+            if accelerator.num_processes > 1:
+                whole = mean_of_processes(torch.stack([value.float() for value in totals.values()]))
+                totals = dict(zip(totals, whole.unbind(), strict=True))
             book.add(step + 1, totals)
             progress.step()
             if step + 1 in evaluate_at:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from torch import nn
 from vlp_lib import records
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.data.corpus import Corpus
+from vlp_lib.data.corrupt import CorruptImages, recorded
 from vlp_lib.data.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
 from vlp_lib.data.sample import Batch
 from vlp_lib.data.show import show
 from vlp_lib.data.texts import training_texts
 from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
 from vlp_lib.losses.itm import itm_loss
 from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
@@ -62,10 +65,20 @@ def require_targets(corpus: Corpus, variant: Variant) -> None:
 
 
 class PretrainingTask:
-    """MLM, ITM and the variant's visual loss on image–sentence pairs."""
+    """MLM, ITM and the variant's visual loss on image–sentence pairs.
+
+    `folder` is the run's, where corrupt images are kept account of.
+    """
 
     def __init__(
-        self, corpus: Corpus, tokenizer: Tokenizer, profile: Profile, variant: Variant, seed: int, steps: int
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        profile: Profile,
+        variant: Variant,
+        seed: int,
+        steps: int,
+        folder: Path | None = None,
     ) -> None:
         self.name = f"pretrain {variant.name} seed {seed}"
         names = [name for name, _ in variant.losses]
@@ -80,6 +93,7 @@ class PretrainingTask:
             )
 
         self.train, self.val = dataset("train"), dataset("val")
+        self.folder = folder
         self.profile, self.seed, self.steps = profile, seed, steps or self.steps_of_epochs(profile, len(self.train))
         self.validation = validation_keys(self.val, profile.training.validation_images)
 
@@ -102,7 +116,26 @@ class PretrainingTask:
             training.accumulation,
             self.train.lengths,
         )
-        return load_batches(self.train, order, self.profile.data.workers)
+        corrupt = CorruptImages(self.folder, len(self.train.records), self.profile.data.allow_corrupt, rank)
+        for batch in load_batches(self.train, order, self.profile.data.workers):
+            corrupt.note(batch.unreadable)
+            yield batch
+
+    def share_out(
+        self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Sequence[Batch]:
+        """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
+        shown = [show(part, self.profile.model.image_size) for part in parts]
+        device = shown[0].images.device
+        terms = [_plain(model).terms(part) for part in shown]
+        # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
+        counts = [torch.as_tensor(n, dtype=torch.float32, device=device) for of_part in terms for n in of_part.values()]
+        own = torch.stack(counts).unflatten(0, (len(parts), -1))
+        equal = mean(own.mean(0))
+        shares = torch.where(equal > 0, own / equal, 1.0)
+        return [
+            replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(shown, shares, strict=True)
+        ]
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
@@ -149,12 +182,18 @@ def _plain(model: nn.Module) -> PretrainingModel:
 
 
 def pretrain(
-    profile: Profile, variant: Variant, corpus: Corpus, seed: int, folder: Path, restart: bool = False
+    profile: Profile,
+    variant: Variant,
+    corpus: Corpus,
+    seed: int,
+    folder: Path,
+    restart: bool = False,
+    tensorboard: bool = False,
 ) -> list[dict[str, Any]]:
     """Pretrain one variant with one seed into `folder`; returns the rows of its metrics.jsonl.
 
     A folder that holds an interrupted run of the same configuration is continued; one of another configuration is
-    refused, or with `restart` begun anew.
+    refused, or with `restart` begun anew. With `tensorboard` the curves are written for TensorBoard, too.
     """
     begun, start = records.now(), time.monotonic()
     require_targets(corpus, variant)
@@ -164,7 +203,7 @@ def pretrain(
     model = PretrainingModel(
         VLPModel(profile.model, variant, sizes), profile.training.mlm_weight, profile.training.itm_weight
     )
-    task = PretrainingTask(corpus, tokenizer, profile, variant, seed, profile.training.steps)
+    task = PretrainingTask(corpus, tokenizer, profile, variant, seed, profile.training.steps, folder)
     about = {
         "stage": "pretrain",
         "profile": profile.name,
@@ -176,9 +215,12 @@ def pretrain(
     }
     if task.train.prepared is not None:
         about["prepared"] = task.train.prepared.identity
+    if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart)
+    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard)
+    if not is_main():
+        return rows
     records.write_atomically(folder / TOKENIZER, tokenizer.save)
     facts = {
         "stage": "pretrain",
@@ -188,6 +230,9 @@ def pretrain(
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
         "validation_images": len(task.validation),
+        "corrupt_images": recorded(folder),
     }
-    records.write_run(folder, facts, model, begun, time.monotonic() - start)
+    # Of a run that was interrupted its own clock knows the whole.
+    seconds = max(time.monotonic() - start, rows[-1]["seconds"])
+    records.write_run(folder, facts, model, begun, seconds)
     return rows

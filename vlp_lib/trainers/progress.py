@@ -12,13 +12,15 @@ from tqdm.auto import tqdm
 
 class Progress:
     """Counts steps. On a terminal or in JupyterLab it is tqdm's bar; elsewhere (papermill, a log file) it prints a
-    line at each `note`, because a bar redrawn a thousand times would flood the kept output.
+    line at each `note`, because a bar redrawn a thousand times would flood the kept output. Of several processes one
+    speaks (`shown`).
     """
 
-    def __init__(self, name: str, total: int, start: int = 0) -> None:
+    def __init__(self, name: str, total: int, start: int = 0, shown: bool = True) -> None:
         # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
         watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
-        self._bar = tqdm(total=total, initial=start, desc=name) if watched else None
+        self._bar = tqdm(total=total, initial=start, desc=name) if watched and shown else None
+        self._shown = shown
         self._name, self._total, self._start, self._step = name, total, start, start
         self._begun = time.monotonic()
 
@@ -41,6 +43,8 @@ class Progress:
         """What there is to say at this step, e.g. validation metrics."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
+            return
+        if not self._shown:
             return
         done = self._step - self._start
         left = (time.monotonic() - self._begun) / done * (self._total - self._step) if done else float("nan")

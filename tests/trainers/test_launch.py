@@ -1,0 +1,41 @@
+import accelerate
+import pytest
+import torch
+
+from vlp_lib.config import parse_variant
+from vlp_lib.errors import UserError
+from vlp_lib.records import read_lines
+from vlp_lib.trainers.launch import pretrain_from_notebook
+from vlp_lib.trainers.pretrain import pretrain
+
+
+@pytest.fixture
+def arguments(small_profile, tiny_corpus, tmp_path):
+    return small_profile, parse_variant("naive_vit"), tiny_corpus, 0, tmp_path
+
+
+def test_one_process_is_this_one(arguments, tmp_path):
+    assert pretrain_from_notebook(1, *arguments) == read_lines(tmp_path / "metrics.jsonl")
+
+
+def test_several_are_left_to_the_launcher(arguments, tmp_path, monkeypatch):
+    launched = []
+
+    def launcher(function, args, num_processes):
+        launched.append((function, num_processes))
+        function(*args)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(accelerate, "notebook_launcher", launcher)
+    assert pretrain_from_notebook(4, *arguments) == read_lines(tmp_path / "metrics.jsonl")
+    assert launched == [(pretrain, 4)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(UserError, match="restart its kernel"):
+        pretrain_from_notebook(4, *arguments)
+
+
+@pytest.mark.parametrize("processes", [0, 5])
+def test_more_than_there_are(arguments, monkeypatch, processes):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(UserError, match=f"processes is {processes} and this machine has 4 GPUs"):
+        pretrain_from_notebook(processes, *arguments)
