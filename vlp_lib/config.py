@@ -244,6 +244,7 @@ class RetrievalConfig:
     """Zero-shot retrieval (section IV-B4); every one of the images meets every sentence.
 
     Attributes:
+        data_set: where the corpus is several data sets, the one to search in, e.g. "flickr30k"; "" is the first.
         images: test images, the first by id; five sentences each.
         fold: images of a fold (COCO 1k is the mean of five folds of 1,000).
         image_size: side of the squared image in pixels; 0 takes the pretraining's.
@@ -251,6 +252,7 @@ class RetrievalConfig:
         precision: of the cross-modality layers; "auto" as in training. The matching head is always float32.
     """
 
+    data_set: str = ""
     images: int = 5_000
     fold: int = 1_000
     image_size: int = 0
@@ -392,7 +394,7 @@ def _short_finetuning(steps: int, batch_size: int, validation_images: int, evalu
 
 _TINY_DOWNSTREAM = DownstreamConfig(
     image_size=64,
-    vqa=_short_finetuning(120, 64, 512),
+    vqa=_short_finetuning(400, 64, 512),
     nlvr2=_short_finetuning(80, 32, 256),
     vcr=_short_finetuning(50, 16, 128),
     text_length=32,

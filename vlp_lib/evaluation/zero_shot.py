@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from vlp_lib import records as files
-from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.config import Profile, Variant, to_dict, unknown
 from vlp_lib.data.corpus import Corpus
+from vlp_lib.data.joined import JoinedCorpus
 from vlp_lib.data.sample import ImageRecord
 from vlp_lib.data.table import ID_STRIDE
 from vlp_lib.data.tokenizer import Tokenizer
@@ -51,20 +52,34 @@ class Gallery:
     image_index: np.ndarray
 
 
-def gallery_of(corpus: Corpus, images: int) -> Gallery:
-    """The first `images` images of the test split with five sentences each; of several data sets the first one's.
+def gallery_of(corpus: Corpus, images: int, data_set: str = "") -> Gallery:
+    """The first `images` images of the test split with five sentences each.
 
-    Raises UserError where the split is empty or an image has fewer than five captions.
+    Args:
+        data_set: of a corpus of several data sets the one to search in, e.g. "flickr30k"; "" is the first that has test
+            images.
+
+    Raises UserError for an unknown data set, and where the split is empty or an image has fewer than five captions.
     """
-    tested = corpus.split("test")
-    chosen = [record for record in tested[:images] if record.image_id // ID_STRIDE == tested[0].image_id // ID_STRIDE]
+    tested, where = corpus.split("test"), str(corpus.root)
+    if data_set:
+        members = (
+            {member.source: member.number for member in corpus.members} if isinstance(corpus, JoinedCorpus) else {}
+        )
+        if data_set not in members:
+            known = members or [f"none: {where} is one data set, leave retrieval.data_set empty"]
+            raise unknown("retrieval.data_set", data_set, known)
+        number, where = members[data_set], f"{where}'s {data_set}"
+    else:
+        number = tested[0].image_id // ID_STRIDE if len(tested) else 0
+    chosen = [record for record in tested if record.image_id // ID_STRIDE == number][:images]
     if not chosen:
-        raise UserError(f"{corpus.root} has no test images: add Karpathy's split file, or use another data set")
+        raise UserError(f"{where} has no test images: add Karpathy's split file, or use another data set")
     few = [record.image_id for record in chosen if len(record.captions) < CAPTIONS_PER_IMAGE]
     if few:
         raise UserError(
-            f"{len(few)} test images of {corpus.root} have fewer than {CAPTIONS_PER_IMAGE} captions (the first: "
-            f"{few[0]}): retrieval's benchmarks use five each, so take these images out of the test split"
+            f"{len(few)} test images of {where} have fewer than {CAPTIONS_PER_IMAGE} captions (the first: {few[0]}): "
+            f"retrieval's benchmarks use five each, so take these images out of the test split"
         )
     captions = tuple(caption for record in chosen for caption in record.captions[:CAPTIONS_PER_IMAGE])
     return Gallery(tuple(chosen), captions, np.repeat(np.arange(len(chosen)), CAPTIONS_PER_IMAGE))
@@ -190,7 +205,7 @@ def retrieve(
     model, tokenizer = restore_pretrained(profile, variant, corpus, pretrained_folder)
     model.to(device_at_hand())
     bf16 = resolve_precision(settings.precision) == "bf16"
-    gallery = gallery_of(corpus, settings.images)
+    gallery = gallery_of(corpus, settings.images, settings.data_set)
     size = settings.image_size or profile.model.image_size
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"stage": "retrieval", "profile": profile.name, "variant": variant.name, "seed": seed}
@@ -211,6 +226,7 @@ def retrieve(
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
         "weights": str(pretrained_folder / WEIGHTS),
+        "data_set": settings.data_set,
         "images": len(gallery.records),
         "captions": len(gallery.captions),
         "captions_per_image": CAPTIONS_PER_IMAGE,

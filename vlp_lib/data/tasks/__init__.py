@@ -18,15 +18,15 @@ TASKS: dict[str, Callable[[Corpus, Encoder, DownstreamConfig], TaskData[Any]]] =
     "vcr": open_vcr,
 }
 
-FOLDERS = {"vqa": "vqav2", "nlvr2": "nlvr2", "vcr": "vcr"}
-"""Where each task's files lie below a corpus's root."""
+FOLDERS = {"vqa": ("vqav2",), "nlvr2": ("nlvr2", "nlvr"), "vcr": ("vcr",)}
+"""Where each task's files may lie below a corpus's root."""
 
 RETRIEVAL = "retrieval"
 
 
 def tasks_of(corpus: Corpus) -> list[str]:
     """What can follow a pretraining on this corpus: the tasks whose folder is there, and retrieval from test images."""
-    found = [name for name, folder in FOLDERS.items() if (corpus.root / folder).is_dir()]
+    found = [name for name, folders in FOLDERS.items() if any((corpus.root / folder).is_dir() for folder in folders)]
     return [*found, RETRIEVAL] if len(corpus.split("test")) else found
 
 
