@@ -169,8 +169,8 @@ def test_truncated_jpeg_during_pretraining(capsys, coco, results, workers):
     said = refused(
         capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", f"data.workers={workers}"
     )
-    assert said.startswith(f"vlp: {broken} is truncated or not an image")
-    assert said.endswith("fetch it again or delete it")
+    assert said.startswith(f"vlp: 1 of the 4 training images cannot be read, the first is {broken}")
+    assert "data.allow_corrupt" in said
     assert not list(results.rglob("run.json"))
 
 

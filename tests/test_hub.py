@@ -182,7 +182,9 @@ def test_the_cards_command_makes_the_same_model(exported, capsys, tmp_path, monk
     record = from_pretrained(exported).record
     assert pairs.keys() == {k for k, v in changed_settings(record).items() if not isinstance(v, list)}
     made = {}
-    monkeypatch.setattr("vlp_lib.trainers.pretrain.pretrain", lambda settings, *_: made.setdefault("is", settings))
+    monkeypatch.setattr(
+        "vlp_lib.trainers.pretrain.pretrain", lambda settings, *_, **__: made.setdefault("is", settings)
+    )
     monkeypatch.setattr("vlp_lib.workspace.open_workspace", lambda *_: _Workspace)
     assert cli.main(words) == 0
     config = read_json(exported / "config.json")

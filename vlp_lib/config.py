@@ -461,6 +461,13 @@ PROFILES: dict[str, Profile] = {
             corpus=CorpusConfig(train_images=50_000),
             downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
         ),
+        # The paper's own run (section IV-A): `vlp pretrain --profile paper --variant segl --data-root /data`, for several
+        # GPUs behind `accelerate launch -m vlp_lib.cli`; then `vlp finetune --profile paper --task vqa …`. 15 epochs of
+        # 5 million pairs are 75 million samples of 182 GFLOP (SEGL): 12 hours at 1,750 samples/s, which takes 319
+        # TFLOP/s; 36 GiB of memory at a batch of 256, 12 with checkpointing. All this is what `vlp doctor --profile
+        # paper --variant segl` computes, with the rate of the GPU at hand; nobody has run it to its end with this kit.
+        # Scores to expect are the paper's, tables II to VI in paper.py: VQAv2 71.69 (test-dev), NLVR2 72.9 (test-P),
+        # VCR 58.33 (Q → AR), Flickr30k R@1 62.46 and 82.70 (image and text retrieval).
         Profile(
             name="paper",
             model=ModelConfig(

@@ -32,7 +32,7 @@ def stored(seed, sizes, views):
                 None,
                 0,
                 1,
-                (view.scale, view.left, view.top, float(view.flip), float(height), float(width)),
+                view=(view.scale, view.left, view.top, float(view.flip), float(height), float(width)),
             )
         )
     return samples
