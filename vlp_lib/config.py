@@ -461,7 +461,7 @@ PROFILES: dict[str, Profile] = {
             corpus=CorpusConfig(train_images=50_000),
             downstream=DownstreamConfig(image_size=384),  # the size its corpus is drawn at
         ),
-        # The paper's own run (section IV-A): `vlp pretrain --profile paper --variant segl --data-root /data`, for several
+        # The paper's own run (section IV-A): `vlp pretrain --profile paper --variant segl --data-root /data`, for more
         # GPUs behind `accelerate launch -m vlp_lib.cli`; then `vlp finetune --profile paper --task vqa …`. 15 epochs of
         # 5 million pairs are 75 million samples of 182 GFLOP (SEGL): 12 hours at 1,750 samples/s, which takes 319
         # TFLOP/s; 36 GiB of memory at a batch of 256, 12 with checkpointing. All this is what `vlp doctor --profile
