@@ -49,6 +49,7 @@ def notebook(tmp_path):
         ("nothing=None", None),
         ("variant=segl+0.5*ssul", "segl+0.5*ssul"),
         ("data_root=", ""),
+        ("data.text_lengths=[12, 16]", [12, 16]),
         ("data_root=/a/b=c d", "/a/b=c d"),
     ],
 )

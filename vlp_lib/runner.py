@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -20,7 +21,10 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
-    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text."""
+    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text.
+
+    Beside that, "[12, 16]" is a list, for the settings that are tuples.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UserError(f"{text!r} is no parameter: write name=value")
@@ -31,6 +35,11 @@ def parse_parameter(text: str) -> tuple[str, Any]:
             return name, number(value)
         except ValueError:
             continue
+    if value.startswith("["):
+        try:
+            return name, json.loads(value)
+        except ValueError as error:
+            raise UserError(f"{text!r} is no list: write it as {name}=[1,2]") from error
     return name, value
 
 

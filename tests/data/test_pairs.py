@@ -515,8 +515,8 @@ def test_lengths_are_what_sentences_are_padded_to(open_pairs):
 def test_lengths_that_are_too_short_are_refused(open_pairs, small_profile):
     with pytest.raises(UserError, match=r"data\.text_lengths ends with 16 and model\.max_text_length is 24"):
         open_pairs(text_lengths=(8, 16))
-    for name in ("gpu", "paper"):
+    for name in ("tiny", "gpu", "paper"):
         chosen = profile(name)
         assert chosen.data.text_lengths[-1] >= chosen.model.max_text_length
         assert list(chosen.data.text_lengths) == sorted(set(chosen.data.text_lengths))
-    assert profile("tiny").data == profile("smoke").data == DataConfig()
+    assert profile("smoke").data == DataConfig()

@@ -47,7 +47,7 @@ def test_two_images_foretell_eight(small_profile, name):
 def test_weights_and_moments_are_what_torch_holds(small_profile):
     ready = probe(small_profile)
     need, _ = ready.needs()
-    optimiser = make_optimiser(ready.model, small_profile.training, fused=False)
+    optimiser = make_optimiser(ready.model, small_profile.training)
     ready.loss(ready.model, ready.batch(2)).backward()
     optimiser.step()
     tensors = [t for state in optimiser.state.values() for t in state.values()]

@@ -37,7 +37,7 @@ def test_the_forecast_is_the_papers_arithmetic():
     paper = profile("paper")
     assert forecast.samples(paper, forecast.PAPER_PAIRS) == 75_000_000
     assert forecast.hours(75_000_000, forecast.TARGET_RATE) == pytest.approx(11.9, abs=0.01)
-    assert forecast.samples(profile("tiny"), 1) == 1100 * 32
+    assert forecast.samples(profile("tiny"), 1) == profile("tiny").training.steps * 32
     assert is_full_size(ModelConfig())
     assert is_full_size(paper.model)
     assert not is_full_size(replace(paper.model, image_size=64))

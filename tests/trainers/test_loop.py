@@ -131,7 +131,7 @@ def test_learning_rate_reaches_the_optimiser(model, tmp_path):
 
 def test_no_decay_on_vectors(model):
     model[0].weight.requires_grad_(False)
-    groups = loop.make_optimiser(model, replace(CONFIG, weight_decay=0.3), fused=False).param_groups
+    groups = loop.make_optimiser(model, replace(CONFIG, weight_decay=0.3)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert [[p.ndim for p in group["params"]] for group in groups] == [[2], [1, 1]]
 

@@ -199,7 +199,7 @@ class Probe:
 
     def step_seconds(self, images: int, steps: int) -> float:
         """Seconds of the fastest of some whole training steps (forward, backward, optimiser) of so many images."""
-        optimiser = make_optimiser(self.model, self.profile.training, fused=self.device.type == "cuda")
+        optimiser = make_optimiser(self.model, self.profile.training)
         batch, best = self.batch(images), float("inf")
         plain = replace(self.profile.training, compile=False)
         with training_kernels(plain, self.device):

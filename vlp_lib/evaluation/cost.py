@@ -65,7 +65,7 @@ class _Step:
         # The weights' values do not change a step's time: nothing is fetched from the hub for it.
         vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
         self.model = PretrainingModel(vlp).to(device).train()
-        self.optimiser = make_optimiser(self.model, training, fused=device.type == "cuda")
+        self.optimiser = make_optimiser(self.model, training)
         self.batch: Batch = next(iter(task.batches(0, 0, 1))).to(device)
         self.task, self.device = task, device
         self.bf16 = resolve_precision(training.precision) == "bf16"

@@ -87,7 +87,7 @@ def measure(profile: Profile, variant: Variant, corpus: Corpus, steps: int, warm
     sizes = _sizes(profile, corpus, tokenizer)
     model = PretrainingModel(VLPModel(profile.model, variant, sizes, pretrained=False)).to(device).train()
     prepare_model(model, training, device)
-    optimiser = make_optimiser(model, training, fused=device.type == "cuda")
+    optimiser = make_optimiser(model, training)
     bf16 = resolve_precision(training.precision) == "bf16"
     batches = task.batches(0, 0, 1)
     if device.type == "cuda":

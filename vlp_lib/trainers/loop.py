@@ -80,12 +80,12 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)), 1.0)
 
 
-def make_optimiser(model: nn.Module, config: TrainingConfig, fused: bool) -> torch.optim.AdamW:
-    """AdamW (β of UNITER: 0.9, 0.98) without weight decay on biases, normalisations and other vectors."""
+def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW (β of UNITER: 0.9, 0.98), one kernel a step, without weight decay on biases, normalisations and vectors."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=fused)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def check_training(config: TrainingConfig, processes: int) -> None:
@@ -221,7 +221,7 @@ def fit(
         remove_half_written(folder / STATES)
     accelerator.wait_for_everyone()
     prepare_model(model, config, accelerator.device)
-    optimiser = make_optimiser(model, config, fused=accelerator.device.type == "cuda")
+    optimiser = make_optimiser(model, config)
     wrapped, optimiser = accelerator.prepare(model, optimiser)
     if accelerator.process_index:  # the weights are there: from here on each process drops its own units
         seed_everything(seed + 2**31 + accelerator.process_index)
