@@ -66,6 +66,11 @@ def test_what_is_no_parameter_is_named(text):
         parse_parameter(text)
 
 
+def test_a_broken_list_is_refused():
+    with pytest.raises(UserError, match=r"is no list: write it as data\.text_lengths=\[1,2\]"):
+        parse_parameter("data.text_lengths=[12,")
+
+
 def test_an_unknown_parameter_names_the_nearest(notebook, tmp_path):
     path = notebook("print(seed)")
     with pytest.raises(UserError, match=r"unknown parameter of lesson\.ipynb: 'sed': did you mean 'seed'\?"):
