@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -74,3 +75,19 @@ def test_nothing_to_show_says_so(made_up):
     figure = draw_trade_off(trade_off(read_results(made_up.root)))
     assert [text.get_text() for text in figure.axes[0].texts] == ["no model has both"]
     assert len(figure.axes[1].containers) > 0
+
+
+@pytest.mark.parametrize("slowest", [360.0, 460.0, 4600.0, 460_000.0])
+def test_the_times_can_be_read(made_up, slowest):
+    made_up.finetune("vqa", "segl", 0.6)
+    made_up.finetune("vqa", "naive_vit", 0.5)
+    made_up.time(segl=350.0, naive_vit=slowest)
+    figure = draw_trade_off(trade_off(read_results(made_up.root)))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.x0)
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        assert not any(tick.label1.get_text() for tick in axes.xaxis.get_minor_ticks())

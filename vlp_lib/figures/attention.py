@@ -16,7 +16,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.evaluation.attention import Direction, Query
 from vlp_lib.evaluation.pointing import Look, Pointing, QuestionView, Shown
 
-_ROWS = {"stuff": "no object", "small": "small object", "count": "counting"}
+_ROWS = {"stuff": "no object (stuff)", "small": "small object", "count": "counting"}
 _RIGHT, _WRONG = "#00664b", "#a33c00"
 
 
@@ -68,7 +68,8 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
                     "area of the object": look.score.chance if isinstance(look.score, Pointing) else math.nan,
                 }
             )
-    figure.suptitle(note, fontsize=9)
+    key = "brighter: more attention; outlined: what is asked for; green: answered right, red: answered wrong"
+    figure.suptitle("\n".join(line for line in (note, key) if line), fontsize=9)
     return figure, pd.DataFrame(rows)
 
 

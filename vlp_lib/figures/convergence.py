@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from vlp_lib.figures.runs import NOT_RUN, interval, over_seeds, variant_order, with_half
 from vlp_lib.figures.style import colour, label, line_style, new_figure
@@ -64,6 +65,7 @@ def draw_convergence(curves: pd.DataFrame, variants: Sequence[str] | None = None
     axes.set_ylabel("validation matching loss")
     axes.set_ylim(0, 0.8)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vlp_lib.figures.style import label, new_figure
+from vlp_lib.figures.style import label, new_figure, plain_log_ticks
 from vlp_lib.paper import values
 
 NAMES = {
@@ -106,11 +106,12 @@ def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
     times.set_yticks(range(len(rows)), [name_of(row["name"]) for row in rows], fontsize=8)
     times.set_xscale("log")
     times.margins(x=0.2)
+    plain_log_ticks(times.xaxis)
     times.set_xlabel("milliseconds a question (log scale)")
     shares.set_yticks([])
     shares.set_xlabel("share of each stage")
     for axes in (times, shares):
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the same rows beside each other, the first on top
     present = [stage for stage in _STAGES if any(stage in row["stages_ms"] for row in rows)]
     shares.legend(handles=[Patch(color=_STAGES[stage], label=stage) for stage in present], frameon=False, fontsize=8,
                   loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip

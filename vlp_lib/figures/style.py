@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from vlp_lib.records import write_atomically, write_text
@@ -57,6 +60,15 @@ def new_figure(width: float = 7.0, height: float = 4.4, columns: int = 1) -> Fig
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.subplots(1, columns)
     return figure
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Mark a log axis whose data are drawn in plain numbers: at 1, 2, 5, 10, …; fewer the longer it is."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1, 3) if decades < 3 else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def save_figure(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> Path:

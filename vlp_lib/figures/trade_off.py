@@ -13,7 +13,7 @@ from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.figures.runs import interval
 from vlp_lib.figures.scores import Results
-from vlp_lib.figures.style import colour, label, new_figure
+from vlp_lib.figures.style import colour, label, new_figure, plain_log_ticks
 
 RUN = "this run"
 
@@ -109,6 +109,7 @@ def _draw(axes: Axes, points: pd.DataFrame, title: str) -> None:
             ms=6,
             label=point["model"],
         )
+    plain_log_ticks(axes.xaxis)
 
 
 def _name(axes: Axes, points: pd.DataFrame) -> None:
