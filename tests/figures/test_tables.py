@@ -1,4 +1,5 @@
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -281,7 +282,22 @@ def test_tables_are_saved_in_three_forms_and_titled(made_up):
         assert len(pd.read_csv(path.parent / f"{name}.csv")) == len(table)
         assert TITLES[name] == f"Table {number} – {paper.table(number).title}"
     page = write_index(made_up.root).read_text(encoding="utf-8")
-    assert page.index("id=table_i>") < page.index("id=table_ii>") < page.index("id=table_vi>")
+    assert page.index("id='table_i'>") < page.index("id='table_ii'>") < page.index("id='table_vi'>")
+
+
+def test_every_link_of_the_page_leads_somewhere(made_up):
+    made_up.finetune("vqa", "segl", 0.6)
+    folder = made_up.root / "tables"
+    for name, rows in {"order": 3, "of_my_own": 3, "claims": 60}.items():
+        save_all(pd.DataFrame({"row": range(rows)}), folder, name, name)
+    page = write_index(made_up.root).read_text(encoding="utf-8")
+    links = re.findall(r"href='([^']+)'", page)
+    assert {"#order", "#claims", "#of_my_own", "tables/order.csv", "tables/of_my_own.md"} <= set(links)
+    for link in links:
+        assert f"id='{link[1:]}'" in page if link.startswith("#") else (made_up.root / link).is_file()
+    assert page.index("id='order'") < page.index("id='claims'") < page.index("id='of_my_own'")
+    # A long table is folded away.
+    assert page.count("<details>") == 1 and page.index("id='claims'") < page.index("all 60 rows")
 
 
 def test_a_pictures_cells_are_the_tables():

@@ -8,57 +8,72 @@ from pathlib import Path
 import pandas as pd
 
 from vlp_lib.errors import UserError
+from vlp_lib.figures.style import LABELS, label
 from vlp_lib.figures.tables import title
 from vlp_lib.records import read_json, write_text
 
 TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
     "figure_5_left": "Figure 5 (left) – convergence of every variant",
-    "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
+    "order": "The paper's order of convergence, pair by pair",
+    "convergence": "Samples until the matching loss falls below a threshold",
     "claims_overview": "The paper's claims: how many comparisons confirm each",
     "claims": "The paper's claims, comparison by comparison",
     "table_i": title("I"),
     "table_ii": title("II"),
+    "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
+    "inference_time": "Inference time of ours, region pipelines and peers",
+    "cost": "Table I, measured – what each visual loss costs",
     "table_iii": title("III"),
     "table_iv": title("IV"),
     "table_v": title("V"),
     "table_vi": title("VI"),
+    **{f"figure_6_{name}": f"Figure 6 – where the model looks: {label(name)}" for name in LABELS},
     "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
-    "convergence": "Samples until the matching loss falls below a threshold",
-    "order": "The paper's order of convergence, pair by pair",
-    "cost": "Table I, measured – what each visual loss costs",
-    "inference_time": "Inference time of ours, region pipelines and peers",
     "corpus_annotations": "The corpus: images, label maps, detections",
     "corpus_pairs": "The corpus: matched and mismatched pairs",
     "corpus_colours": "The corpus: mean colours do not give classes away",
 }
+"""What stands on the page, in this order."""
+
+_LONG = 20
+"""Rows from which on a table is folded away."""
 
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
     "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left}"
-    ".note{color:#555}"
+    ".note{color:#555}nav{columns:2;font-size:.9rem}nav ul{margin:0}"
 )
 
 
 def write_index(root: Path) -> Path:
-    """Write `root/index.html` over root/figures and root/tables: the paper's order first, then the rest by name."""
+    """Write `root/index.html` over root/figures and root/tables: those of `TITLES` first, then the rest by name."""
     if not root.is_dir():
         raise UserError(f"no folder {root}: name the results of a profile, such as results/tiny")
     figures = {p.stem: p for p in sorted((root / "figures").glob("*.png"))}
     tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
     order = [name for name in TITLES if name in figures or name in tables]
-    order += [name for name in (*figures, *tables) if name not in TITLES]
-    parts = [f"<h1>Results of {html.escape(root.name)}</h1>", f"<p class=note>{html.escape(_provenance(root))}</p>"]
-    for name in dict.fromkeys(order):
-        parts.append(f"<h2 id={html.escape(name)}>{html.escape(TITLES.get(name, name.replace('_', ' ')))}</h2>")
+    order += dict.fromkeys(name for name in (*figures, *tables) if name not in TITLES)
+    named = {name: html.escape(TITLES.get(name, name.replace("_", " "))) for name in order}
+    links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
+    parts = [
+        f"<h1>Results of {html.escape(root.name)}</h1>",
+        f"<p class=note>{html.escape(_provenance(root))}</p>",
+        f"<nav><ul>{links}</ul></nav>",
+    ]
+    for name, words in named.items():
+        parts.append(f"<h2 id='{html.escape(name)}'>{words}</h2>")
         if name in figures:
             parts.append(
-                f"<img src='figures/{name}.png' alt='{html.escape(name)}'><p class=note>"
+                f"<img src='figures/{name}.png' alt='{words}'><p class=note>"
                 f"<a href='figures/{name}.pdf'>PDF</a> · <a href='figures/{name}.csv'>data</a></p>"
             )
         if name in tables:
             frame = pd.read_csv(tables[name], dtype=str, keep_default_na=False)
-            parts.append(frame.to_html(index=False, border=0))
+            table = frame.to_html(index=False, border=0)
+            if len(frame) > _LONG:
+                table = f"<details><summary>all {len(frame)} rows</summary>{table}</details>"
+            parts.append(table)
             parts.append(
                 f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a></p>"
             )
