@@ -3,6 +3,7 @@ import json
 import pytest
 
 from vlp_lib.errors import UserError
+from vlp_lib.paths import project_root
 from vlp_lib.publish import MOST_BYTES, publish
 
 
@@ -13,7 +14,7 @@ def results(tmp_path):
         "index.html": "page",
         "figures/figure_1.png": "picture",
         "tables/order.csv": "a,b",
-        "pretrain/segl/seed0/run.json": "{}",
+        "pretrain/segl/seed0/run.json": json.dumps({"weights": str(root / "pretrain")}),
         "pretrain/segl/seed0/metrics.jsonl": "{}",
         "pretrain/segl/seed0/model.safetensors": "weights",
         "corpus/corpus.json": "{}",
@@ -21,7 +22,9 @@ def results(tmp_path):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     notebook = {
-        "cells": [],
+        "cells": [
+            {"outputs": [{"text": [f"val: {root}/finetune-vqa\n", f"{project_root()}/vlp_lib/a.py:3: a warning\n"]}]}
+        ],
         "metadata": {"papermill": {"input_path": "/somewhere/a.ipynb", "output_path": "/b/c.ipynb"}},
     }
     (root / "notebooks").mkdir()
@@ -43,7 +46,12 @@ def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
         "notebooks/a.ipynb",
     }
     assert not (target / "stale.txt").exists()
-    assert "somewhere" not in (target / "notebooks" / "a.ipynb").read_text()
+    notebook = (target / "notebooks" / "a.ipynb").read_text()
+    assert "somewhere" not in notebook
+    assert '"val: results/tiny/finetune-vqa\\n"' in notebook and '"vlp_lib/a.py:3: a warning\\n"' in notebook
+    assert json.loads((target / "pretrain/segl/seed0/run.json").read_text()) == {"weights": "results/tiny/pretrain"}
+    for file in target.rglob("*"):
+        assert file.is_dir() or str(tmp_path) not in file.read_text()
 
 
 def test_refuses_large_files_and_empty_results(results, tmp_path):

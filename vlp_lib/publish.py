@@ -7,10 +7,17 @@ import shutil
 from pathlib import Path
 
 from vlp_lib.errors import UserError
+from vlp_lib.paths import project_root
 from vlp_lib.records import write_text
 
 MOST_BYTES = 1_000_000
 _SHARED = ("index.html", "figures/*", "tables/*", "*/*/seed*/run.json", "*/*/seed*/metrics.jsonl", "speed/*.json")
+_BINARY = (".png", ".pdf")
+
+
+def _without_paths(text: str, results: Path) -> str:
+    """Paths of the results and of the checkout, relative to the checkout."""
+    return text.replace(f"{results}/", "results/").replace(f"{project_root()}/", "")
 
 
 def publish(source: Path, target: Path) -> list[Path]:
@@ -31,7 +38,10 @@ def publish(source: Path, target: Path) -> list[Path]:
     for file in files:
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+        if file.suffix in _BINARY:
+            shutil.copyfile(file, copy)
+        else:
+            write_text(copy, _without_paths(file.read_text(encoding="utf-8"), source.resolve().parent))
         written.append(copy)
     for file in notebooks:
         notebook = json.loads(file.read_text(encoding="utf-8"))
@@ -39,6 +49,7 @@ def publish(source: Path, target: Path) -> list[Path]:
         for name in ("input_path", "output_path"):
             record[name] = Path(record.get(name, file.name)).name
         copy = target / file.relative_to(source)
-        write_text(copy, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        write_text(copy, _without_paths(text, source.resolve().parent))
         written.append(copy)
     return written
