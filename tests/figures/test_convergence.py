@@ -79,7 +79,7 @@ def test_speed_table_by_hand():
     assert table["seeds"].tolist() == [2, 2, 2]
     assert table["seeds below"].tolist() == [2, 1, 2]
     # Naive: (250 + 350) / 2; SEGL: (66.7 + 150) / 2; of SSUL one seed never gets there in its 400.
-    assert table["samples until 0.5"].tolist() == ["300", "> 233", "108"]
+    assert table["images until 0.5"].tolist() == ["300", "> 233", "108"]
     assert table["speed-up over naive ViT"].tolist() == ["1.0×", "not decidable", "2.8×"]
     half = 12.706204736 * np.std([0.1, 0.2], ddof=1) / math.sqrt(2)
     assert table.loc["SEGL", "final matching loss"] == f"0.150 ± {half:.3f}"
@@ -88,7 +88,7 @@ def test_speed_table_by_hand():
 def test_speed_up_over_a_baseline_that_never_gets_there_is_a_bound():
     table = speed_table(made_up(naive_vit=[[0.7] * 5], segl=[[0.7, 0.4, 0.3, 0.2, 0.1]]), 0.5).set_index("variant")
     assert table["speed-up over naive ViT"].tolist() == ["not decidable", "> 6.0×"]
-    assert table.loc["Naive (ViT)", "samples until 0.5"] == "> 400"
+    assert table.loc["Naive (ViT)", "images until 0.5"] == "> 400"
     assert table.loc["SEGL", "final matching loss"] == "0.100"  # one seed has no interval
     assert speed_table(made_up(segl=[falling(0.1)]), 0.5)["speed-up over naive ViT"].tolist() == ["not decidable"]
 

@@ -87,7 +87,7 @@ def speed_table(runs: pd.DataFrame, threshold: float, baseline: str = "naive_vit
     """Samples until the validation matching loss falls below `threshold`, and the speed-up over the naive model.
 
     A seed that never gets there counts as "more than the samples it saw"; a mean over such seeds is a lower bound and
-    written with ">". Columns: variant, seeds, reached, samples, speed-up, final loss and accuracy with their
+    written with ">". Columns: variant, seeds, reached, images, speed-up, final loss and accuracy with their
     half-widths.
     """
     rows = []
@@ -110,7 +110,7 @@ def speed_table(runs: pd.DataFrame, threshold: float, baseline: str = "naive_vit
                 "variant": label(variant),
                 "seeds": len(all_samples),
                 "seeds below": reached,
-                f"samples until {threshold:g}": f"{'' if complete else '> '}{np.mean(all_samples):,.0f}",
+                f"images until {threshold:g}": f"{'' if complete else '> '}{np.mean(all_samples):,.0f}",
                 "speed-up over naive ViT": variant,
                 "final matching loss": with_half(loss, loss_half, 3),
                 "final matching accuracy": with_half(accuracy, accuracy_half, 3),

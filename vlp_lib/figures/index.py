@@ -16,7 +16,7 @@ TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
     "figure_5_left": "Figure 5 (left) – convergence of every variant",
     "order": "The paper's order of convergence, pair by pair",
-    "convergence": "Samples until the matching loss falls below a threshold",
+    "convergence": "Images until the matching loss falls below a threshold",
     "claims_overview": "The paper's claims: how many comparisons confirm each",
     "claims": "The paper's claims, comparison by comparison",
     "table_i": title("I"),

@@ -21,7 +21,7 @@ def draw_run(rows: list[dict[str, Any]]) -> Figure:
     for axes, name in zip(figure.axes, names, strict=True):
         axes.plot(table["samples"], table[name], color="#0072B2", lw=1.8, marker=".")
         axes.set_title(_NAMES[name], fontsize=10)
-        axes.set_xlabel("pairs seen")
+        axes.set_xlabel("images seen")
         if name == "val_itm":
             axes.axhline(LN2, color="0.5", lw=0.8, ls=":")
             axes.set_ylim(0, 0.8)
