@@ -54,6 +54,24 @@ def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
         assert file.is_dir() or str(tmp_path) not in file.read_text()
 
 
+def test_shares_the_notebooks_of_the_first_seed(results, tmp_path):
+    text = (results / "notebooks" / "a.ipynb").read_text()
+    for name in (
+        "10_pretrain-segl-seed10",
+        "10_pretrain-segl-seed9",
+        "10_pretrain-ssul-seed10",
+        "11_finetune-vqa-seed9",
+    ):
+        (results / "notebooks" / f"{name}.ipynb").write_text(text)
+    publish(results, tmp_path / "reference")
+    assert {file.stem for file in (tmp_path / "reference" / "notebooks").iterdir()} == {
+        "a",
+        "10_pretrain-segl-seed9",
+        "10_pretrain-ssul-seed10",
+        "11_finetune-vqa-seed9",
+    }
+
+
 def test_refuses_large_files_and_empty_results(results, tmp_path):
     (results / "figures" / "large.png").write_bytes(bytes(MOST_BYTES))
     with pytest.raises(UserError, match=r"large\.png"):

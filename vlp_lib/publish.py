@@ -20,13 +20,24 @@ def _without_paths(text: str, results: Path) -> str:
     return text.replace(f"{results}/", "results/").replace(f"{project_root()}/", "")
 
 
+def _of_first_seeds(notebooks: list[Path]) -> list[Path]:
+    """The notebooks without a seed in their names, and of those with one the lowest seed's."""
+    seeds: dict[str, dict[int, Path]] = {}
+    for file in notebooks:
+        stem, _, seed = file.stem.rpartition("-seed")
+        name, number = (stem, int(seed)) if seed.isdigit() else (file.stem, 0)
+        seeds.setdefault(name, {})[number] = file
+    return [found[min(found)] for found in seeds.values()]
+
+
 def publish(source: Path, target: Path) -> list[Path]:
     """Copy the records, figures, tables and executed notebooks of a profile; returns what was written.
 
-    `target` is emptied first. Raises UserError where there is nothing to share or a file has 1 MB or more.
+    Of the notebooks that were executed with several seeds only the first seed's are copied: they differ in numbers that
+    the records have, and their pictures are most of what there is to store. `target` is emptied first. Raises UserError where there is nothing to share or a file has 1 MB or more.
     """
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
-    notebooks = sorted(source.glob("notebooks/*.ipynb"))
+    notebooks = _of_first_seeds(sorted(source.glob("notebooks/*.ipynb")))
     if not files:
         raise UserError(f"{source} holds no results: run `make reproduce` first")
     for file in (*files, *notebooks):
