@@ -34,7 +34,9 @@ def publish(source: Path, target: Path) -> list[Path]:
     """Copy the records, figures, tables and executed notebooks of a profile; returns what was written.
 
     Of the notebooks that were executed with several seeds only the first seed's are copied: they differ in numbers that
-    the records have, and their pictures are most of what there is to store. `target` is emptied first. Raises UserError where there is nothing to share or a file has 1 MB or more.
+    the records have, and their pictures are most of what there is to store.
+
+    `target` is emptied first. Raises UserError where there is nothing to share or a file has 1 MB or more.
     """
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
     notebooks = _of_first_seeds(sorted(source.glob("notebooks/*.ipynb")))
