@@ -147,7 +147,8 @@ class PretrainingTask:
         """Losses on the fixed validation pairs.
 
         The matching loss and accuracy are measured on whole sentences and images, so that no variant is judged on
-        inputs that its own loss has damaged; the other losses on the same pairs as in training.
+        inputs that its own loss has damaged; the other losses on the same pairs as in training. A visual loss that has
+        nothing to be measured on (no validation image has a label map) is left out, not 0.
         """
         size = self.profile.training.batch_size
         keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
@@ -168,7 +169,11 @@ class PretrainingTask:
             add("val_itm_accuracy", right, len(batch))
             losses = model(plain.vlp.visual_loss.corrupt(moved))
             add("val_mlm", losses["mlm"], float((batch.mlm_labels >= 0).sum()))
-            for name in losses.keys() - {"mlm", "itm", "itm_logits"}:
+            terms = plain.terms(moved)
+            visual = plain.vlp.visual_loss.weights
+            empty = {name for name in visual if name in terms and float(terms[name]) == 0}
+            empty |= {"visual"} if empty == set(visual) else set()
+            for name in losses.keys() - {"mlm", "itm", "itm_logits"} - empty:
                 add(f"val_{name}", losses[name], len(batch))
         return {name: sums[name] / max(weights[name], 1e-9) for name in sorted(sums)}
 
@@ -215,6 +220,8 @@ def pretrain(
     }
     if task.train.prepared is not None:
         about["prepared"] = task.train.prepared.identity
+    if task.val.label_maps and not any(corpus.has_label_map(r) for r in task.val.records) and is_main():
+        print("no validation image has a label map: SEGL is not measured there, and val_loss is without it")
     if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
