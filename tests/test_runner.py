@@ -154,6 +154,18 @@ def test_a_failing_stage_is_one_sentence(graph):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
 
+def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
+    pytest.importorskip("snakemake")
+    graph.write_text(
+        "rule all:\n    input: 'bad', 'good'\n"
+        "rule bad:\n    output: 'bad'\n    priority: 1\n    shell: 'exit 3'\n"
+        "rule good:\n    output: 'good'\n    shell: 'touch {output}'\n"
+    )
+    with pytest.raises(UserError, match="a stage failed"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    assert (tmp_path / "results" / "good").is_file()
+
+
 def test_outside_of_a_checkout_there_is_no_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
     with pytest.raises(UserError, match="Snakefile: run this in a checkout"):

@@ -119,6 +119,7 @@ def run_graph(
     """Run the graph of notebooks (notebooks/Snakefile) up to `targets` (all figures and tables by default).
 
     Stages whose parameters, code and inputs are unchanged are skipped; an interrupted graph goes on where it stopped.
+    What does not need a stage that failed is still run.
 
     Args:
         tasks: of vqa, nlvr2, vcr and retrieval, what follows each pretraining.
@@ -140,7 +141,7 @@ def run_graph(
     command = [
         sys.executable, "-m", "snakemake", *targets,
         "--snakefile", str(snakefile), "--directory", str(folder), *where,
-        "--rerun-incomplete", "--keep-incomplete", "--nolock", "--quiet", "all",
+        "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going", "--quiet", "all",
         *extra,
         "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
         f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",

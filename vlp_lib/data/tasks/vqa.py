@@ -200,7 +200,13 @@ def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: Downstre
     if config.answer_list:
         return vqa.read_answer_list(Path(config.answer_list))
     known = (a.annotation for name in ("train", "val") for a in splits[name] if a.annotation is not None)
-    return vqa.build_answer_list(known, config.minimum_answers)
+    try:
+        return vqa.build_answer_list(known, config.minimum_answers)
+    except UserError as error:
+        raise UserError(
+            f"{error} (`vlp finetune --task vqa --set downstream.minimum_answers=…`), give another project's list "
+            f"(--set downstream.answer_list=…), or leave VQA out (`vlp reproduce --tasks …`)"
+        ) from None
 
 
 def _judge(
