@@ -226,6 +226,17 @@ def test_only_the_asked_variants_are_drawn():
     assert [line.get_label() for line in figure.axes[0].lines[:-1]] == ["Naive (ViT)", "SEGL"]
 
 
+@pytest.mark.parametrize(("highest", "top"), [(0.7, 0.8), (1.4, 1.47)])
+def test_no_curve_leaves_its_axes(highest, top):
+    """A model that over-fits to few images ends far above chance."""
+    curves = convergence_curves(made_up(naive_vit=[[0.69, 0.68, 0.66, 0.7, highest]], segl=[falling(0.1)]))
+    assert draw_convergence(curves).axes[0].get_ylim() == (0, pytest.approx(top))
+    rows = [{"samples": s, "val_itm": loss} for s, loss in enumerate((0.69, highest))]
+    assert draw_run(rows).axes[0].get_ylim() == (0, pytest.approx(top))
+    # What is not drawn does not count.
+    assert draw_convergence(curves, variants=["segl"]).axes[0].get_ylim() == (0, 0.8)
+
+
 def test_order_of_variants_is_the_papers():
     assert variant_order(["zebra", "segl", "region", "segl", "a+b"]) == ["region", "segl", "a+b", "zebra"]
 

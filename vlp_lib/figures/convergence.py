@@ -49,6 +49,7 @@ def draw_convergence(curves: pd.DataFrame, variants: Sequence[str] | None = None
     """Validation matching loss against samples seen: a line a variant, its 95 % interval over seeds shaded."""
     figure = new_figure()
     axes = figure.axes[0]
+    highest = 0.0
     for variant in variant_order(list(variants or curves["variant"])):
         curve = curves[curves["variant"] == variant].sort_values("samples")
         if curve.empty:
@@ -56,6 +57,7 @@ def draw_convergence(curves: pd.DataFrame, variants: Sequence[str] | None = None
         axes.plot(
             curve["samples"], curve["mean"], line_style(variant), color=colour(variant), label=label(variant), lw=1.8
         )
+        highest = max(highest, curve["mean"].max())
         low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
         axes.fill_between(curve["samples"], low, high, color=colour(variant), alpha=0.15, lw=0)
     axes.axhline(LN2, color="0.5", lw=0.8, ls=":")
@@ -63,12 +65,17 @@ def draw_convergence(curves: pd.DataFrame, variants: Sequence[str] | None = None
                   ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
     axes.set_xlabel("images seen, each with its own and another's sentence")
     axes.set_ylabel("validation matching loss")
-    axes.set_ylim(0, 0.8)
+    axes.set_ylim(*loss_limits(highest))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
     return figure
+
+
+def loss_limits(highest: float) -> tuple[float, float]:
+    """The range of an axis for matching losses: the same in all figures unless a loss rises far above chance."""
+    return 0.0, max(0.8, 1.05 * highest)
 
 
 def samples_until(samples: np.ndarray, losses: np.ndarray, threshold: float) -> float:

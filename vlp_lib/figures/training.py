@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vlp_lib.figures.convergence import LN2
+from vlp_lib.figures.convergence import LN2, loss_limits
 from vlp_lib.figures.style import new_figure
 
 _NAMES = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
 
 
 def draw_run(rows: list[dict[str, Any]]) -> Figure:
-    """Each validation loss of a run against the pairs it has seen, a panel a loss."""
+    """Each validation loss of a run against the images it has seen, a panel a loss."""
     table = pd.DataFrame(rows)
     names = [name for name in _NAMES if name in table]
     figure = new_figure(3.2 * len(names), 2.8, columns=len(names))
@@ -24,7 +24,7 @@ def draw_run(rows: list[dict[str, Any]]) -> Figure:
         axes.set_xlabel("images seen")
         if name == "val_itm":
             axes.axhline(LN2, color="0.5", lw=0.8, ls=":")
-            axes.set_ylim(0, 0.8)
+            axes.set_ylim(*loss_limits(table[name].max()))
         else:
             axes.set_ylim(bottom=0)
     return figure
