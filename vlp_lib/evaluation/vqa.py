@@ -249,7 +249,7 @@ def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9, ex
     counts = {answer: len(ids) for answer, ids in questions.items() if len(ids) >= minimum}
     counts |= {answer: len(questions.get(answer, ())) for answer in extra}
     if not counts:
-        raise UserError(f"no answer is given to {minimum} questions: use more annotations, lower the minimum")
+        raise UserError(f"no answer is given to {minimum} questions: use more annotations or lower the minimum")
     return AnswerList(tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))))
 
 

@@ -204,8 +204,8 @@ def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: Downstre
         return vqa.build_answer_list(known, config.minimum_answers)
     except UserError as error:
         raise UserError(
-            f"{error} (`vlp finetune --task vqa --set downstream.minimum_answers=…`), give another project's list "
-            f"(--set downstream.answer_list=…), or leave VQA out (`vlp reproduce --tasks …`)"
+            f"{error} (`vlp finetune --task vqa --set downstream.minimum_answers=…`); or give another project's "
+            f"list (--set downstream.answer_list=…), or leave VQA out (`vlp reproduce --tasks …`)"
         ) from None
 
 
