@@ -30,8 +30,8 @@ reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=
 smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
 	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_vit segl_resnet spl_small" --cores $(CORES)
 
-test: $(READY) ## lint, types and the test suite
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+test: $(READY) ## lint, types, layers and the test suite
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
 
 lint: $(READY) ## format and mend what can be mended

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
 from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig, profile
-from vlp_lib.data.corpus import Corpus, open_corpus
-from vlp_lib.data.sample import IGNORED, NO_MATCHED_TOKEN, Batch
-from vlp_lib.data.synthetic import CorpusSpec, synthesize
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.records import IGNORED
+from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
+
+pytest_plugins = ["official"]
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,13 @@ from PIL import Image
 
 from vlp_lib import cli
 from vlp_lib.config import override, parse_variant, profile
-from vlp_lib.data.corpus import open_corpus
-from vlp_lib.data.joined import JoinedCorpus
+from vlp_lib.corpora.joined import JoinedCorpus
+from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation.zero_shot import SCORES, gallery_of, retrieve
-from vlp_lib.paths import Layout
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
+from vlp_lib.run import Layout
+from vlp_lib.tasks.retrieval import gallery_of
+from vlp_lib.trainers.zero_shot import SCORES, retrieve
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 VARIANT = "segl+spl_small"

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vlp_lib import __version__, cli
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
 
 SMALL = (
     "--profile", "smoke", "--set", "training.precision=float32", "--set", "training.steps=2",

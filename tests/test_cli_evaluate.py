@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlp_lib.cli import main
-from vlp_lib.evaluation import by_file
+from vlp_lib.tasks import by_file
 
 
 def test_vqa(tiny_corpus, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 from vlp_lib import cli, runner
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_json
+from vlp_lib.io import read_json
 from vlp_lib.runner import run_graph
 
 ROOT = Path(__file__).parents[1]

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from vlp_lib.config import PROFILES, VARIANTS, Profile, override, profile, to_dict, unknown
-from vlp_lib.errors import UserError
+from vlp_lib.config import PROFILES, VARIANTS, Profile, override, profile, to_dict
+from vlp_lib.errors import UserError, unknown
 
 
 def test_profiles_by_name():

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 from vlp_lib.cli import main
-from vlp_lib.paths import Layout
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
+from vlp_lib.run import Layout
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))

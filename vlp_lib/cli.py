@@ -216,8 +216,8 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _tasks(asked: str | None, data_root: str) -> list[str]:
     """The tasks that the graph runs: those asked for, else those that the data has; says which it leaves out."""
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.data.tasks import RETRIEVAL, TASKS, check_task, tasks_of
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.tasks import RETRIEVAL, TASKS, check_task, tasks_of
 
     everything = [*TASKS, RETRIEVAL]
     if asked is not None:
@@ -247,9 +247,9 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _finetune(options: argparse.Namespace) -> None:
     from vlp_lib.config import override, parse_variant, profile
-    from vlp_lib.data.tasks import check_task
     from vlp_lib.distributed import is_main, leave
     from vlp_lib.runner import parse_parameter
+    from vlp_lib.tasks import check_task
     from vlp_lib.trainers.finetune import finetune
     from vlp_lib.workspace import open_workspace
 
@@ -265,19 +265,19 @@ def _finetune(options: argparse.Namespace) -> None:
 
 
 def _evaluate_vqa(options: argparse.Namespace) -> None:
-    from vlp_lib.evaluation.by_file import score_vqa
+    from vlp_lib.tasks.by_file import score_vqa
 
     _print_json(score_vqa(options.questions, options.annotations, options.results))
 
 
 def _evaluate_nlvr2(options: argparse.Namespace) -> None:
-    from vlp_lib.evaluation.by_file import score_nlvr2
+    from vlp_lib.tasks.by_file import score_nlvr2
 
     _print_json(score_nlvr2(options.data, options.predictions))
 
 
 def _evaluate_retrieval(options: argparse.Namespace) -> None:
-    from vlp_lib.evaluation.by_file import score_retrieval
+    from vlp_lib.tasks.by_file import score_retrieval
 
     _print_json(score_retrieval(options.scores, options.captions))
 
@@ -299,10 +299,11 @@ def _index(options: argparse.Namespace) -> None:
 
 
 def _bench_speed(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.latency import LATENCY, bench_speed
     from vlp_lib.config import profile
-    from vlp_lib.evaluation.latency import LATENCY, bench_speed
-    from vlp_lib.figures.speed import latency_note, latency_table
-    from vlp_lib.paths import Layout
+    from vlp_lib.figures.speed import latency_table
+    from vlp_lib.run import Layout
+    from vlp_lib.study.scores import latency_note
 
     chosen = profile(options.profile)
     folder = Layout(options.profile).root / "speed"
@@ -314,10 +315,10 @@ def _bench_speed(options: argparse.Namespace) -> None:
 def _bench_train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
+    from vlp_lib.bench.throughput import TRAIN, bench_train
     from vlp_lib.config import CorpusConfig, override, parse_variant, profile
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.evaluation.throughput import TRAIN, bench_train
-    from vlp_lib.paths import Layout
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.run import Layout
     from vlp_lib.runner import parse_parameter
     from vlp_lib.workspace import draw_corpus
 
@@ -336,11 +337,11 @@ def _bench_train(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from vlp_lib import doctor
+    from vlp_lib.bench.forecast import PAPER_PAIRS
+    from vlp_lib.checks import doctor
     from vlp_lib.config import override, parse_variant, profile
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.evaluation.forecast import PAPER_PAIRS
-    from vlp_lib.paths import results_root
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.run import results_root
     from vlp_lib.runner import parse_parameter
 
     chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
@@ -361,8 +362,8 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _model(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.architecture import describe
     from vlp_lib.config import VARIANTS, parse_variant, profile
-    from vlp_lib.evaluation.architecture import describe
     from vlp_lib.figures.architecture import architecture_note, architecture_table
     from vlp_lib.figures.style import save_table
 
@@ -376,19 +377,19 @@ def _model(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from vlp_lib.hub import export
+    from vlp_lib.hub.model import export
 
     print(export(options.source, options.target))
 
 
 def _bench_loader(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.loader import TARGET, bench_loader
     from vlp_lib.config import profile
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.evaluation.loading import TARGET, bench_loader
+    from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.figures.loading import loader_table
     from vlp_lib.figures.style import markdown
-    from vlp_lib.paths import results_root
-    from vlp_lib.records import write_text
+    from vlp_lib.io import write_text
+    from vlp_lib.run import results_root
 
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
@@ -399,14 +400,14 @@ def _bench_loader(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from vlp_lib.publish import publish
+    from vlp_lib.study.publish import publish
 
     print(f"{len(publish(options.source, options.target))} files in {options.target}")
 
 
 def _synthesize(options: argparse.Namespace) -> None:
     from vlp_lib.config import profile
-    from vlp_lib.paths import Layout
+    from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
     chosen = profile(options.profile)
@@ -415,15 +416,15 @@ def _synthesize(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from vlp_lib.data.check import check
+    from vlp_lib.checks.folder import check
 
     print(check(options.root, splits=options.write_splits))
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from vlp_lib.batches.prepared import prepare
     from vlp_lib.config import profile
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.data.prepared import prepare
+    from vlp_lib.corpora.opening import open_corpus
 
     chosen = profile(options.profile)
     corpus = open_corpus(options.root, allow_missing=1.0)
@@ -434,8 +435,15 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _labels(options: argparse.Namespace) -> None:
-    from vlp_lib.data.corpus import open_corpus
-    from vlp_lib.data.labels import LabelConfig, device_of_process, import_tsv, label_images, load_detector, parse_shard
+    from vlp_lib.corpora.labels import (
+        LabelConfig,
+        device_of_process,
+        import_tsv,
+        label_images,
+        load_detector,
+        parse_shard,
+    )
+    from vlp_lib.corpora.opening import open_corpus
 
     if options.root is None and (options.tsv is None or options.out is None):
         raise UserError("nothing says where the labels belong: give --root, or --tsv and --out")

@@ -7,21 +7,11 @@ schedule, learning rate, data and validation pairs are the profile's and the sam
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vlp_lib.errors import UserError
-
-
-def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the known ones; names the nearest."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
+from vlp_lib.errors import UserError, unknown
 
 
 @dataclass(frozen=True)

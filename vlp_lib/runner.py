@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.config import unknown
-from vlp_lib.errors import UserError
-from vlp_lib.paths import project_root, results_root
-from vlp_lib.records import peak_memory, write_text
+from vlp_lib.errors import UserError, unknown
+from vlp_lib.io import write_text
+from vlp_lib.provenance import peak_memory
+from vlp_lib.run import project_root, results_root
 
 _WORDS = {"true": True, "false": False, "none": None}
 

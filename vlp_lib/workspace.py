@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlp_lib.config import Profile, profile
-from vlp_lib.data.corpus import Corpus, open_corpus
-from vlp_lib.data.synthetic import CorpusSpec, synthesize
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.distributed import is_main, main_first
-from vlp_lib.paths import Layout
+from vlp_lib.run import Layout
 
 
 @dataclass(frozen=True)

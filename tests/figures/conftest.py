@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from vlp_lib.attention.pointing import Pointing, summarise
+from vlp_lib.bench.cost import COST, METHODS
+from vlp_lib.bench.latency import LATENCY
 from vlp_lib.config import VARIANTS
-from vlp_lib.evaluation.by_file import report_nlvr2, report_vcr, report_vqa
-from vlp_lib.evaluation.cost import COST, METHODS
-from vlp_lib.evaluation.latency import LATENCY
-from vlp_lib.evaluation.nlvr2 import NlvrScore
-from vlp_lib.evaluation.pointing import Pointing, summarise
-from vlp_lib.evaluation.retrieval import CUTOFFS, Recalls, mean_recalls
-from vlp_lib.evaluation.vcr import VcrScore
-from vlp_lib.evaluation.vqa import VqaAccuracy
-from vlp_lib.evaluation.zero_shot import _row
-from vlp_lib.records import read_json, write_json, write_lines, write_run
+from vlp_lib.io import read_json, write_json, write_lines
+from vlp_lib.provenance import write_run
+from vlp_lib.tasks.by_file import report_nlvr2, report_vcr, report_vqa
+from vlp_lib.tasks.nlvr2_score import NlvrScore
+from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
+from vlp_lib.tasks.vcr_score import VcrScore
+from vlp_lib.tasks.vqa_accuracy import VqaAccuracy
+from vlp_lib.trainers.zero_shot import _row
 
 
 def _report(task: str, share: float) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from vlp_lib.figures.claims import (
     smallest_step,
     within,
 )
-from vlp_lib.figures.scores import read_results
 from vlp_lib.figures.style import save_all, save_figure
 from vlp_lib.paper import CLAIMS, Ranking
+from vlp_lib.study.scores import read_results
 
 CONFIRMED, CONTRADICTED, NOT_RUN = "confirmed", "contradicted", "not run"
 NO_SEEDS, NO_RUNS = "not decidable with these seeds", "not decidable with these runs"

@@ -18,10 +18,10 @@ from vlp_lib.figures.convergence import (
     speed_table,
     verdict,
 )
-from vlp_lib.figures.runs import describe, interval, over_seeds, read_runs, variant_order
 from vlp_lib.figures.style import save_figure, save_table
 from vlp_lib.figures.training import draw_run, first_and_last
-from vlp_lib.records import write_json, write_lines
+from vlp_lib.io import write_json, write_lines
+from vlp_lib.study.runs import describe, interval, over_seeds, read_runs, variant_order
 
 SAMPLES = (0, 100, 200, 300, 400)
 

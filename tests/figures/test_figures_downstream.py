@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_lib.data.tasks.common import Example
 from vlp_lib.figures.downstream import draw_examples, draw_finetuning, score_table
+from vlp_lib.tasks.common import Example
 
 
 @pytest.fixture

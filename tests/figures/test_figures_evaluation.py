@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from vlp_lib.attention.maps import grid_places
+from vlp_lib.attention.pointing import Look, Pointing, Shown, summarise
+from vlp_lib.bench.cost import METHODS
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation.attention import grid_places
-from vlp_lib.evaluation.cost import METHODS
-from vlp_lib.evaluation.pointing import Look, Pointing, Shown, summarise
-from vlp_lib.evaluation.zero_shot import all_recalls, gallery_of
 from vlp_lib.figures import attention, retrieval, speed
 from vlp_lib.figures.style import save_figure
+from vlp_lib.tasks.retrieval import all_recalls, gallery_of
 
 
 def test_recalls_beside_chance(tiny_corpus):
@@ -52,7 +52,7 @@ def test_inference_time(tmp_path):
     table = speed.latency_table(rows)
     assert table["times the naive ViT"].tolist() == [1.0, 0.8, 9.0, 0.15]
     assert table["paper (ms, P40)"].tolist() == ["40", "34", "~900", ""]
-    note = speed.latency_note(rows, full_size=True)
+    note = scores.latency_note(rows, full_size=True)
     assert "random weights" in note and "600 px" in note
     figure = speed.draw_latency(rows, note)
     times, shares = figure.axes

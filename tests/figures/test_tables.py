@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 
 from vlp_lib import paper
+from vlp_lib.bench.cost import COST, METHODS
+from vlp_lib.bench.latency import LATENCY
 from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation.cost import COST, METHODS
-from vlp_lib.evaluation.latency import LATENCY
-from vlp_lib.figures import scores, tables
+from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
-from vlp_lib.figures.scores import read_results
 from vlp_lib.figures.style import draw_table, save_all
+from vlp_lib.study import scores
+from vlp_lib.study.scores import read_results
 
 NOT_RUN, NOT_SCORED = "not run", "not scored"
 

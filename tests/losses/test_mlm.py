@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
-from vlp_lib.data.sample import NO_MATCHED_TOKEN
-from vlp_lib.data.tokenizer import train_tokenizer
-from vlp_lib.losses.mlm import mask_words, mlm_loss
+from vlp_lib.batches.masking import mask_words
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN
+from vlp_lib.batches.tokenizer import train_tokenizer
+from vlp_lib.losses.mlm import mlm_loss
 
 CLS, SEP, MASK, WORDS = 2, 3, 4, 100
 CANDIDATES = np.arange(5, WORDS)

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlp_lib.config import VARIANTS, profile
-from vlp_lib.data.sample import IGNORED
+from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.losses.segl import SEGL, downsample_labels
+from vlp_lib.models.model import Vocabularies, build_visual_loss
 from vlp_lib.models.vision import VisionFeatures
-from vlp_lib.models.vlp import Vocabularies, build_visual_loss
 
 
 def label_maps(seed, size, classes=5, void=0.2):

@@ -8,18 +8,12 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from vlp_lib.batches.collate import collate
+from vlp_lib.batches.sample import Sample, Text
 from vlp_lib.config import ModelConfig, RegionConfig, ResNetConfig, ViTConfig
-from vlp_lib.data.collate import collate
-from vlp_lib.data.sample import NO_DETECTIONS, Sample, Text
+from vlp_lib.corpora.records import NO_DETECTIONS
 from vlp_lib.errors import UserError
-from vlp_lib.models.vision import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    RegionStream,
-    ResNetStream,
-    VisionFeatures,
-    ViTStream,
-)
+from vlp_lib.models.vision import IMAGENET_MEAN, IMAGENET_STD, RegionStream, ResNetStream, VisionFeatures, ViTStream
 
 NARROW = ModelConfig(
     image_size=384,

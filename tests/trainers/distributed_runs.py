@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vlp_lib import cli
 from vlp_lib.config import parse_variant, profile
-from vlp_lib.data.corpus import Corpus, open_corpus
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.trainers.pretrain import pretrain
 
 STEPS = 4

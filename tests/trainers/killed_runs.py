@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from vlp_lib.config import VARIANTS, profile
-from vlp_lib.data.corpus import Corpus, open_corpus
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.io import read_json, read_lines
 from vlp_lib.trainers.pretrain import pretrain
 
 SMOKE = profile("smoke")

@@ -10,7 +10,7 @@ import pytest
 from distributed_runs import STEPS, run
 from safetensors.torch import load_file
 
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
 
 PROGRAM = Path(__file__).with_name("distributed_runs.py")
 VARIANTS = ("segl+0.5*ssul", "spl_small", "segl_resnet", "region")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from vlp_lib.config import VARIANTS, override
-from vlp_lib.data.corpus import open_corpus
-from vlp_lib.data.tasks.common import collate
-from vlp_lib.data.tasks.vcr import read_questions
+from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation import by_file
-from vlp_lib.evaluation.vcr import vcr_score
-from vlp_lib.models.vlp import PretrainingModel, VLPModel
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.tasks import by_file
+from vlp_lib.tasks.common import collate
+from vlp_lib.tasks.vcr import read_questions
+from vlp_lib.tasks.vcr_score import vcr_score
 from vlp_lib.trainers.checkpoint import save_weights
 from vlp_lib.trainers.finetune import finetune, load_finetuned
 from vlp_lib.trainers.pretrain import TOKENIZER, make_tokenizer, vocabularies
@@ -89,7 +89,7 @@ def test_a_finetuned_model_comes_back_as_it_was(scale, tiny_corpus, tmp_path):
     first, _ = run(scale, "vqa", "segl", tiny_corpus, tmp_path)
     model, encoder, answers = load_finetuned(scale, "vqa", VARIANTS["segl"], tiny_corpus, tmp_path / "vqa")
     assert answers == tuple(json.loads((tmp_path / "vqa" / "answers.json").read_text()))
-    from vlp_lib.data.tasks import open_task
+    from vlp_lib.tasks import open_task
 
     test = open_task("vqa", tiny_corpus, encoder, scale.downstream).test
     with torch.inference_mode():

@@ -4,7 +4,7 @@ import torch
 
 from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_lines
+from vlp_lib.io import read_lines
 from vlp_lib.trainers.launch import pretrain_from_notebook
 from vlp_lib.trainers.pretrain import pretrain
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from vlp_lib.config import TrainingConfig
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
 from vlp_lib.trainers import loop
 
 CONFIG = TrainingConfig(

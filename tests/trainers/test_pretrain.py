@@ -9,21 +9,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from vlp_lib.batches.pairs import load_batches
+from vlp_lib.batches.tokenizer import load_tokenizer
 from vlp_lib.config import VARIANTS, parse_variant
-from vlp_lib.data.pairs import load_batches
-from vlp_lib.data.tokenizer import load_tokenizer
 from vlp_lib.errors import UserError
-from vlp_lib.models.vlp import PretrainingModel, VLPModel
-from vlp_lib.records import read_json, read_lines
+from vlp_lib.io import read_json, read_lines
+from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
-from vlp_lib.trainers.pretrain import (
-    PretrainingTask,
-    make_tokenizer,
-    pretrain,
-    require_targets,
-    vocabularies,
-)
+from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, pretrain, require_targets, vocabularies
 
 
 def with_training(profile, **changes):

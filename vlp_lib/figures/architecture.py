@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vlp_lib.evaluation.architecture import Architecture
-from vlp_lib.evaluation.latency import SIZES
+from vlp_lib.bench.architecture import Architecture
+from vlp_lib.bench.latency import SIZES
 
 
 def architecture_table(sizes: Sequence[Architecture]) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vlp_lib.attention.maps import Direction, Query
+from vlp_lib.attention.pointing import Look, Pointing, QuestionView, Shown
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation.attention import Direction, Query
-from vlp_lib.evaluation.pointing import Look, Pointing, QuestionView, Shown
 
 _ROWS = {"stuff": "no object (stuff)", "small": "small object", "count": "counting"}
 _RIGHT, _WRONG = "#00664b", "#a33c00"

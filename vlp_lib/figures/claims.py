@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from vlp_lib import paper
 from vlp_lib.config import VARIANTS, Variant, parse_variant
 from vlp_lib.figures.convergence import CONFIRMED, CONTRADICTED, LN2, UNDECIDED, order_statistics, verdict
-from vlp_lib.figures.runs import NOT_RUN, interval, read_runs
-from vlp_lib.figures.scores import NOT_SCORED, Results, contender
 from vlp_lib.figures.speed import paper_ms
 from vlp_lib.figures.style import label
 from vlp_lib.paper import CLAIMS, Claim, Ranking
+from vlp_lib.study.runs import NOT_RUN, interval, read_runs
+from vlp_lib.study.scores import NOT_SCORED, Results, contender
 
 UNDECIDED_TIMES = "not decidable with these runs"
 

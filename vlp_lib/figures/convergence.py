@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from vlp_lib.figures.runs import NOT_RUN, interval, over_seeds, variant_order, with_half
 from vlp_lib.figures.style import colour, label, line_style, new_figure
+from vlp_lib.study.runs import NOT_RUN, interval, over_seeds, variant_order, with_half
 
 LN2 = math.log(2)
 

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from vlp_lib.data.corpus import Corpus
-from vlp_lib.data.sample import IGNORED, ImageRecord, Sample
-from vlp_lib.data.tokenizer import SPECIAL, Tokenizer
+from vlp_lib.batches.sample import Sample
+from vlp_lib.batches.tokenizer import SPECIAL, Tokenizer
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.records import IGNORED, ImageRecord
 
 
 def _grid(rows: int, columns: int, width: float, height: float) -> Figure:

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlp_lib.data.images import read_image
-from vlp_lib.data.tasks.common import Example
+from vlp_lib.corpora.images import read_image
 from vlp_lib.figures.style import new_figure
+from vlp_lib.tasks.common import Example
 
 _RIGHT, _WRONG, _UNKNOWN = "#00664b", "#a33c00", "#444444"
 

@@ -10,7 +10,7 @@ import pandas as pd
 from vlp_lib.errors import UserError
 from vlp_lib.figures.style import LABELS, label
 from vlp_lib.figures.tables import title
-from vlp_lib.records import read_json, write_text
+from vlp_lib.io import read_json, write_text
 
 TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vlp_lib.evaluation.retrieval import CUTOFFS, Recalls
+from vlp_lib.tasks.recalls import CUTOFFS, Recalls
 
 if TYPE_CHECKING:  # they bring torch along, which the tables of finished runs need not wait for
-    from vlp_lib.data.corpus import Corpus
-    from vlp_lib.evaluation.zero_shot import Gallery
+    from vlp_lib.corpora.corpus import Corpus
+    from vlp_lib.tasks.retrieval import Gallery
 
 _RIGHT, _WRONG = "#00664b", "#a33c00"
 

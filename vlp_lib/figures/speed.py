@@ -79,16 +79,6 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def latency_note(rows: Sequence[Mapping[str, Any]], full_size: bool) -> str:
-    """What was timed and where, for a caption."""
-    first = rows[0]
-    return (
-        f"One question and one image of {first['image_size']} px at a time, random weights, "
-        f"{'the architectures as published' if full_size else 'miniatures'}, float32, on {first['device']}, "
-        f"{first['threads']} thread(s)."
-    )
-
-
 def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
     """Left each model's median with its 5th to 95th percentile (log scale), right what share each stage has of it."""
     figure = new_figure(9.0, 0.32 * len(rows) + 1.4, columns=2)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from vlp_lib.records import write_atomically, write_text
+from vlp_lib.io import write_atomically, write_text
 
 LABELS = {
     "region": "Region features",

@@ -14,12 +14,12 @@ import pandas as pd
 
 from vlp_lib import paper
 from vlp_lib.config import PROFILES, VARIANTS, VISUAL_LOSSES
-from vlp_lib.evaluation.retrieval import CUTOFFS, Recalls
 from vlp_lib.figures.retrieval import chance_text
-from vlp_lib.figures.runs import NOT_RUN
-from vlp_lib.figures.scores import NOT_SCORED, Results, contender
 from vlp_lib.figures.speed import cost_table, paper_ms
 from vlp_lib.figures.style import label
+from vlp_lib.study.runs import NOT_RUN
+from vlp_lib.study.scores import NOT_SCORED, Results, contender
+from vlp_lib.tasks.recalls import CUTOFFS, Recalls
 
 BEST = next(row.name for row in paper.table("IV").rows if row.name in VARIANTS)
 """The variant that the paper puts beside other models' rows ("Ours (SEGL)")."""
@@ -29,7 +29,7 @@ _NOTHING = "-"
 """As the paper prints a cell without a number."""
 
 _COMPARED = ("naive_vit", *VISUAL_LOSSES)
-"""Table I's rows, SPL in both sizes, as `evaluation.cost.METHODS` has them."""
+"""Table I's rows, SPL in both sizes, as `bench.cost.METHODS` has them."""
 
 _UNMEASURED: Mapping[str, Any] = {
     "extra_parameters": 0,

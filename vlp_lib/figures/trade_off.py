@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from vlp_lib import paper
 from vlp_lib.config import VARIANTS
-from vlp_lib.figures.runs import interval
-from vlp_lib.figures.scores import Results
 from vlp_lib.figures.style import colour, label, new_figure, plain_log_ticks
+from vlp_lib.study.runs import interval
+from vlp_lib.study.scores import Results
 
 RUN = "this run"
 

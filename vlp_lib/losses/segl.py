@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlp_lib.data.sample import IGNORED, Batch
+from vlp_lib.batches.sample import Batch
+from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
-from vlp_lib.losses.visual import VisualLoss, VisualOutput
+from vlp_lib.losses.base import VisualLoss, VisualOutput
 from vlp_lib.models.vision import VisionFeatures
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from vlp_lib.data.sample import Batch
+from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
-from vlp_lib.losses.visual import VisualLoss, VisualOutput
+from vlp_lib.losses.base import VisualLoss, VisualOutput
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.vision import VisionFeatures
 

@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from vlp_lib.batches.sample import VisionInput
 from vlp_lib.config import ModelConfig
-from vlp_lib.data.sample import VisionInput
 from vlp_lib.errors import UserError
 from vlp_lib.models.checkpointing import checkpointed
 from vlp_lib.models.weights import load_matching, timm_state_dict

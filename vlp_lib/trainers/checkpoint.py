@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_json, write_atomically, write_json
+from vlp_lib.io import read_json, write_atomically, write_json
 
 _STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"

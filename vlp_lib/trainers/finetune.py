@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlp_lib import records
+from vlp_lib import io, provenance
+from vlp_lib.batches.pairs import TrainingOrder
+from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.config import Profile, TrainingConfig, Variant, to_dict
-from vlp_lib.data.corpus import Corpus
-from vlp_lib.data.loading import load
-from vlp_lib.data.pairs import TrainingOrder
-from vlp_lib.data.tasks import check_task, open_task
-from vlp_lib.data.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
-from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
-from vlp_lib.evaluation.inputs import regions_of, restore_pretrained
-from vlp_lib.models.downstream import DownstreamModel, freeze_unread, task_loss
-from vlp_lib.models.vlp import VLPModel
+from vlp_lib.models.model import VLPModel
+from vlp_lib.tasks import check_task, open_task
+from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
+from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
+from vlp_lib.trainers.trained import regions_of, restore_pretrained
 
 ANSWERS = "answers.json"
 """VQA's answer list in a run folder, in the order of the classes."""
@@ -153,7 +153,7 @@ def finetune(
     Raises UserError for an unknown task, missing or unfit weights, files of the task that are missing or broken, and
     as `loop.fit` does.
     """
-    begun, start = records.now(), time.monotonic()
+    begun, start = provenance.now(), time.monotonic()
     training = training_of(profile, task)
     pretrained_weights = pretrained / loop.WEIGHTS
     if not pretrained_weights.is_file() or not (pretrained / TOKENIZER).is_file():
@@ -191,9 +191,9 @@ def finetune(
         return Finetuned(rows, {}, [], data.notes)
     load_weights(folder / loop.WEIGHTS, model)
     scores, examples = _score(model.eval(), data, profile, training, folder)
-    records.write_atomically(folder / TOKENIZER, tokenizer.save)
+    io.write_atomically(folder / TOKENIZER, tokenizer.save)
     if data.answers:
-        records.write_json(folder / ANSWERS, list(data.answers))
+        io.write_json(folder / ANSWERS, list(data.answers))
     facts = {k: about[k] for k in ("stage", "task", "profile", "variant", "corpus", "pretrained")} | {
         "seed": seed,
         "synthetic": corpus.synthetic,
@@ -201,7 +201,7 @@ def finetune(
         "notes": list(data.notes),
         **scores,
     }
-    records.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))
+    provenance.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))
     return Finetuned(rows, scores, examples, data.notes)
 
 
@@ -245,9 +245,9 @@ def load_finetuned(
             f"{profile.name}` first"
         )
     tokenizer = load_tokenizer(str(folder / TOKENIZER), UNCUT)
-    made = records.read_json(folder / loop.CONFIG)
+    made = io.read_json(folder / loop.CONFIG)
     vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
     model = DownstreamModel(vlp, made["pairs"], made["classes"])
     load_weights(folder / loop.WEIGHTS, model)
-    answers = tuple(records.read_json(folder / ANSWERS)) if task == "vqa" else ()
+    answers = tuple(io.read_json(folder / ANSWERS)) if task == "vqa" else ()
     return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer), answers

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from vlp_lib.config import Profile, Variant
-from vlp_lib.data.corpus import Corpus
+from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_lines
+from vlp_lib.io import read_lines
 from vlp_lib.trainers.loop import METRICS
 from vlp_lib.trainers.pretrain import pretrain
 

@@ -22,10 +22,10 @@ from torch import nn
 
 from vlp_lib.config import TrainingConfig, flatten
 from vlp_lib.errors import UserError
-from vlp_lib.records import read_json, read_lines, remove_temporaries, write_json, write_lines
+from vlp_lib.io import read_json, read_lines, remove_temporaries, write_json, write_lines
+from vlp_lib.progress import Progress
 from vlp_lib.trainers.checkpoint import load_state, remove_half_written, save_state, save_weights
 from vlp_lib.trainers.efficiency import evaluation_kernels, prepare_model, training_kernels
-from vlp_lib.trainers.progress import Progress
 from vlp_lib.trainers.tensorboard import ScalarWriter
 
 METRICS, WEIGHTS, CONFIG, STATES = "metrics.jsonl", "model.safetensors", "config.json", "checkpoints"
@@ -131,7 +131,11 @@ def code_fingerprint() -> str:
     library = Path(__file__).parents[1]
     files = [
         library / "config.py",
-        *(f for d in ("data", "losses", "models", "trainers") for f in (library / d).rglob("*.py")),
+        *(
+            f
+            for d in ("batches", "corpora", "losses", "models", "tasks", "trainers")
+            for f in (library / d).rglob("*.py")
+        ),
     ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 

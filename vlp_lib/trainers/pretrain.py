@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlp_lib import records
+from vlp_lib import io, provenance
+from vlp_lib.batches.corrupt import CorruptImages, recorded
+from vlp_lib.batches.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
+from vlp_lib.batches.sample import Batch
+from vlp_lib.batches.show import show
+from vlp_lib.batches.texts import training_texts
+from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlp_lib.config import Profile, Variant, to_dict
-from vlp_lib.data.corpus import Corpus
-from vlp_lib.data.corrupt import CorruptImages, recorded
-from vlp_lib.data.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
-from vlp_lib.data.sample import Batch
-from vlp_lib.data.show import show
-from vlp_lib.data.texts import training_texts
-from vlp_lib.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
 from vlp_lib.losses.itm import itm_loss
-from vlp_lib.models.vlp import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
 from vlp_lib.trainers import loop
 
 TOKENIZER = "tokenizer.json"
@@ -200,7 +200,7 @@ def pretrain(
     A folder that holds an interrupted run of the same configuration is continued; one of another configuration is
     refused, or with `restart` begun anew. With `tensorboard` the curves are written for TensorBoard, too.
     """
-    begun, start = records.now(), time.monotonic()
+    begun, start = provenance.now(), time.monotonic()
     require_targets(corpus, variant)
     tokenizer = make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)
@@ -228,7 +228,7 @@ def pretrain(
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard)
     if not is_main():
         return rows
-    records.write_atomically(folder / TOKENIZER, tokenizer.save)
+    io.write_atomically(folder / TOKENIZER, tokenizer.save)
     facts = {
         "stage": "pretrain",
         "profile": profile.name,
@@ -241,5 +241,5 @@ def pretrain(
     }
     # Of a run that was interrupted its own clock knows the whole.
     seconds = max(time.monotonic() - start, rows[-1]["seconds"])
-    records.write_run(folder, facts, model, begun, seconds)
+    provenance.write_run(folder, facts, model, begun, seconds)
     return rows

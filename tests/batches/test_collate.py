@@ -1,0 +1,146 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from vlp_lib.batches.collate import collate
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
+from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections
+
+
+def text(words, matched=True):
+    ids = torch.arange(5, 5 + words)
+    labels = torch.full((words,), NO_MATCHED_TOKEN)
+    labels[1] = 9
+    return Text(ids, ids + 100, labels, matched)
+
+
+def sample(*words, detections=None, label_map=None, matched=True, seed=0, image_id=1, shade=0):
+    image = torch.full((3, 4, 4), shade, dtype=torch.uint8)
+    return Sample(image, tuple(text(n, matched) for n in words), label_map, detections, seed, image_id)
+
+
+def found(count, features=None):
+    boxes = np.linspace(0, 1, 4 * count, dtype=np.float32).reshape(count, 4)
+    rows = None if features is None else np.full((count, features), 2, np.float32)
+    scores = np.full(count, 0.5, np.float32)
+    return Detections(np.arange(count) + 1, scores, boxes, np.full(count, -1), rows)
+
+
+def padded(rows, width, value=0):
+    return [[*row, *[value] * (width - len(row))] for row in rows]
+
+
+def test_sentences_are_padded_to_the_longest():
+    batch = collate([sample(3), sample(5)])
+    width = batch.input_ids.shape[1]
+    assert 5 <= width <= 8  # a few more are allowed, for round shapes
+    assert batch.input_ids.tolist() == padded([[5, 6, 7], [5, 6, 7, 8, 9]], width)
+    assert batch.clean_ids.tolist() == padded([[105, 106, 107], [105, 106, 107, 108, 109]], width)
+    assert batch.attention_mask.tolist() == padded([[True] * 3, [True] * 5], width, False)
+    assert batch.mlm_labels.tolist() == padded([[-100, 9]] * 2, width, -100)
+    assert batch.input_ids.dtype == batch.mlm_labels.dtype == batch.matched.dtype == torch.int64
+
+
+def test_a_token_of_id_0_is_no_padding():
+    """MLM changes words to id 0: the mask must come from the lengths, not from the ids."""
+    one = sample(4)
+    one.texts[0].input_ids[2] = 0
+    assert collate([one, sample(2)]).attention_mask[:, :4].tolist() == [[True] * 4, [True, True, False, False]]
+
+
+def test_images_are_between_0_and_1():
+    batch = collate([sample(3, shade=255), sample(3, shade=51)])
+    assert batch.images.dtype == torch.float32
+    assert batch.images[0].unique().tolist() == [1.0]
+    assert batch.images[1].unique().item() == pytest.approx(0.2)
+
+
+def test_seeds_and_matches_keep_their_values():
+    batch = collate([sample(3, seed=2**63 - 1, image_id=7), sample(3, matched=False, seed=5, image_id=8)])
+    assert batch.seeds.tolist() == [2**63 - 1, 5]
+    assert batch.image_ids.tolist() == [7, 8]
+    assert batch.matched.tolist() == [1, 0]
+
+
+def test_without_targets_there_are_none():
+    batch = collate([sample(3)])
+    absent = {f.name for f in fields(Batch) if getattr(batch, f.name) is None}
+    assert absent == {
+        "image_of_text", "label_maps", "labels", "attributes", "scores", "boxes", "features", "hidden_patches",
+        "clean_images", "views", "shares",
+    }  # fmt: skip
+
+
+def test_label_maps_are_stacked():
+    maps = [torch.full((4, 4), value, dtype=torch.uint8) for value in (3, IGNORED)]
+    batch = collate([sample(3, label_map=m) for m in maps])
+    assert batch.label_maps.dtype == torch.int64
+    assert batch.label_maps.unique().tolist() == [3, IGNORED]
+
+
+def test_detections_are_padded_to_the_largest_set():
+    batch = collate(
+        [sample(3, detections=found(2)), sample(3, detections=NO_DETECTIONS), sample(3, detections=found(3))]
+    )
+    assert batch.labels.tolist() == [[1, 2, -1], [-1, -1, -1], [1, 2, 3]]
+    assert batch.scores[1].tolist() == [0, 0, 0]
+    assert batch.boxes.shape == (3, 3, 4)
+    assert not batch.boxes[1].any()
+    assert batch.attributes.dtype == torch.int64
+    assert batch.features is None
+
+
+def test_nothing_detected_keeps_one_place():
+    batch = collate([sample(3, detections=NO_DETECTIONS), sample(3, detections=NO_DETECTIONS)])
+    assert batch.labels.tolist() == [[-1], [-1]]
+    assert batch.boxes.shape == (2, 1, 4)
+
+
+def test_features_of_images_without_detections_are_zero():
+    batch = collate([sample(3, detections=found(2, features=5)), sample(3, detections=NO_DETECTIONS)])
+    assert batch.features.shape == (2, 2, 5)
+    assert batch.features[0].unique().tolist() == [2.0]
+    assert not batch.features[1].any()
+
+
+def test_moving_and_cutting_a_batch():
+    batch = collate([sample(3, detections=found(2), seed=1), sample(5, detections=found(1), seed=2)])
+    moved = batch.to(torch.device("meta"))
+    assert moved.images.device.type == moved.labels.device.type == "meta"
+    assert moved.seeds.device.type == moved.image_ids.device.type == "cpu"
+    assert moved.label_maps is None
+    second = batch[1:2]
+    assert len(second) == 1
+    assert second.seeds.tolist() == [2]
+    assert second.input_ids.tolist() == batch.input_ids[1:].tolist()
+    assert torch.equal(batch.without_masks().input_ids, batch.clean_ids)
+    assert torch.equal(batch.without_masks().mlm_labels, batch.mlm_labels)
+
+
+def test_second_texts_stand_behind_all_first_ones():
+    own, other = text(3), text(4, matched=False)
+    pair = Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), (own, other), None, None, 0, 1)
+    batch = collate([pair, sample(2), pair])
+    assert batch.image_of_text.tolist() == [0, 1, 2, 0, 2]
+    assert batch.attention_mask.sum(1).tolist() == [3, 2, 3, 4, 4]
+    assert batch.matched.tolist() == [1, 1, 1, 0, 0]
+    assert len(batch) == 3
+
+
+def test_cutting_a_batch_keeps_each_image_with_its_texts():
+    pair = [
+        Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), (text(3), text(n, False)), None, None, n, n) for n in (4, 5, 6)
+    ]
+    batch = collate(pair)
+    last = batch[1:]
+    assert last.seeds.tolist() == [5, 6]
+    assert last.image_of_text.tolist() == [0, 1, 0, 1]
+    assert last.attention_mask.sum(1).tolist() == [3, 3, 5, 6]
+    assert last.matched.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("longest", "padded"), [(3, 5), (5, 5), (6, 9), (9, 9)])
+def test_sentences_are_padded_to_given_lengths(longest, padded):
+    assert collate([sample(2), sample(longest)], (5, 9)).input_ids.shape == (2, padded)

@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from vlp_lib.bench.budget import GIB, RESERVE, Need, Probe, matrix_rate, optimiser_bytes, plan, saved_for_backward
+from vlp_lib.config import parse_variant
+from vlp_lib.models.model import Vocabularies
+from vlp_lib.trainers.loop import make_optimiser
+
+SIZES = Vocabularies(words=50, segmentation=6, detector=10, attributes=4)
+CPU = torch.device("cpu")
+
+
+def probe(profile, name="segl", dropout=0.0, size=64):
+    model = replace(profile.model, dropout=dropout, image_size=size)
+    return Probe(replace(profile, model=model), parse_variant(name), SIZES, CPU)
+
+
+def test_saved_bytes_by_hand():
+    """Of a two-layer perceptron: its input, and the hidden units once, though two operations keep them."""
+    model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU(), nn.Linear(20, 3, bias=False))
+    x = torch.randn(7, 10)
+    assert saved_for_backward(lambda: model(x).sum(), model).total == 4 * (7 * 10 + 7 * 20)
+    dropping = nn.Sequential(*model, nn.Dropout(0.1))
+    assert saved_for_backward(lambda: dropping(x).sum(), dropping).total == 4 * (7 * 10 + 7 * 20) + 7 * 3
+    assert dropping[3].p == 0.1
+
+
+@pytest.mark.parametrize("name", ["naive_vit", "segl", "spl_small", "segl_resnet", "region"])
+def test_two_images_foretell_eight(small_profile, name):
+    ready = probe(small_profile, name)
+    (need, _), found = ready.needs(), ready.saved(ready.model, 8).total
+    assert need.fixed + 8 * need.per_image == pytest.approx(found, rel=0.05)
+
+
+def test_weights_and_moments_are_what_torch_holds(small_profile):
+    ready = probe(small_profile)
+    need, _ = ready.needs()
+    optimiser = make_optimiser(ready.model, small_profile.training)
+    ready.loss(ready.model, ready.batch(2)).backward()
+    optimiser.step()
+    tensors = [t for state in optimiser.state.values() for t in state.values()]
+    assert need.optimiser == optimiser_bytes(ready.model) == sum(t.numel() * t.element_size() for t in tensors)
+    assert need.gradients == sum(p.grad.numel() * 4 for p in ready.model.parameters() if p.grad is not None)
+    assert need.parameters == 4 * ready.parameters
+
+
+def test_checkpointing_needs_less(small_profile):
+    plain, checkpointed = probe(small_profile, dropout=0.1).needs()
+    assert checkpointed.per_image < 0.7 * plain.per_image
+    assert replace(checkpointed, fixed=0, per_image=0) == replace(plain, fixed=0, per_image=0)
+
+
+def test_operations_of_a_matrix_product():
+    """The counter's unit: 2·m·k·n forward, and twice that backward."""
+    a, b = torch.randn(3, 5, requires_grad=True), torch.randn(5, 7, requires_grad=True)
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        (a @ b).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 3 * 5 * 7
+
+
+def test_operations_grow_with_the_images_and_not_with_checkpointing(small_profile):
+    ready = probe(small_profile, "naive_vit")
+    one, four = ready.operations(), ready.operations(4)
+    assert four == pytest.approx(one, rel=0.1)
+    parameters = sum(p.numel() for p in ready.model.vlp.vision.parameters() if p.ndim > 1)
+    assert one > 6 * 64 * parameters * 0.5  # 64 tokens go through the vision stream alone
+
+
+def test_measured_rates_are_rates(small_profile):
+    assert 1e8 < matrix_rate(CPU, torch.float32, 0.05) < 1e14
+    assert 0 < probe(small_profile).step_seconds(2, 2) < 60
+
+
+NEED = Need(parameters=GIB, gradients=GIB, optimiser=2 * GIB, fixed=0, per_image=GIB)
+THRIFTY = replace(NEED, per_image=GIB // 4)
+
+
+@pytest.mark.parametrize(
+    ("memory", "processes", "expected"),
+    [
+        (68 / (1 - RESERVE), 1, (1, False)),
+        (67.9 / (1 - RESERVE), 1, (2, False)),
+        (36 / (1 - RESERVE), 2, (2, False)),  # and a copy of the gradients
+        (37 / (1 - RESERVE), 2, (1, False)),
+        (5 / (1 - RESERVE), 1, (64, False)),
+        (4.6 / (1 - RESERVE), 1, (32, True)),
+        (4.1, 1, None),
+    ],
+)
+def test_plan(memory, processes, expected):
+    found = plan(NEED, THRIFTY, 64, processes, memory * GIB + 1)
+    assert (found and (found.accumulation, found.checkpointing)) == expected
+    if found:
+        need = THRIFTY if found.checkpointing else NEED
+        assert found.bytes == need.total(64 // processes // found.accumulation, processes)
+        assert found.bytes <= (1 - RESERVE) * (memory * GIB + 1)

@@ -1,0 +1,183 @@
+"""Inference time and cost: what is measured, in which order and how often; never how long it took."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from vlp_lib.bench import cost, latency
+from vlp_lib.bench.region_detector import DetectorConfig, Proposals, bottom_up_like, stock_detector
+from vlp_lib.config import VARIANTS, ModelConfig, profile
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_json
+from vlp_lib.models.model import VLPModel
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def miniatures():
+    return {one.name: one for one in latency.contenders(latency.MINIATURE, 64, CPU)}
+
+
+def test_every_contender_is_there(miniatures):
+    ours = [name for name in VARIANTS if name != "region"]
+    assert list(miniatures) == [*ours, "region_bottom_up", "region_stock", "vilt", "lxmert", "visual_bert"]
+    assert Counter(one.kind for one in miniatures.values()) == {"ours": 7, "pipeline": 2, "peer": 3}
+    assert "given" in miniatures["lxmert"].note
+
+
+@torch.inference_mode()
+def test_stages_follow_each_other(miniatures):
+    for one in miniatures.values():
+        state = None
+        for _, stage in one.stages:
+            state = stage(state)
+        pooled = state if isinstance(state, torch.Tensor) else state[-1 if one.name == "lxmert" else 1]
+        assert pooled.shape[0] == 1
+        assert torch.isfinite(pooled).all()
+
+
+def test_visual_tokens(miniatures):
+    tokens = {name: one.visual_tokens for name, one in miniatures.items()}
+    assert tokens["naive_vit"] == tokens["ssul"] == tokens["segl"] == tokens["naive_resnet"] == 4
+    assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (4, 9, 8)
+    # The paper's: 324 of 600 px, and N for SPL whatever the size.
+    assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_vit"], 600) == 324
+    assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_resnet"], 600) == 19 * 19
+    assert [latency.visual_tokens(ModelConfig(), VARIANTS[n], 600) for n in ("spl_small", "spl_large")] == [36, 100]
+
+
+def test_heads_of_losses_are_no_parameters_at_inference(miniatures):
+    count = {name: one.parameters for name, one in miniatures.items()}
+    assert count["naive_vit"] == count["ssul"] == count["segl"] < count["spl_small"]
+    assert count["naive_resnet"] == count["segl_resnet"]
+
+
+def counting(name, order, seconds=0.0):
+    def stage(_):
+        order.append(name)
+        return None
+
+    return latency.Contender(name, "ours", ((("whole"), stage),), 1, 1)
+
+
+def test_models_take_turns():
+    order: list[str] = []
+    found = latency.measure([counting("a", order), counting("b", order)], runs=4, warmup=2, seconds=60.0, device=CPU)
+    assert order == ["a", "a", "b", "b", *["a", "b"] * 4]
+    assert [one.runs.shape for one in found.values()] == [(4, 1), (4, 1)]
+
+
+def test_slow_models_run_less_often_but_all_along(monkeypatch):
+    order: list[str] = []
+    took = {"slow": 1000.0, "fast": 1.0}
+
+    def time_once(one, device):
+        order.append(one.name)
+        return [took[one.name]]
+
+    monkeypatch.setattr(latency, "time_once", time_once)
+    models = [counting("slow", []), counting("fast", [])]
+    found = latency.measure(models, runs=10, warmup=3, seconds=5.0, device=CPU)
+    assert {name: len(one.runs) for name, one in found.items()} == {"slow": 5, "fast": 10}
+    assert order.count("slow") == 5 + 1  # one warm-up: it takes more than a sixth of its time
+    assert order.count("fast") == 10 + 3
+    assert order[-2:] == ["slow", "fast"]
+    fewest = latency.measure(models, runs=10, warmup=1, seconds=0.5, device=CPU)
+    assert len(fewest["slow"].runs) == 3
+
+
+def test_summary():
+    runs = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    found = latency.Latency(runs, ("vision", "cross")).summary()
+    assert (found["median_ms"], found["runs"], found["stages_ms"]) == (7.0, 3, {"vision": 3.0, "cross": 4.0})
+    assert (found["p5_ms"], found["p95_ms"]) == pytest.approx((3.4, 10.6))
+
+
+def test_bench_speed_writes_its_record(tmp_path):
+    smoke = profile("smoke")
+    rows = latency.bench_speed(smoke, 64, 2, 1, tmp_path)
+    written = read_json(tmp_path / "latency.json")
+    assert written["rows"] == rows
+    assert (written["architecture"], written["random_weights"], written["batch"]) == ("miniature", True, 1)
+    for row in rows:
+        assert (row["random_weights"], row["threads"], row["device"] != "") == (True, torch.get_num_threads(), True)
+        assert 0 < row["p5_ms"] <= row["median_ms"] <= row["p95_ms"]
+    stages = {row["name"]: list(row["stages_ms"]) for row in rows}
+    assert stages["segl"] == ["vision", "language", "cross"]
+    assert stages["region_bottom_up"] == ["detector", "selection", "vision", "language", "cross"]
+
+
+@pytest.mark.parametrize(("size", "runs", "text"), [(20, 2, "image_size is 20"), (64, 0, "runs is 0")])
+def test_bench_speed_refuses(tmp_path, size, runs, text):
+    with pytest.raises(UserError, match=text):
+        latency.bench_speed(profile("smoke"), size, runs, 1, tmp_path)
+
+
+def proposals(boxes, scores):
+    return Proposals(torch.arange(len(boxes)).float()[:, None], torch.tensor(boxes), torch.tensor(scores), (20, 10))
+
+
+def test_selection_within_each_class():
+    detector = bottom_up_like(DetectorConfig(layers=(1, 1, 1, 1), classes=2, proposals=5, regions=2), 64)
+    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 10.0, 10.0, 20.0]]
+    # The second box is suppressed in class 0 by the first, but is the best of class 1.
+    found = detector.select(proposals(boxes, [[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
+    assert found.features[0, :, 0].tolist() == [0.0, 1.0]
+    assert found.labels[0].tolist() == [0, 1]
+    assert found.scores[0].tolist() == pytest.approx([0.9, 0.7])
+    assert found.boxes[0, 1].tolist() == pytest.approx([0.0, 0.0, 1.0, 0.45])
+
+
+def test_selection_whatever_the_class():
+    detector = stock_detector(2, 64)
+    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 10.0, 10.0, 20.0]]
+    found = detector.select(proposals(boxes, [[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
+    assert found.features[0, :, 0].tolist() == [0.0, 2.0]
+
+
+def test_detector_hands_on_as_many_boxes_as_a_trained_one():
+    torch.manual_seed(0)
+    detector = bottom_up_like(DetectorConfig(layers=(1, 1, 2, 1), classes=3, proposals=30, regions=12), 128)
+    with torch.inference_mode():
+        found = detector.propose(torch.rand(1, 3, 128, 128))
+        regions = detector.select(found)
+    assert found.features.shape == (30, 2048)
+    assert found.scores.shape == (30, 3)
+    assert regions.boxes.shape == (1, 12, 4)
+    assert ((regions.boxes >= 0) & (regions.boxes <= 1)).all()
+
+
+def test_cost(tiny_corpus, small_profile, tmp_path):
+    rows = {row["variant"]: row for row in cost.bench_cost(small_profile, tiny_corpus, 1, tmp_path)}
+    assert list(rows) == list(cost.METHODS)
+    assert rows["naive_vit"]["extra_parameters"] == 0
+    assert rows["segl"]["extra_parameters"] == 768 * 172 + 172  # one 1×1 convolution to 172 classes
+    assert rows["segl"]["extra_parameters_at_inference"] == rows["ssul"]["extra_parameters_at_inference"] == 0
+    assert rows["spl_small"]["extra_parameters_at_inference"] > 0
+    assert rows["spl_large"]["tokens"] == {"384": 100, "600": 100}
+    assert rows["naive_vit"]["tokens"] == {"384": 144, "600": 324}
+    with_map = np.mean([tiny_corpus.has_label_map(r) for r in tiny_corpus.split("train")])
+    assert rows["segl"]["extra_data_share"] == pytest.approx(with_map, abs=1e-4)
+    assert all(row["step_ms"] > 0 and row["note"] == "" for row in rows.values())
+    assert read_json(tmp_path / "cost.json")["rows"] == list(rows.values())
+
+
+def test_cost_says_which_targets_are_missing(tiny_corpus, small_profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "parameters", lambda variant: {"extra_in_training": 0, "at_inference": 0})
+    monkeypatch.setattr(cost, "visual_tokens", lambda config, variant, size: 0)
+    bare = dataclasses.replace(tiny_corpus, detections=None)
+    rows = {row["variant"]: row for row in cost.bench_cost(small_profile, bare, 1, tmp_path)}
+    assert rows["spl_small"]["step_ms"] is None
+    assert "has none" in rows["spl_small"]["note"]
+
+
+def test_parts_shared_to_save_memory_make_the_whole_model(miniatures):
+    config = dataclasses.replace(latency.MINIATURE.model, image_size=64)
+    for name in ("segl", "spl_large", "segl_resnet"):
+        with torch.device("meta"):
+            whole = VLPModel(config, VARIANTS[name], latency.SIZES)
+        assert miniatures[name].parameters == latency.parameters_at_inference(whole)

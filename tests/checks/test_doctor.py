@@ -1,0 +1,97 @@
+from dataclasses import replace
+from importlib import metadata
+
+import pytest
+
+from vlp_lib import cli
+from vlp_lib.bench.budget import GIB
+from vlp_lib.checks import doctor
+from vlp_lib.config import parse_variant, profile
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_json
+from vlp_lib.trainers.pretrain import pretrain
+
+SMOKE = ("doctor", "--profile", "smoke")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+def test_the_command_checks_and_estimates(capsys, results):
+    assert cli.main([*SMOKE, "--gpu-memory", "2", "--set", "training.precision=float32"]) == 0
+    said = capsys.readouterr().out
+    for words in ("packages", "ok  device", "ok  results", "fits into 2 GiB as it is", "samples/s", "470 V100-hours"):
+        assert words in said
+    assert f"time for {12 * 16:,} samples" in said
+    assert not list(results.iterdir())  # nothing was drawn or left
+
+
+def test_what_does_not_fit_is_given_a_setting(capsys):
+    """An eighth of a GiB holds the weights of the smoke model but not a batch of a thousand."""
+    many = ("--set", "training.batch_size=1024", "--set", "training.precision=float32", "--gpu-memory", str(1 / 8))
+    assert cli.main([*SMOKE, *many]) == 0
+    said = capsys.readouterr().out
+    assert "does not fit into 0 GiB as it is; with --set training.accumulation=" in said
+    setting = said.partition("with --set ")[2].split()[0]
+    assert cli.main([*SMOKE, *many, "--set", setting]) == 0
+    assert "fits into 0 GiB as it is" in capsys.readouterr().out
+
+
+def test_a_batch_that_cannot_be_shared_out(capsys):
+    assert cli.main([*SMOKE, "--gpus", "3"]) == 2
+    assert "batch_size 16 cannot be shared out to 3 GPUs" in capsys.readouterr().err
+
+
+def test_packages_are_checked(monkeypatch):
+    checks = {check.name: check for check in doctor.check_packages()}
+    assert {"torch", "pillow", "timm"} <= checks.keys()
+    assert all(check.fine for check in checks.values())
+    assert "pytest" not in checks  # what only developers need
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch<2", "nosuchpackage>=1", "scipy"])
+    monkeypatch.setattr(doctor, "_import", lambda name: "ImportError: libgfortran is missing")
+    old, missing, broken = doctor.check_packages()
+    assert "needed is <2" in old.said
+    assert missing.said == "missing: pip install 'nosuchpackage>=1'"
+    assert "libgfortran" in broken.said
+    assert not (old.fine or missing.fine or broken.fine)
+
+
+def test_disk_and_folder_are_checked(tmp_path):
+    assert all(check.fine for check in doctor.check_machine(tmp_path, 1))
+    full = doctor.check_machine(tmp_path, 10**18)[-1]
+    assert (full.name, full.fine) == ("results", False)
+    (tmp_path / "file").write_text("")
+    blocked = doctor.check_machine(tmp_path / "file" / "results", 1)[-1]
+    assert not blocked.fine
+    assert "VLP_RESULTS" in blocked.said
+
+
+def test_time_follows_from_the_parts():
+    """By hand: 1 TFLOP a sample at 100 TFLOP/s is 100 samples a second, and a measured step of half that pace 50 %."""
+    need = doctor.Need(GIB, GIB, 2 * GIB, 0, GIB)
+    found = doctor.Estimate(1, 8, 2, need, need, 80 * GIB, None, 10**12, 1e14, 4, 0.08, 360_000)
+    assert found.rate_at_best == 200
+    assert found.rate_measured == 100
+    assert found.share == 0.5
+    chosen = replace(profile("smoke"), training=replace(profile("smoke").training, batch_size=8))
+    said = doctor.report(found, chosen, parse_variant("segl"))
+    assert "0.5 h" in said
+    assert "1.0 h" in said
+    assert "does not fit into 80 GiB: take a GPU with more memory" in said
+
+
+def test_checkpoints_on_disk(small_profile, tiny_corpus, tmp_path):
+    training = replace(small_profile.training, steps=2, evaluations=1, checkpoints=2, keep=2)
+    pretrain(replace(small_profile, training=training), parse_variant("naive_vit"), tiny_corpus, 0, tmp_path)
+    files = [*tmp_path.glob("*.safetensors"), *tmp_path.glob("checkpoints/*/*")]
+    used = sum(path.stat().st_size for path in files)
+    parameters = read_json(tmp_path / "run.json")["parameters"]
+    assert used < doctor.checkpoint_bytes(parameters, 2) < 2 * used
+
+
+def test_no_gpus_is_an_error():
+    with pytest.raises(UserError, match="shared out to 0 GPUs"):
+        doctor.estimate(profile("smoke"), parse_variant("segl"), 1, 0, None)

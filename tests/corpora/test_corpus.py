@@ -1,0 +1,375 @@
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlp_lib.batches.texts import training_texts
+from vlp_lib.corpora.coco import SegmentationClasses
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.detections import write_detections
+from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.records import IGNORED, Detections
+from vlp_lib.errors import UserError
+
+STORED = (12, 8)
+DECLARED = (24, 16)
+THINGS = [{"id": 1, "name": "ball"}, {"id": 4, "name": "box"}]
+STUFF = [{"id": 9, "name": "grass"}, {"id": 183, "name": "other"}]
+CLASSES = SegmentationClasses((1, 4, 9), ("ball", "box", "grass"))
+
+
+def save(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def add_part(root: Path, part: str, ids: list[int], prefix: str = "", images: str = "images") -> None:
+    """A folder of images with two captions each."""
+    folder = root / images / part
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for image_id in ids:
+        name = f"{prefix}{image_id:012d}.jpg"
+        Image.new("RGB", STORED, (image_id, 0, 0)).save(folder / name)
+        listed.append({"id": image_id, "file_name": name, "width": DECLARED[0], "height": DECLARED[1]})
+    said = [{"image_id": i, "id": 10 * i + k, "caption": f"{k} of {i}"} for k in range(2) for i in ids]
+    save(root / f"annotations/captions_{part}.json", {"images": listed, "annotations": said})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    add_part(tmp_path, "train2017", [5, 3, 8])
+    add_part(tmp_path, "val2017", [4, 2])
+    return tmp_path
+
+
+def karpathy(root: Path, **splits: str) -> None:
+    entries = [
+        {
+            "cocoid": int(name[1:]),
+            "split": split,
+            "filename": f"COCO_val2014_{int(name[1:]):012d}.jpg",
+            "filepath": "val2014",
+            "sentences": [],
+        }
+        for name, split in splits.items()
+    ]
+    save(root / "dataset_coco.json", {"images": entries, "dataset": "coco"})
+
+
+def pixel_map(root: Path, part: str, image_id: int, size: tuple[int, int], value: int = 8) -> Path:
+    path = root / "stuffthingmaps" / part / f"{image_id:012d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+    return path
+
+
+def ids(corpus: Corpus, split: str) -> list[int]:
+    return [record.image_id for record in corpus.split(split)]
+
+
+# Layout and splits
+
+
+def test_folders_decide_without_a_split_file(root: Path) -> None:
+    corpus = open_corpus(root)
+    assert [ids(corpus, name) for name in ("train", "val", "test")] == [[3, 5, 8], [2, 4], []]
+    assert corpus.records[0].captions == ("0 of 2", "1 of 2")
+    assert (corpus.records[0].width, corpus.records[0].height) == DECLARED
+    assert corpus.read_image(corpus.records[0]).size == STORED
+    assert not corpus.synthetic
+    assert corpus.detections is None
+    assert corpus.read_detections(corpus.records[0], 5, 0.0) is None
+
+
+def test_karpathy_decides_and_folders_for_the_rest(root: Path) -> None:
+    karpathy(root, i5="val", i3="test", i4="restval")
+    corpus = open_corpus(root)
+    assert [ids(corpus, name) for name in ("train", "val", "test")] == [[4, 8], [2, 5], [3]]
+
+
+def test_unknown_split_is_named(root: Path) -> None:
+    with pytest.raises(UserError, match="no split 'dev'"):
+        open_corpus(root).split("dev")
+
+
+def test_training_texts_are_those_of_train_only(root: Path) -> None:
+    assert list(training_texts(open_corpus(root))) == [f"{k} of {i}" for i in (3, 5, 8) for k in range(2)]
+
+
+def test_image_folders_beside_annotations(tmp_path: Path) -> None:
+    add_part(tmp_path, "train2017", [5], images=".")
+    assert ids(open_corpus(tmp_path), "train") == [5]
+
+
+def test_release_of_2014_with_maps_of_2017(tmp_path: Path) -> None:
+    add_part(tmp_path, "train2014", [5], prefix="COCO_train2014_")
+    pixel_map(tmp_path, "train2017", 5, STORED)
+    corpus = open_corpus(tmp_path)
+    assert ids(corpus, "train") == [5]
+    assert corpus.has_label_map(corpus.records[0])
+
+
+def test_release_of_2017_goes_before_2014(root: Path) -> None:
+    add_part(root, "train2014", [5], prefix="COCO_train2014_")
+    assert ids(open_corpus(root), "train") == [3, 5, 8]
+
+
+def test_flickr30k(tmp_path: Path) -> None:
+    (tmp_path / "flickr30k-images").mkdir()
+    entries = []
+    for image_id, split in ((77, "train"), (66, "test")):
+        Image.new("RGB", STORED).save(tmp_path / f"flickr30k-images/{image_id}.jpg")
+        said = [{"raw": f"photo {image_id}", "sentid": image_id, "tokens": []}]
+        entries.append({"filename": f"{image_id}.jpg", "imgid": 0, "split": split, "sentences": said})
+    save(tmp_path / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+    corpus = open_corpus(tmp_path)
+    assert (ids(corpus, "train"), ids(corpus, "test")) == ([77], [66])
+    assert (corpus.records[0].captions, corpus.records[0].width) == (("photo 66",), STORED[0])
+
+
+def test_no_corpus_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        open_corpus(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"neither annotations/captions_train2017\.json nor"):
+        open_corpus(tmp_path)
+
+
+def test_two_split_files_are_refused(root: Path) -> None:
+    karpathy(root, i5="val")
+    save(root / "annotations/dataset_flickr30k.json", {"images": []})
+    with pytest.raises(UserError, match="several split files"):
+        open_corpus(root)
+
+
+# Missing files
+
+
+def test_missing_image_files_are_counted_and_named(root: Path) -> None:
+    (root / "images/train2017/000000000003.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of the 5 listed images have no file.*train2017/000000000003\.jpg"):
+        open_corpus(root)
+    with pytest.raises(UserError):
+        open_corpus(root, allow_missing=0.19)
+    corpus = open_corpus(root, allow_missing=0.2)
+    assert ids(corpus, "train") == [5, 8]
+    assert corpus.report.skipped == {"listed images without a file": 1}
+
+
+def test_missing_image_folder_is_named(root: Path) -> None:
+    for path in (root / "images/val2017").iterdir():
+        path.unlink()
+    (root / "images/val2017").rmdir()
+    with pytest.raises(UserError, match=r"2 of the 5 listed images.*images/val2017/"):
+        open_corpus(root)
+
+
+def test_images_without_captions_are_counted(root: Path) -> None:
+    Image.new("RGB", STORED).save(root / "images/train2017/000000000099.jpg")
+    path = root / "annotations/captions_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
+    save(path, content)
+    corpus = open_corpus(root)
+    assert [record.image_id for record in corpus.records] == [3, 4, 5, 8]
+    assert corpus.report.skipped == {"images without captions": 2}
+
+
+def test_corpus_without_any_caption_is_refused(tmp_path: Path) -> None:
+    add_part(tmp_path, "train2017", [])
+    with pytest.raises(UserError, match="no image with a caption"):
+        open_corpus(tmp_path)
+
+
+def test_opening_decodes_nothing(root: Path) -> None:
+    (root / "images/train2017/000000000003.jpg").write_bytes(b"rubbish")
+    pixel_map(root, "train2017", 3, STORED).write_bytes(b"rubbish")
+    corpus = open_corpus(root)
+    record = corpus.split("train")[0]
+    assert corpus.has_label_map(record)
+    for read in (corpus.read_image, corpus.read_label_map):
+        with pytest.raises(UserError, match=r"000000000003\.(jpg|png) is truncated or not an image"):
+            read(record)
+
+
+# Label maps
+
+
+def with_classes(root: Path) -> None:
+    save(root / "annotations/instances_val2017.json", {"images": [], "annotations": [], "categories": THINGS})
+    save(root / "annotations/stuff_val2017.json", {"images": [], "annotations": [], "categories": STUFF})
+
+
+def test_classes_are_those_of_both_files_or_official(root: Path) -> None:
+    assert open_corpus(root).segmentation_classes == SegmentationClasses.official()
+    with_classes(root)
+    assert open_corpus(root).segmentation_classes == CLASSES
+    (root / "annotations/stuff_val2017.json").unlink()
+    assert open_corpus(root).segmentation_classes == SegmentationClasses.official()
+
+
+@pytest.mark.parametrize("size", [STORED, DECLARED])
+def test_label_map_has_the_size_of_the_stored_image(root: Path, size: tuple[int, int]) -> None:
+    with_classes(root)
+    path = pixel_map(root, "train2017", 5, size)
+    values = np.asarray(Image.open(path)).copy()
+    values[: size[1] // 2] = 3
+    values[:, -size[0] // 4 :] = 255
+    Image.fromarray(values).save(path)
+    corpus = open_corpus(root)
+    record = corpus.split("train")[1]
+    labels = corpus.read_label_map(record)
+    expected = np.full(STORED[::-1], 2)
+    expected[: STORED[1] // 2] = 1
+    expected[:, -STORED[0] // 4 :] = IGNORED
+    assert labels is not None and labels.dtype == np.uint8
+    assert np.array_equal(labels, expected)
+    assert [corpus.has_label_map(r) for r in corpus.split("train")] == [False, True, False]
+    assert corpus.read_label_map(corpus.split("train")[0]) is None
+
+
+def test_pixel_map_of_another_size_is_named(root: Path) -> None:
+    pixel_map(root, "train2017", 5, (16, 24))
+    corpus = open_corpus(root)
+    with pytest.raises(
+        UserError, match=r"5\.png has a pixel map of 16 × 24 for .*5\.jpg, an image of 12 × 8 .*24 × 16"
+    ):
+        corpus.read_label_map(corpus.split("train")[1])
+
+
+def stuff_json(root: Path) -> None:
+    width, height = DECLARED
+    masks = [
+        {"image_id": 3, "category_id": 9, "segmentation": {"size": [height, width], "counts": [0, height * width // 2]}}
+    ]
+    masks[0]["segmentation"]["counts"].append(height * width // 2)  # type: ignore[index]
+    images = [{"id": 3, "width": width, "height": height, "file_name": "000000000003.jpg"}]
+    save(root / "annotations/stuff_train2017.json", {"images": images, "annotations": masks, "categories": STUFF})
+    save(root / "annotations/instances_train2017.json", {"images": [], "annotations": [], "categories": THINGS})
+
+
+def test_stuff_json_serves_where_there_are_no_pixel_maps(root: Path) -> None:
+    stuff_json(root)
+    corpus = open_corpus(root)
+    assert [corpus.has_label_map(r) for r in corpus.split("train")] == [True, False, False]
+    labels = corpus.read_label_map(corpus.split("train")[0])
+    assert labels is not None
+    assert labels.shape == STORED[::-1]
+    assert (labels[:, :6] == 2).all() and (labels[:, 6:] == IGNORED).all()
+
+
+def test_stuff_json_is_not_mixed_with_pixel_maps(root: Path) -> None:
+    stuff_json(root)
+    pixel_map(root, "train2017", 5, STORED)
+    corpus = open_corpus(root)
+    assert [corpus.has_label_map(r) for r in corpus.split("train")] == [False, True, False]
+
+
+# Detections, report, fingerprint
+
+
+def add_detections(root: Path, name: str, *image_ids: int) -> None:
+    one = Detections(np.array([1]), np.array([0.5]), np.array([[0, 0, 0.5, 1]]), np.array([-1]))
+    write_detections(root / name, [(i, DECLARED, one) for i in image_ids], ("ball", "box"))
+
+
+def test_detections_of_several_files(root: Path) -> None:
+    add_detections(root, "detections_train.npz", 3, 8)
+    add_detections(root, "detections/detections_val.npz", 4)
+    corpus = open_corpus(root)
+    assert corpus.report.with_detections == {"train": 2, "val": 1, "test": 0}
+    got = corpus.read_detections(corpus.split("val")[1], 5, 0.0)
+    assert got is not None and got.boxes.tolist() == [[0, 0, 0.5, 1]]
+    assert corpus.read_detections(corpus.split("val")[0], 5, 0.0) is None
+
+
+def test_report_is_a_table(root: Path) -> None:
+    pixel_map(root, "train2017", 5, STORED)
+    (root / "images/val2017/000000000002.jpg").unlink()
+    report = open_corpus(root, allow_missing=1.0).report
+    assert report.captions == {"train": 6, "val": 2, "test": 0}
+    assert [line.split() for line in str(report).splitlines()] == [
+        ["split", "images", "captions", "label", "maps", "detections"],
+        ["train", "3", "6", "1", "0"],
+        ["val", "1", "2", "0", "0"],
+        ["test", "0", "0", "0", "0"],
+        ["total", "4", "8", "1", "0"],
+        ["not", "used:", "1", "listed", "images", "without", "a", "file"],
+    ]
+
+
+def test_fingerprint_follows_the_contents(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("a", "b")]
+    for folder in roots:
+        add_part(folder, "train2017", [5, 3])
+    prints = [open_corpus(folder).fingerprint for folder in roots]
+    assert prints[0] == prints[1]
+    Image.new("RGB", (99, 99)).save(roots[1] / "images/train2017/000000000003.jpg")
+    add_detections(roots[0], "detections_a.npz", 3)
+    changed = [open_corpus(folder).fingerprint for folder in roots]
+    assert len({prints[0], *changed}) == 3
+
+
+def test_synthetic_corpus_keeps_its_own_fingerprint(root: Path) -> None:
+    save(root / "corpus.json", {"synthetic": True, "fingerprint": "abc"})
+    corpus = open_corpus(root)
+    assert (corpus.synthetic, corpus.fingerprint) == (True, "abc")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"synthetic": true}'])
+def test_broken_description_is_named(root: Path, content: str) -> None:
+    (root / "corpus.json").write_text(content)
+    with pytest.raises(UserError, match=r"corpus\.json is broken"):
+        open_corpus(root)
+
+
+def test_unfinished_synthetic_corpus_is_refused(root: Path) -> None:
+    (root / "corpus.json.unfinished").touch()
+    with pytest.raises(UserError, match="was not finished"):
+        open_corpus(root)
+
+
+def test_corpus_travels_to_workers(root: Path) -> None:
+    stuff_json(root)
+    add_detections(root, "detections_a.npz", 3)
+    corpus = open_corpus(root)
+    assert corpus.has_label_map(corpus.records[1])
+    copy = pickle.loads(pickle.dumps(corpus))
+    assert copy.records == corpus.records
+    assert copy.read_detections(copy.records[1], 1, 0.0) is not None
+
+
+# Real files
+
+
+def test_real_corpus(shared_data: Path) -> None:
+    corpus = open_corpus(shared_data / "coco")
+    assert corpus.report.images == {"train": 573 + 26, "val": 90, "test": 99}
+    assert sum(corpus.report.captions.values()) == 3942
+    assert sum(corpus.report.with_label_map.values()) == 9
+    assert corpus.report.skipped == {"images without captions": 77}
+    assert len(corpus.segmentation_classes) == 171
+    assert all("\n" not in caption for record in corpus.records for caption in record.captions)
+
+
+def test_real_karpathy_splits_share_no_image(shared_data: Path) -> None:
+    corpus = open_corpus(shared_data / "coco")
+    sets = [set(ids(corpus, name)) for name in ("train", "val", "test")]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+
+
+def test_real_label_maps(shared_data: Path) -> None:
+    corpus = open_corpus(shared_data / "coco")
+    void = []
+    for record in corpus.records:
+        labels = corpus.read_label_map(record)
+        assert (labels is not None) == corpus.has_label_map(record)
+        if labels is not None:
+            assert labels.shape[::-1] == corpus.read_image(record).size != (record.width, record.height)
+            assert labels[labels != IGNORED].max() < 171
+            void.append((labels == IGNORED).mean())
+    assert np.mean(void) < 0.1

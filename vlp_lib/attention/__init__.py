@@ -1,0 +1,1 @@
+"""Where the model looks (section IV-E2, figure 6)."""

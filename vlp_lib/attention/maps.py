@@ -1,0 +1,228 @@
+"""Where the model looks (section IV-E2, figure 6): the cross-attention of a question on the image.
+
+The map is the last cross-modality layer's attention from the words to the visual tokens, the mean over its heads, the
+[CLS] row. Visual tokens have places on the image:
+
+- a grid's token is its cell; a ViT leaves a border out where the image's side is no multiple of the patch;
+- SPL's tokens have no place of their own: each is spread over the grid by the attention of SPL's decoder, which made
+  the token from the grid (the product of the two attentions, each a distribution, is one again);
+- a region is its box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vlp_lib.errors import UserError, unknown
+from vlp_lib.losses.spl import SPL
+from vlp_lib.models.cross_modality import CrossAttentionMaps
+from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vision import ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.tasks.common import TaskBatch
+
+Query = Literal["cls", "mean"] | int
+Direction = Literal["to_vision", "to_language"]
+
+# ---------------------------------------------------------------------------------------------------- places
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tokens that are cells of the image.
+
+    Attributes:
+        cell_of_pixel: [S, S] int64, the token of each pixel of the model's input, −1 where none covers it.
+        tokens: how many there are.
+    """
+
+    cell_of_pixel: np.ndarray
+    tokens: int
+
+    def shares(self, mask: np.ndarray) -> np.ndarray:
+        """How much of each token's area a mask [S, S] covers; [tokens] from 0 to 1."""
+        inside = self.cell_of_pixel >= 0
+        area = np.bincount(self.cell_of_pixel[inside], minlength=self.tokens)
+        covered = np.bincount(self.cell_of_pixel[inside & mask], minlength=self.tokens)
+        return covered / np.maximum(area, 1)
+
+    def paint(self, weights: np.ndarray) -> np.ndarray:
+        """Token weights [tokens] spread evenly over the tokens' pixels; [S, S] of the same sum, 0 where no token is."""
+        inside = self.cell_of_pixel >= 0
+        area = np.bincount(self.cell_of_pixel[inside], minlength=self.tokens)
+        return np.where(inside, (weights / np.maximum(area, 1))[self.cell_of_pixel], 0.0)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Tokens that are boxes, which may overlap.
+
+    Attributes:
+        corners: [tokens, 4] int64 (x1, y1, x2, y2) in pixels of the model's input, the end excluded.
+        side: S.
+    """
+
+    corners: np.ndarray
+    side: int
+
+    def shares(self, mask: np.ndarray) -> np.ndarray:
+        """As `Grid.shares`; 0 for a box without a pixel."""
+        parts = (mask[y1:y2, x1:x2] for x1, y1, x2, y2 in self.corners)
+        return np.array([part.mean() if part.size else 0.0 for part in parts])
+
+    def paint(self, weights: np.ndarray) -> np.ndarray:
+        """As `Grid.paint`, summed where boxes overlap."""
+        shown = np.zeros((self.side, self.side))
+        for weight, (x1, y1, x2, y2) in zip(weights, self.corners, strict=True):
+            shown[y1:y2, x1:x2] += weight / max((x2 - x1) * (y2 - y1), 1)
+        return shown
+
+
+Places = Grid | Boxes
+
+
+def grid_places(side: int, grid: tuple[int, int], cell: int, offset: tuple[int, int] = (0, 0)) -> Grid:
+    """The cells of a feature map on an image of `side` pixels, row by row.
+
+    Args:
+        grid: (h, w) of the map.
+        cell: pixels a side of a cell; the last row and column may stick out of the image.
+        offset: pixels above and left of the first cell.
+    """
+    pixels = np.arange(side)
+    rows, columns = ((pixels - start) // cell for start in offset)
+    inside_rows, inside_columns = (rows >= 0) & (rows < grid[0]), (columns >= 0) & (columns < grid[1])
+    index = rows[:, None] * grid[1] + columns
+    return Grid(np.where(inside_rows[:, None] & inside_columns, index, -1), grid[0] * grid[1])
+
+
+def box_places(side: int, boxes: np.ndarray) -> Boxes:
+    """Boxes [tokens, 4], fractions of the image, on an image of `side` pixels; every pixel they touch is theirs."""
+    low, high = np.floor(boxes[:, :2] * side), np.ceil(boxes[:, 2:] * side)
+    return Boxes(np.concatenate([low, high], 1).clip(0, side).astype(np.int64), side)
+
+
+def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: int) -> Places:
+    """Where the tokens of the vision stream's own output lie on picture `row` of the batch."""
+    side = batch.pictures.images.shape[-1]
+    if features.grid is not None and isinstance(model.vision, ViTStream):
+        cell = model.vision.patch
+        top, left = ((side - count * cell) // 2 for count in features.grid)
+        return grid_places(side, features.grid, cell, (top, left))
+    if features.grid is not None and isinstance(model.vision, ResNetStream):
+        stride = min(model.config.resnet.output_stride, 2 ** (model.vision.stages + 1))
+        return grid_places(side, features.grid, stride)
+    if batch.pictures.boxes is None:
+        raise UserError("these tokens have no place on the image: the model reads neither a grid nor boxes")
+    return box_places(side, batch.pictures.boxes[row, : features.tokens.shape[1]].cpu().numpy())
+
+
+# ---------------------------------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The cross-attention of a batch of questions.
+
+    Attributes:
+        layers: each layer's maps, see `CrossAttentionMaps`.
+        features: the vision stream's own output, whose tokens have places.
+        decoder: [B, Q, N], SPL's attention from its queries to these tokens, the mean over heads; None without SPL.
+        text_mask: [B, L] bool, True at tokens.
+        pooled: [B, C], what the answer is read from.
+    """
+
+    layers: list[CrossAttentionMaps]
+    features: VisionFeatures
+    decoder: torch.Tensor | None
+    text_mask: torch.Tensor
+    pooled: torch.Tensor
+
+    def on_image(
+        self, row: int, direction: Direction, query: Query, layer: int = -1, head: int | None = None
+    ) -> np.ndarray:
+        """How the attention of one question lies on the tokens that have places; [N] float64.
+
+        Args:
+            direction: "to_vision" from the words to the tokens, a distribution; "to_language" from each token to the
+                words, where the value is how much a token reads of the word.
+            query: "cls"; "mean" over the words between [CLS] and [SEP]; or a position (0 is [CLS]).
+            layer: −1 is the last.
+            head: None takes the mean over heads.
+
+        Raises UserError for a layer, head or position that there is not, and for the vision side of a layer that has
+        no vision branch.
+        """
+        maps = self._pick("layer", self.layers, layer)
+        weights = maps.to_vision[row] if direction == "to_vision" else self._to_language(maps, row, layer)
+        weights = weights.mean(0) if head is None else self._pick("head", weights, head)
+        weights = (weights if direction == "to_vision" else weights.T).double().cpu()
+        length = int(self.text_mask[row].sum())
+        if query == "mean":
+            chosen = weights[1 : max(length - 1, 2)].mean(0)
+        else:
+            chosen = self._pick("word", weights[:length], 0 if query == "cls" else query)
+        if self.decoder is not None:
+            chosen = chosen @ self.decoder[row].double().cpu()
+        return chosen.numpy()
+
+    @staticmethod
+    def _pick(kind: str, items: Any, index: int) -> Any:
+        if not -len(items) <= index < len(items):
+            raise UserError(f"there is no {kind} {index}: choose from 0 to {len(items) - 1}")
+        return items[index]
+
+    def _to_language(self, maps: CrossAttentionMaps, row: int, layer: int) -> torch.Tensor:
+        if maps.to_language is None:
+            raise UserError(
+                f"layer {layer} has no vision branch, for nothing reads it: choose a lower layer, or to_vision"
+            )
+        return maps.to_language[row]
+
+
+def parse_query(text: str | int) -> Query:
+    """A query as a notebook's parameter: "cls", "mean" or a position; raises UserError on anything else."""
+    if text in ("cls", "mean"):
+        return text  # type: ignore[return-value]
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{text!r} is no word to look from: give cls, mean or a position (0 is [CLS])") from None
+
+
+def parse_direction(text: str) -> Direction:
+    """A direction as a notebook's parameter; raises UserError on anything else."""
+    if text not in ("to_vision", "to_language"):
+        raise unknown("direction", text, ("to_vision", "to_language"))
+    return text  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def look(model: VLPModel, batch: TaskBatch) -> Attention:
+    """The attention of a batch of questions, each about one picture; the model in evaluation mode, in float32."""
+    features, tokens = model.encode_vision(batch.pictures)
+    language = model.language(batch.input_ids, batch.attention_mask)
+    mask = batch.attention_mask[batch.text_of]
+    pooled, _, _, maps = model.join(language[batch.text_of], mask, tokens.of_texts(batch.picture_of), need_weights=True)
+    decoder = decoder_attention(model, features)
+    return Attention(
+        maps,
+        features.of_texts(batch.picture_of),
+        None if decoder is None else decoder[batch.picture_of],
+        mask,
+        pooled,
+    )
+
+
+def decoder_attention(model: VLPModel, features: VisionFeatures) -> torch.Tensor | None:
+    """SPL's attention from its queries to the grid, [B, Q, N], the mean over heads; None for a model without SPL."""
+    for loss in model.visual_loss.losses.values():
+        if isinstance(loss, SPL):
+            x = loss.queries.expand(len(features.tokens), -1, -1)
+            x, _ = loss.self_attention(x, x)
+            _, weights = loss.cross_attention(x, features.tokens, features.mask, need_weights=True)
+            return weights.mean(1)
+    return None

@@ -1,0 +1,436 @@
+"""How much of the attention falls on what a question asks for, and which questions figure 6 shows (section IV-E2).
+
+Pointing accuracy: the chance that a point drawn in the token with the most attention lies on the object or stuff asked
+for. Beside it the share of the attention that lies on it. The chance level of both is the object's share of the area.
+A map that knows nothing scores that on a grid; a detector's boxes lie on objects to begin with, so what attention
+spread evenly over the tokens would score is given too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vlp_lib import io, provenance
+from vlp_lib.attention.maps import Attention, Places, Query, look, places_of
+from vlp_lib.batches.augment import View, show_label_map
+from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_entries
+from vlp_lib.tasks.common import collate, find_file
+from vlp_lib.tasks.downstream import DownstreamModel
+from vlp_lib.tasks.vqa import VqaSplit, open_vqa
+from vlp_lib.tasks.vqa_accuracy import vqa_accuracy
+from vlp_lib.trainers.finetune import load_finetuned
+from vlp_lib.trainers.loop import METRICS, WEIGHTS, begin
+from vlp_lib.trainers.trained import device_at_hand
+
+KINDS = ("stuff", "small", "count")
+"""The rows of figure 6: the ground, a small object, a counting question."""
+
+POINTS = "questions.jsonl"
+
+Source = Literal["label map", "boxes"]
+
+_FIRST_STUFF = 92
+"""COCO-Stuff's categories from this id on are stuff."""
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a question is about.
+
+    Attributes:
+        kind: "stuff", "small", "count", "color", "shape", "yesno", or "other" where nothing says it.
+        category_id: COCO category asked for, or None.
+        boxes: [K, 4] x, y, width, height in pixels of the original image; None where the file has no such field, and
+            no row where the thing asked for is not in the image.
+    """
+
+    kind: str
+    category_id: int | None
+    boxes: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """One question's numbers, 0 to 1.
+
+    Attributes:
+        pointing: share of the most attended token's area that lies on the object.
+        mass: share of the attention on the object.
+        chance: the object's share of the image.
+        even: what attention spread evenly over the tokens scores (the chance level, but for a detector's boxes).
+        source: what says where the object is.
+    """
+
+    pointing: float
+    mass: float
+    chance: float
+    even: float
+    source: Source
+
+
+def point(weights: np.ndarray, places: Places, mask: np.ndarray, source: Source = "label map") -> Pointing:
+    """Score a map: weights [tokens], where the tokens lie, and the object's mask [S, S] bool.
+
+    Tokens that share the greatest weight are averaged over, so that a map that says nothing is at chance.
+    """
+    shares = places.shares(mask)
+    best = weights >= weights.max() - 1e-12
+    total = max(float(weights.sum()), 1e-12)
+    return Pointing(
+        pointing=float(shares[best].mean()),
+        mass=float(weights @ shares / total),
+        chance=float(mask.mean()),
+        even=float(shares[weights > 0].mean()),  # a masked token, which is padding, has no weight at all
+        source=source,
+    )
+
+
+def object_mask(
+    asked: Asked, record: ImageRecord, labels: np.ndarray | None, corpus: Corpus, side: int
+) -> tuple[np.ndarray, Source] | str:
+    """Where what is asked for lies on the squared image, [side, side] bool, and what says so; or why there is no mask.
+
+    The label map's pixels of the category inside of the boxes; without label map or category, the boxes themselves.
+
+    Args:
+        labels: of the image, see `Corpus.read_label_map`.
+    """
+    if asked.boxes is None:
+        return "the annotations do not say where the object is"
+    if not len(asked.boxes):
+        return "what is asked for is not in the image"
+    pixels = (np.arange(side) + 0.5) / side
+    boxes = np.zeros((side, side), bool)
+    for x, y, width, height in asked.boxes:
+        across = (pixels >= x / record.width) & (pixels < (x + width) / record.width)
+        down = (pixels >= y / record.height) & (pixels < (y + height) / record.height)
+        boxes |= down[:, None] & across
+    if labels is not None and asked.category_id is not None:
+        index = corpus.segmentation_classes.lookup[asked.category_id - 1]
+        exact = boxes & (show_label_map(labels, View(), side) == index)
+        if exact.any():
+            return exact, "label map"
+    return (boxes, "boxes") if boxes.any() else "the object is smaller than a pixel of the model's image"
+
+
+def summarise(points: Sequence[tuple[str, Pointing | str]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Means by kind of question and over all, and how many questions could not be scored, by reason.
+
+    Args:
+        points: kind and numbers (or the reason why there are none) of each question.
+
+    A row: kind, questions, pointing, mass, chance, even, from_label_maps.
+    """
+    scored = [(kind, one) for kind, one in points if isinstance(one, Pointing)]
+    kinds = [*KINDS, *sorted({kind for kind, _ in scored} - set(KINDS))]
+    rows = []
+    for name in ("all", *kinds):
+        chosen = [one for kind, one in scored if name in ("all", kind)]
+        if chosen:
+            rows.append(
+                {
+                    "kind": name,
+                    "questions": len(chosen),
+                    "pointing": float(np.mean([one.pointing for one in chosen])),
+                    "mass": float(np.mean([one.mass for one in chosen])),
+                    "chance": float(np.mean([one.chance for one in chosen])),
+                    "even": float(np.mean([one.even for one in chosen])),
+                    "from_label_maps": sum(one.source == "label map" for one in chosen),
+                }
+            )
+    return rows, dict(Counter(one for _, one in points if isinstance(one, str)))
+
+
+def read_asked(corpus: Corpus, wanted: Mapping[int | str, str]) -> dict[int | str, Asked]:
+    """What each of the wanted questions (texts by id) is about, from the annotation files of the corpus.
+
+    The embedded corpus says kind, category and boxes. Official files do not; there the kind is read off the question:
+    "how many" counts, and a question that names a stuff class asks for stuff.
+    """
+    entries: dict[int | str, dict[str, Any]] = {}
+    for subtype in ("test2015", "val2014", "train2014"):
+        path = find_file(corpus.root / "vqav2", f"v2_mscoco_{subtype}_annotations.json")
+        if path is not None and wanted.keys() - entries.keys():
+            found = read_entries(path, "annotations", "the official annotations")
+            entries |= {entry["question_id"]: entry for entry in found if entry.get("question_id") in wanted}
+    stuff = _stuff_words(corpus)
+    return {number: _asked(entries.get(number, {}), text, stuff) for number, text in wanted.items()}
+
+
+def _asked(entry: Mapping[str, Any], question: str, stuff: frozenset[str]) -> Asked:
+    words = re.findall(r"[a-z]+", question.lower())
+    guessed = "count" if words[:2] == ["how", "many"] else "stuff" if stuff.intersection(words) else "other"
+    boxes = entry.get("bboxes")
+    return Asked(
+        kind=entry.get("kind", guessed),
+        category_id=entry.get("category_id"),
+        boxes=None if boxes is None else np.array(boxes, dtype=float).reshape(-1, 4),
+    )
+
+
+def _stuff_words(corpus: Corpus) -> frozenset[str]:
+    """First words of the official stuff classes, e.g. "floor" of "floor-wood"; none for other classes."""
+    classes = corpus.segmentation_classes
+    named = zip(classes.ids, classes.names, strict=True)
+    return frozenset(name.partition("-")[0] for number, name in named if number >= _FIRST_STUFF)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A question of figure 6 and the other questions about its image.
+
+    Attributes:
+        kind: the row.
+        right: whether the model answers it.
+        question: its index in the split.
+        others: indices of further questions about the same image.
+    """
+
+    kind: str
+    right: bool
+    question: int
+    others: tuple[int, ...]
+
+
+def choose_examples(
+    kinds: Sequence[str], images: Sequence[int | str], scores: Sequence[float], usable: Sequence[bool], others: int = 2
+) -> Iterator[Shown]:
+    """Figure 6's questions, by rule: of each kind the first that is answered right and the first that is not.
+
+    "First" is in the order given (by question id). Where the objects of some questions of a kind are known, only these
+    are looked at. An answer is right from an official accuracy of 0.5 on. A kind that has no such question is left out.
+    """
+    for kind in KINDS:
+        members = [i for i, one in enumerate(kinds) if one == kind]
+        members = [i for i in members if usable[i]] or members
+        right = [(True, i) for i in members if scores[i] >= 0.5][:1]
+        wrong = [(False, i) for i in members if scores[i] < 0.5][:1]
+        for answered, index in right + wrong:
+            same = [i for i, image in enumerate(images) if image == images[index] and i != index]
+            yield Shown(kind, answered, index, tuple(same[:others]))
+
+
+# ---------------------------------------------------------------------------------------------------- a run
+
+
+@dataclass(frozen=True)
+class Look:
+    """One question's answer and map, to be drawn.
+
+    Attributes:
+        text, answer, truth: the question, what the model says, the annotators' most common answer.
+        right: official accuracy of at least 0.5.
+        map: [S, S], the attention on the pixels of `image`.
+        image: [S, S, 3] float from 0 to 1, as the model saw it.
+        mask: [S, S] bool, what is asked for; None where that is unknown.
+        score: its numbers, or why there are none.
+    """
+
+    question_id: int | str
+    text: str
+    answer: str
+    truth: str
+    right: bool
+    map: np.ndarray
+    image: np.ndarray
+    mask: np.ndarray | None
+    score: Pointing | str
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What `attend` found.
+
+    Attributes:
+        rows: see `summarise`.
+        missing: questions without numbers, by reason.
+        examples: figure 6's questions, each with its own look first, then those of the other questions.
+    """
+
+    rows: list[dict[str, Any]]
+    missing: dict[str, int]
+    examples: list[tuple[Shown, list[Look]]]
+
+
+def evaluation_split(corpus: Corpus, profile: Profile, encoder: Any) -> VqaSplit:
+    """The questions that maps are drawn of: test where its answers are public, else val."""
+    data = open_vqa(corpus, encoder, profile.downstream)
+    return data.test if data.test is not None and data.test.labelled else data.val
+
+
+def in_order(split: VqaSplit) -> list[int]:
+    """Indices of the split's items by ascending question id; ids that are texts (VizWiz) in alphabetical order."""
+    ids = [item.question.question_id for item in split.items]
+    return sorted(range(len(ids)), key=lambda i: (0, ids[i], "") if isinstance(ids[i], int) else (1, 0, ids[i]))
+
+
+class _Observer:
+    """Looks at questions of a split, a batch at a time."""
+
+    def __init__(
+        self, model: DownstreamModel, split: VqaSplit, corpus: Corpus, order: Sequence[int], query: Query
+    ) -> None:
+        self.model, self.split, self.corpus, self.order, self.query = model, split, corpus, order, query
+        self.device = next(model.parameters()).device
+        self.records = {record.image_id: record for record in corpus.coco_records}
+        items = [split.items[i] for i in order]
+        self.asked = read_asked(corpus, {item.question.question_id: item.question.question for item in items})
+
+    def looks(self, places: Sequence[int]) -> Iterator[Look]:
+        """The looks at the questions that stand at these places of the order."""
+        for start in range(0, len(places), _AT_ONCE):
+            indices = [self.order[place] for place in places[start : start + _AT_ONCE]]
+            batch = collate([self.split[i] for i in indices]).to(self.device)
+            with torch.inference_mode():
+                attention = look(self.model.vlp, batch)
+                decisions = self.split.decide(self.model.head(attention.pooled))
+            for row, index in enumerate(indices):
+                image = batch.pictures.images[row].permute(1, 2, 0).cpu().numpy()
+                where = places_of(self.model.vlp, attention.features, batch, row)
+                yield self._look(index, attention, row, where, image, int(decisions[row]))
+
+    def _look(
+        self, index: int, attention: Attention, row: int, where: Places, image: np.ndarray, decision: int
+    ) -> Look:
+        item = self.split.items[index]
+        assert item.annotation is not None  # the split is labelled
+        weights = attention.on_image(row, "to_vision", self.query)
+        record = self.records.get(int(item.question.image_id))
+        found: tuple[np.ndarray, Source] | str = "the image is none of the corpus's captioned ones"
+        if record is not None:
+            asked, labels = self.asked[item.question.question_id], self.corpus.read_label_map(record)
+            found = object_mask(asked, record, labels, self.corpus, len(image))
+        answer = self.split.answers.answers[decision]
+        accuracy = vqa_accuracy({item.question.question_id: answer}, [item.annotation]).overall
+        return Look(
+            question_id=item.question.question_id,
+            text=item.question.question,
+            answer=answer,
+            truth=item.annotation.multiple_choice_answer,
+            right=accuracy >= 0.5,
+            map=where.paint(weights),
+            image=image,
+            mask=None if isinstance(found, str) else found[0],
+            score=found if isinstance(found, str) else point(weights, where, *found),
+        )
+
+
+def attend(
+    profile: Profile,
+    variant: Variant,
+    corpus: Corpus,
+    seed: int,
+    finetuned: Path,
+    folder: Path,
+    query: Query = "cls",
+    questions: int = 1500,
+    restart: bool = False,
+) -> Attended:
+    """Pointing accuracy and figure 6's questions of the VQA model in the run folder `finetuned`.
+
+    Writes into `folder`: config.json, metrics.jsonl (a line a kind of question), questions.jsonl (a line a question)
+    and run.json. Questions that could not be scored are counted by reason, there and on the screen.
+
+    Args:
+        query: the word whose attention is drawn, see `Attention.on_image`.
+        questions: how many are looked at, the first by id.
+
+    Raises UserError for a missing or other model, and (without `restart`) a folder that another configuration began.
+    """
+    begun, start = provenance.now(), time.monotonic()
+    if questions < 1:
+        raise UserError(f"questions is {questions}: at least one has to be looked at")
+    model, encoder, _ = load_finetuned(profile, "vqa", variant, corpus, finetuned)
+    split = evaluation_split(corpus, profile, encoder)
+    identity = {"stage": "attention", "profile": profile.name, "variant": variant.name, "seed": seed, "query": query}
+    config = identity | {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
+    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder, config, restart)
+    order = in_order(split)[:questions]
+    observer = _Observer(model.to(device_at_hand()), split, corpus, order, query)
+    kinds, images, lines, points, right = [], [], [], [], []
+    for place, one in zip(order, observer.looks(range(len(order))), strict=True):
+        kinds.append(observer.asked[one.question_id].kind)
+        images.append(split.items[place].question.image_id)
+        points.append((kinds[-1], one.score))
+        right.append(float(one.right))
+        numbers = {"not_scored": one.score} if isinstance(one.score, str) else asdict(one.score)
+        said = {"question_id": one.question_id, "kind": kinds[-1], "answer": one.answer, "right": one.right}
+        lines.append(said | numbers)
+    rows, missing = summarise(points)
+    shown = list(choose_examples(kinds, images, right, [isinstance(score, Pointing) for _, score in points]))
+    examples = [(one, list(observer.looks([one.question, *one.others]))) for one in shown]
+    print(f"{len(points):,} questions of {split.name}: {len(points) - sum(missing.values()):,} have a mask to point at")
+    for reason, count in missing.items():
+        print(f"not scored: {count:,} questions, {reason}")
+    io.write_lines(folder / METRICS, rows)
+    io.write_lines(folder / POINTS, lines)
+    facts = identity | {
+        "synthetic": corpus.synthetic,
+        "corpus": corpus.fingerprint,
+        "weights": str(finetuned / WEIGHTS),
+        "split": split.name,
+        "questions": len(points),
+        "not_scored": missing,
+        "pointing": {row["kind"]: row for row in rows},
+    }
+    provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
+    return Attended(rows, missing, examples)
+
+
+@dataclass(frozen=True)
+class QuestionView:
+    """One question with all its attention, for exploring.
+
+    Attributes:
+        text: the question.
+        pieces: its word pieces, [CLS] and [SEP] included.
+        image: [S, S, 3] float from 0 to 1, as the model saw it.
+        attention: of this one question.
+        places: where its tokens lie.
+    """
+
+    text: str
+    pieces: tuple[str, ...]
+    image: np.ndarray
+    attention: Attention
+    places: Places
+
+
+def view_question(profile: Profile, variant: Variant, corpus: Corpus, finetuned: Path, question: int) -> QuestionView:
+    """All the attention of one question of the split that figure 6 is drawn of.
+
+    Args:
+        question: its place among the questions, by ascending id.
+
+    Raises UserError for a missing or other model, or a question that there is not.
+    """
+    model, encoder, _ = load_finetuned(profile, "vqa", variant, corpus, finetuned)
+    split = evaluation_split(corpus, profile, encoder)
+    order = in_order(split)
+    if not 0 <= question < len(order):
+        raise UserError(f"there is no question {question}: choose from 0 to {len(order) - 1}")
+    batch = collate([split[order[question]]])
+    attention = look(model.vlp, batch)
+    return QuestionView(
+        text=split.items[order[question]].question.question,
+        pieces=tuple(encoder.tokenizer.token(int(index)) for index in batch.input_ids[0]),
+        image=batch.pictures.images[0].permute(1, 2, 0).numpy(),
+        attention=attention,
+        places=places_of(model.vlp, attention.features, batch, 0),
+    )

@@ -1,0 +1,1 @@
+"""Batches: pairs of image and sentence, decoded, augmented, masked, padded."""

@@ -1,0 +1,299 @@
+"""Image–sentence pairs for pretraining: matched and mismatched, decoded lazily, every choice drawn from the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vlp_lib.batches.augment import View, draw_view, may_flip, show_detections, show_image, show_label_map
+from vlp_lib.batches.collate import collate
+from vlp_lib.batches.masking import mask_words
+from vlp_lib.batches.prepared import open_prepared
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
+from vlp_lib.batches.tokenizer import Tokenizer
+from vlp_lib.config import DataConfig, ModelConfig
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections, ImageRecord
+from vlp_lib.corpora.table import caption_counts
+from vlp_lib.corpora.workers import load
+from vlp_lib.errors import UnreadableImageError, UserError
+
+_VALIDATION_SEED = 20230117
+"""One for all runs: the validation pairs and their masks never differ between variants and seeds."""
+
+# What a number is drawn for: keeps the draws that one seed serves apart (SSUL's stream is 1).
+_VIEW, _MASK, _REDRAW, _SUBSTITUTE = 2, 3, 4, 5
+
+_SUBSTITUTES = 20
+"""Unreadable images in a row after which the disk, not the images, is at fault."""
+
+
+class PairKey(NamedTuple):
+    """What a sample is made from; nothing else decides it.
+
+    Attributes:
+        pair: the image and its own sentence.
+        seed: of the random choices about them.
+        other, other_seed: the pair whose sentence stands in as the mismatched one, and its seed, so that the sentence
+            is masked as where it is its own image's.
+        augment: off in validation.
+    """
+
+    pair: int
+    seed: int
+    other: int
+    other_seed: int
+    augment: bool = True
+
+
+class PairDataset(Dataset[Sample]):
+    """The pairs of one split.
+
+    Args:
+        label_maps, max_detections: targets to decode; what the variant does not use is not read from disk.
+        show_later: leave the views of prepared images to `batches.show.show` on the device.
+
+    Attributes:
+        prepared: the images in their prepared form, where there are such; else None.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: str,
+        tokenizer: Tokenizer,
+        model: ModelConfig,
+        data: DataConfig,
+        label_maps: bool = False,
+        max_detections: int = 0,
+        show_later: bool = False,
+    ) -> None:
+        self.corpus = corpus
+        self.prepared = open_prepared(corpus, model.image_size, data.resize, data.prepared)
+        self.show_later = show_later
+        if data.text_lengths and data.text_lengths[-1] < model.max_text_length:
+            raise UserError(
+                f"data.text_lengths ends with {data.text_lengths[-1]} and model.max_text_length is "
+                f"{model.max_text_length}: let it end with at least that"
+            )
+        self.records = corpus.split(split)
+        if len(self.records) < 2:
+            raise UserError(
+                f"{corpus.root} has {len(self.records)} captioned images in its split {split!r}, too few to draw "
+                f"mismatched pairs from: check it with `vlp data check --root {corpus.root}`"
+            )
+        counts = caption_counts(self.records)
+        self.image_of_pair = np.repeat(np.arange(len(counts)), counts)
+        self.caption_of_pair = np.concatenate([np.arange(c) for c in counts])
+        self.tokenizer = tokenizer
+        self.candidates = tokenizer.candidates()
+        self.size = model.image_size
+        self.data = data
+        self.label_maps = label_maps
+        self.max_detections = max_detections
+
+    def __len__(self) -> int:
+        return len(self.image_of_pair)
+
+    def caption(self, pair: int) -> str:
+        """The sentence of a pair."""
+        return self.records[self.image_of_pair[pair]].captions[self.caption_of_pair[pair]]
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """[pairs] the length that each pair's sentence is padded to (`DataConfig.text_lengths`), for batches of like
+        lengths; None where the configuration does not ask for them.
+        """
+        if not self.data.text_lengths:
+            return None
+        tokens = self.tokenizer.lengths([caption for record in self.records for caption in record.captions])
+        steps = np.array(self.data.text_lengths)
+        return np.asarray(steps[np.searchsorted(steps, tokens)])
+
+    def _reads_the_same(self, pair: int, other: int) -> bool:
+        """Whether the other pair's sentence is one of this pair's image's."""
+        if self.image_of_pair[pair] == self.image_of_pair[other]:
+            return True
+        own = self.records[self.image_of_pair[pair]].captions
+        return self.caption(other).lower().strip(" .") in {c.lower().strip(" .") for c in own}
+
+    def _mismatched(self, key: PairKey) -> tuple[int, int]:
+        """A pair of another image with another sentence, and its seed: the key's, or the first drawn one that is."""
+        if not self._reads_the_same(key.pair, key.other):
+            return key.other, key.other_seed
+        rng = np.random.default_rng((key.seed, _REDRAW))
+        for _ in range(1000):
+            other = int(rng.integers(len(self)))
+            if not self._reads_the_same(key.pair, other):
+                return other, key.other_seed
+        raise UserError(f"{self.corpus.root}: its images share their captions, no mismatched pair can be drawn")
+
+    def _text(self, pair: int, seed: int, matched: bool) -> Text:
+        ids, words = self.tokenizer.encode(self.caption(pair))
+        masked, labels = mask_words(
+            ids,
+            words,
+            np.random.default_rng((seed, _MASK)),
+            self.tokenizer.mask_id,
+            self.candidates,
+            self.data.mlm_probability,
+            self.data.mlm_replacement,
+        )
+        if not matched and not self.data.mlm_on_mismatched:
+            labels = np.full_like(labels, NO_MATCHED_TOKEN)
+        return Text(torch.from_numpy(masked), torch.from_numpy(ids), torch.from_numpy(labels), matched)
+
+    def __getitem__(self, key: PairKey) -> Sample:
+        """The sample of a key; in training, where its image cannot be read, that of another pair.
+
+        The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it.
+        """
+        if not key.augment:
+            return self._sample(key)
+        rng = np.random.default_rng((key.seed, _SUBSTITUTE))
+        unreadable: list[str] = []
+        while True:
+            try:
+                return replace(self._sample(key), unreadable=tuple(unreadable))
+            except UnreadableImageError:
+                unreadable.append(str(self.records[self.image_of_pair[key.pair]].path))
+                if len(unreadable) == _SUBSTITUTES:
+                    raise
+            key = key._replace(pair=int(rng.integers(len(self))))
+
+    def _sample(self, key: PairKey) -> Sample:
+        rng = np.random.default_rng((key.seed, _VIEW))
+        record = self.records[self.image_of_pair[key.pair]]
+        # The image's own sentence decides about the mirror; a mismatched one stays mismatched.
+        flip = self.data.flip if may_flip(self.caption(key.pair)) else 0.0
+        view = draw_view(rng, self.data.resize, flip) if key.augment else View()
+        own, other = self._text(key.pair, key.seed, True), self._text(*self._mismatched(key), False)
+        texts = (own, other) if self.data.pairing == "both" else ((own, other)[int(rng.integers(2))],)
+        detections = self._detections(record, view) if self.max_detections else None
+        if self.prepared is not None and self.show_later:
+            pixels = self.prepared.read_pixels(record)
+            labels = self.prepared.read_label_map(record) if self.label_maps else None
+            return Sample(
+                image=torch.from_numpy(pixels),
+                texts=texts,
+                label_map=_map_or_ignored(labels, (pixels.shape[0], pixels.shape[1])) if self.label_maps else None,
+                detections=detections,
+                seed=key.seed,
+                image_id=record.image_id,
+                view=(view.scale, view.left, view.top, float(view.flip), *map(float, pixels.shape[:2])),
+            )
+        image = show_image((self.prepared or self.corpus).read_image(record), view, self.size)
+        return Sample(
+            image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
+            texts=texts,
+            label_map=self._label_map(record, view) if self.label_maps else None,
+            detections=detections,
+            seed=key.seed,
+            image_id=record.image_id,
+        )
+
+    def _label_map(self, record: ImageRecord, view: View) -> torch.Tensor:
+        """The label map in the image's view; an image without one gets a map of ignored pixels."""
+        labels = (self.prepared or self.corpus).read_label_map(record)
+        shown = None if labels is None else show_label_map(labels, view, self.size).copy()
+        return _map_or_ignored(shown, (self.size, self.size))
+
+    def _detections(self, record: ImageRecord, view: View) -> Detections:
+        """The detections in the image's view; an image without any gets an empty set."""
+        detections = self.corpus.read_detections(record, self.max_detections, self.data.detector_threshold)
+        return NO_DETECTIONS if detections is None else show_detections(detections, view)
+
+
+def _map_or_ignored(labels: np.ndarray | None, size: tuple[int, int]) -> torch.Tensor:
+    """The map, or one of ignored pixels."""
+    return torch.full(size, IGNORED, dtype=torch.uint8) if labels is None else torch.from_numpy(labels)
+
+
+class TrainingOrder:
+    """The pairs of each optimiser step, for one process; what step k trains on depends on seed and k alone.
+
+    Each epoch is a fresh permutation; a batch may reach over its end. `start` is the first step to give, so that a
+    resumed run goes on where it stopped.
+
+    With `lengths` (one of each pair) the batches within an epoch are of pairs of like length, in random order: the
+    permutation is sorted by length, cut into batches, and these are shuffled. A batch that reaches over the end of an
+    epoch, and one at each change of length, is mixed.
+    """
+
+    def __init__(
+        self,
+        pairs: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+        lengths: np.ndarray | None = None,
+    ) -> None:
+        self.lengths = lengths
+        self.pairs, self.batch_size, self.steps, self.seed, self.start = pairs, batch_size, steps, seed, start
+        self.rank, self.world, self.accumulation = rank, world, accumulation
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return (self.steps - self.start) * self.accumulation
+
+    def _arrange(self, epoch: int) -> np.ndarray:
+        """The pairs of an epoch in their order."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.pairs)
+        if self.lengths is None:
+            return order
+        # What the last batch of the epoch before takes of this one, and then the batches that lie within it.
+        head = min(-epoch * self.pairs % self.batch_size, self.pairs)
+        count = (self.pairs - head) // self.batch_size
+        within = order[head : head + count * self.batch_size]
+        within = within[np.argsort(self.lengths[within], kind="stable")].reshape(count, self.batch_size)
+        return np.concatenate([order[:head], within[rng.permutation(count)].ravel(), order[head + within.size :]])
+
+    def step(self, step: int) -> list[PairKey]:
+        """The whole batch of a step, over all processes and accumulated parts.
+
+        The mismatched sentence of each pair is that of the next pair in the batch, so that every sentence of the batch
+        is seen on both sides of the question and its words alone say nothing about the match.
+        """
+        chosen = []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, index = divmod(position, self.pairs)
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, self._arrange(epoch)
+            pair = int(self._order[index])
+            # SeedSequence mixes the numbers so that neighbours share nothing.
+            seed = np.random.SeedSequence((self.seed, epoch, pair)).generate_state(1, np.uint64)[0] >> np.uint64(1)
+            chosen.append((pair, int(seed)))
+        return [PairKey(*own, *other) for own, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
+
+    def __iter__(self) -> Iterator[list[PairKey]]:
+        """The keys of each part that this process computes, in order."""
+        share = self.batch_size // (self.world * self.accumulation)
+        for step in range(self.start, self.steps):
+            keys = self.step(step)
+            for part in range(self.accumulation):
+                first = (part * self.world + self.rank) * share
+                yield keys[first : first + share]
+
+
+def validation_keys(dataset: PairDataset, count: int) -> list[PairKey]:
+    """`count` pairs without augmentation, the same for every variant and seed; fewer where the split is small."""
+    rng = np.random.default_rng(_VALIDATION_SEED)
+    chosen = [(int(pair), int(rng.integers(2**62))) for pair in rng.permutation(len(dataset))[:count]]
+    return [PairKey(*own, *other, augment=False) for own, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
+
+
+def load_batches(dataset: PairDataset, batches: TrainingOrder | list[list[PairKey]], workers: int) -> Iterator[Batch]:
+    """Decoded batches in the given order."""
+    into_batch = partial(collate, lengths=dataset.data.text_lengths)
+    return load(dataset, batches, into_batch, workers, pin_memory=torch.cuda.is_available())

@@ -1,0 +1,167 @@
+"""What flows from the readers to the model: records of what lies on disk, decoded samples, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from vlp_lib.corpora.records import Detections
+
+NO_MATCHED_TOKEN = -100
+"""MLM target of a position that is not predicted (torch's and transformers' own convention)."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence in the words of the tokenizer; L tokens.
+
+    Attributes:
+        input_ids: [L] int64, MLM's replacements made.
+        clean_ids: [L] int64, without them.
+        mlm_labels: [L] int64, the original id where MLM predicts, −100 elsewhere.
+        matched: whether the sentence is the image's own.
+    """
+
+    input_ids: torch.Tensor
+    clean_ids: torch.Tensor
+    mlm_labels: torch.Tensor
+    matched: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and the sentences it is joined with, decoded and augmented, not yet in a batch.
+
+    With a `view` (scale, left, top, flip, height, width) the image is [h, w, 3] and the label map [h, w], as they are
+    stored, and the view is yet to be drawn; without, they are [3, H, W] and [H, W], as they are shown. Both are uint8.
+
+    `unreadable` names the image files that could not be read and that this sample stands in for.
+    """
+
+    image: torch.Tensor
+    texts: tuple[Text, ...]
+    label_map: torch.Tensor | None
+    detections: Detections | None
+    seed: int
+    image_id: int
+    unreadable: tuple[str, ...] = ()
+    view: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model reads and the losses compare with. B images, P pairs, L tokens, T detections at most.
+
+    Each text is joined with one image, an image with one or several texts: pair i is text i and image
+    `image_of_text[i]`.
+
+    Attributes:
+        images: [B, 3, H, W] float32 RGB in [0, 1], not normalised: each backbone knows its own mean and deviation.
+        input_ids: [P, L] int64 WordPiece ids with [CLS] … [SEP], MLM's replacements made, padded with 0.
+        clean_ids: [P, L] int64, the same sentences without replacements.
+        attention_mask: [P, L] bool, True at tokens, False at padding.
+        mlm_labels: [P, L] int64, the original id where MLM predicts, −100 elsewhere.
+        matched: [P] int64, 1 where the sentence belongs to the image, 0 where it is another's.
+        image_of_text: [P] int64, the image's row; None where each image has one text (P = B, pair i is row i).
+        seeds: [B] int64 on the CPU; every random choice about a sample downstream is drawn from its seed, so that
+            neither workers nor processes nor restarts change it.
+        image_ids: [B] int64 on the CPU.
+        label_maps: [B, H, W] int64 class index of each pixel, 255 without class; None where no sample has a map.
+        labels: [B, T] int64 detector class, −1 padding; None where the corpus has no detections.
+        attributes: [B, T] int64 detector attribute, −1 none or padding.
+        scores: [B, T] float32 in [0, 1].
+        boxes: [B, T, 4] float32 (x1, y1, x2, y2) as fractions of the image.
+        features: [B, T, D] float32 region features, where the detector gives them.
+        hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
+        clean_images: the images as they were before patches were hidden, SSUL's target.
+        shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
+            an equal part's (scalars on the model's device); None where this is the whole batch.
+        unreadable: image files that could not be read and that other samples stand in for.
+        views: [B, 6] float64 (scale, left, top, flip, height, width) where the views are left to the device: until
+            `batches.show.show` has drawn them, images are [B, H, W, 3] and label_maps [B, H, W] uint8 as stored.
+    """
+
+    images: torch.Tensor
+    input_ids: torch.Tensor
+    clean_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    mlm_labels: torch.Tensor
+    matched: torch.Tensor
+    seeds: torch.Tensor
+    image_ids: torch.Tensor
+    image_of_text: torch.Tensor | None = None
+    label_maps: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    hidden_patches: torch.Tensor | None = None
+    clean_images: torch.Tensor | None = None
+    shares: Mapping[str, torch.Tensor] | None = None
+    unreadable: tuple[str, ...] = ()
+    views: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on another device; seeds and ids stay on the CPU, where they are read."""
+        stay = {"seeds", "image_ids"}
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
+        }
+        return replace(self, **moved)
+
+    def weighted(self, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """A loss of this part so weighted that the mean over all equal parts is the loss of the whole batch."""
+        return loss if self.shares is None else loss * self.shares[name]
+
+    def without_masks(self) -> Batch:
+        """The same pairs with their whole sentences."""
+        return replace(self, input_ids=self.clean_ids)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """The batch of some images and their texts."""
+        kept = torch.arange(len(self))[rows]
+        of_text = torch.arange(len(self)) if self.image_of_text is None else self.image_of_text.cpu()
+        texts = torch.isin(of_text, kept)
+        row = torch.full((len(self),), -1).scatter(0, kept, torch.arange(len(kept)))
+        by_text = ("input_ids", "clean_ids", "attention_mask", "mlm_labels", "matched")
+        cut: dict[str, Any] = {
+            f.name: value[texts.to(value.device)] if f.name in by_text else value[rows]
+            for f in fields(self)
+            if f.name != "image_of_text" and isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        if self.image_of_text is not None:
+            cut["image_of_text"] = row[of_text[texts]].to(self.image_of_text.device)
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a vision stream reads where pictures and texts are not one to one; the fields are those of `Batch`."""
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Pictures:
+        """A copy on another device."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return Pictures(**{name: value.to(device, non_blocking=True) for name, value in given.items()})
+
+
+VisionInput = Batch | Pictures
+"""Either has what the vision streams read."""

@@ -1,0 +1,180 @@
+"""How much of each data set lies on disk beside its official counts, and where the rest is to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vlp_lib.corpora.corpus import Corpus, list_files
+from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
+from vlp_lib.corpora.members import ShardCorpus, genome_folders
+from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, read_image_data, read_regions
+from vlp_lib.errors import UserError
+from vlp_lib.tasks.common import Folders, find_file
+from vlp_lib.tasks.nlvr2 import read_statements
+from vlp_lib.tasks.vcr import read_questions as read_vcr
+from vlp_lib.tasks.vqa import folder_images
+from vlp_lib.tasks.vqa_accuracy import read_annotations, read_questions
+
+_FLICKR30K = (31_783, 158_915)  # images, captions
+_ENTITIES = {"train": 29_783, "val": 1_000, "test": 1_000}
+_GENOME = (108_077, 5_408_689)  # images, regions
+_VQA = {"train": ("train2014", 443_757), "val": ("val2014", 214_354), "test": ("test2015", 447_793)}
+_NLVR2 = {"train": 86_373, "dev": 6_982, "test1": 6_967}
+_VCR = {"train": 212_923, "val": 26_534, "test": 25_263}
+
+_SOURCES = {
+    "vqav2": "visualqa.org/download.html, into vqav2/",
+    "nlvr2": "github.com/lil-lab/nlvr (texts; its pictures on request), into nlvr2/",
+    "vcr": "visualcommonsense.com/download, into vcr/",
+}
+
+
+def of(found: int, expected: int, what: str) -> str:
+    """A count beside the official one."""
+    if found == expected:
+        return f"{found:,} {what} (complete)"
+    note = "partial" if found < expected else "more than the official release"
+    return f"{found:,} of {expected:,} {what} ({note})"
+
+
+def count_tokens(root: Path) -> list[str]:
+    """Flickr30k's token file, the split lists and the images."""
+    tokens, lists = find_tokens(root), find_split_lists(root)
+    lines = []
+    if tokens:
+        images = read_tokens(tokens)
+        captions = sum(len(image.captions) for image in images)
+        lines.append(f"{tokens.name}: {of(len(images), _FLICKR30K[0], 'images')}, "
+                     f"{of(captions, _FLICKR30K[1], 'captions')}")  # fmt: skip
+    if lists:
+        splits = list(read_split_lists(lists).values())
+        counts = ", ".join(of(splits.count(name), expected, name) for name, expected in _ENTITIES.items())
+        lines.append(f"{lists['train'].parent.name}/: Entities' split, {counts}")
+    return lines
+
+
+def count_genome(root: Path) -> list[str]:
+    """Visual Genome's two files and its images."""
+    described = len(read_image_data(root / IMAGE_DATA))
+    images = sentences = empty = 0
+    for said in read_regions(root / REGIONS):
+        images, sentences, empty = images + 1, sentences + len(said.phrases), empty + said.empty
+    stored = {name for folder in genome_folders(root) for name in list_files(folder, (".jpg",))}
+    return [
+        f"{IMAGE_DATA}: {of(described, _GENOME[0], 'images')}",
+        f"{REGIONS}: {of(images, _GENOME[0], 'images')}, {of(sentences + empty, _GENOME[1], 'regions')}, of which "
+        f"{empty:,} say nothing",
+        f"{', '.join(f'{f.name}/' for f in genome_folders(root)) or 'no folder'}: "
+        f"{of(len(stored), _GENOME[0], 'image files')}",
+    ]
+
+
+def count_shards(corpus: ShardCorpus) -> list[str]:
+    """The shards of pairs; broken and missing ones are named."""
+    pairs = corpus.pairs
+    used = len(pairs.shards)
+    lines = [f"{corpus.root.name}: {len(pairs.records):,} usable pairs in {used:,} of {pairs.listed:,} shards"]
+    return lines + [f"cut off, damaged or missing: {path}" for path in pairs.faulty]
+
+
+def count_tasks(root: Path) -> tuple[list[str], list[str]]:
+    """What VQAv2, NLVR2 and VCR have, and what is missing; a broken file is named and does not hide the others."""
+    found, missing = [], []
+    for name, count in _TASKS.items():
+        if not (root / name).is_dir():
+            missing.append(f"{name}: {_SOURCES[name]}")
+            continue
+        try:
+            lines, absent = count(root)
+        except UserError as error:
+            found.append(f"{name}: broken: {error}")
+            continue
+        found += lines
+        missing += [f"{name}/{file}: {_SOURCES[name]}" for file in absent]
+    return found, missing
+
+
+def _count_vqa(root: Path) -> tuple[list[str], list[str]]:
+    files, lines, absent = folder_images(root), [], []
+    for split, (subtype, expected) in _VQA.items():
+        questions_name = f"v2_OpenEnded_mscoco_{subtype}_questions.json"
+        annotations_name = f"v2_mscoco_{subtype}_annotations.json"
+        questions, annotations = (find_file(root / "vqav2", name) for name in (questions_name, annotations_name))
+        if questions is None:
+            absent.append(questions_name)
+            continue
+        asked = read_questions(questions)
+        images = {question.image_id for question in asked}
+        parts = [of(len(asked), expected, "questions")]
+        if annotations:
+            parts.append(of(len(read_annotations(annotations)), expected, "annotations"))
+        elif split != "test":
+            absent.append(annotations_name)
+        parts.append(f"{sum(image in files for image in images):,} of their {len(images):,} images are there")
+        lines.append(f"vqav2 {split}: {', '.join(parts)}")
+    return lines, absent
+
+
+def _count_nlvr2(root: Path) -> tuple[list[str], list[str]]:
+    files, lines, absent = Folders(), [], []
+    for name, expected in _NLVR2.items():
+        statements = read_statements(root / "nlvr2", name)
+        if statements is None:
+            absent.append(f"data/{name}.json")
+            continue
+        whole = sum(all(files.has(path) for path in s.pictures) for s in statements)
+        lines.append(f"nlvr2 {name}: {of(len(statements), expected, 'statements')}, {whole:,} have both pictures")
+    return lines, absent
+
+
+def _count_vcr(root: Path) -> tuple[list[str], list[str]]:
+    files, lines, absent = Folders(), [], []
+    for name, expected in _VCR.items():
+        path = find_file(root / "vcr", f"{name}.jsonl")
+        if path is None:
+            absent.append(f"{name}.jsonl")
+            continue
+        images = [question.image for question in read_vcr(path)]
+        there = sum(files.has(root / "vcr" / "vcr1images" / image) for image in images)
+        lines.append(f"vcr {name}: {of(len(images), expected, 'questions')}, {there:,} have their image")
+    return lines, absent
+
+
+_TASKS: dict[str, Callable[[Path], tuple[list[str], list[str]]]] = {
+    "vqav2": _count_vqa,
+    "nlvr2": _count_nlvr2,
+    "vcr": _count_vcr,
+}
+
+
+def missing_sets(root: Path, sources: set[str]) -> list[str]:
+    """The data sets of the paper's pretraining that are not there, and what decides splits, with their sources."""
+    lines = []
+    if "flickr30k" not in sources:
+        lines.append(
+            "flickr30k/: images and results_20130124.token of shannon.cs.illinois.edu/DenotationGraph; "
+            "dataset_flickr30k.json: caption_datasets.zip of cs.stanford.edu/people/karpathy/deepimagesent"
+        )
+    if "vg" not in sources:
+        lines.append(
+            "vg/: region_descriptions.json.zip, image_data.json.zip, images.zip (VG_100K), images2.zip (VG_100K_2) of "
+            "homes.cs.washington.edu/~ranjay/visualgenome"
+        )
+    if not (root / "refer").is_dir():
+        lines.append("refer/ (RefCOCO's val and test images): github.com/lichengunc/refer")
+    return lines
+
+
+def genome_missing(corpus: Corpus) -> list[str]:
+    """Visual Genome's image folders that are not there."""
+    there = {folder.name for folder in genome_folders(corpus.root)}
+    zips = {"VG_100K": "images.zip", "VG_100K_2": "images2.zip"}
+    return [f"{corpus.root.name}/{name}/: {zips[name]} of homes.cs.washington.edu/~ranjay/visualgenome"
+            for name in zips if name not in there]  # fmt: skip
+
+
+def vqa_images(root: Path, split: str) -> frozenset[int]:
+    """The COCO ids that VQAv2's questions of a split ask about; empty where there are none."""
+    path = find_file(root / "vqav2", f"v2_OpenEnded_mscoco_{_VQA[split][0]}_questions.json")
+    return frozenset(int(q.image_id) for q in read_questions(path)) if path else frozenset()

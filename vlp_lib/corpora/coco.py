@@ -1,0 +1,398 @@
+"""Readers of COCO's captions, instances, COCO-Stuff and Karpathy's splits, in their official formats.
+
+Formats: cocodataset.org/#format-data, github.com/nightrome/cocostuff, cs.stanford.edu/people/karpathy/deepimagesent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlp_lib.corpora.images import read_label_values
+from vlp_lib.corpora.records import IGNORED
+from vlp_lib.errors import UserError
+
+_STUFF_OTHER = 183
+"""COCO-Stuff JSON's category "other": all things together, no class of its own."""
+
+_FLICKR_IMAGE = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*(\d+)_")
+
+_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+
+# Names of the category ids 1 … 182. Eleven were never annotated and are empty here, which leaves 171 classes.
+_OFFICIAL_NAMES = (
+    "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant||stop sign|parking meter"
+    "|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe||backpack|umbrella|||handbag|tie|suitcase|frisbee"
+    "|skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard|tennis racket|bottle|"
+    "|wine glass|cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair"
+    "|couch|potted plant|bed||dining table|||toilet||tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster"
+    "|sink|refrigerator||book|clock|vase|scissors|teddy bear|hair drier|toothbrush||banner|blanket|branch|bridge"
+    "|building-other|bush|cabinet|cage|cardboard|carpet|ceiling-other|ceiling-tile|cloth|clothes|clouds|counter"
+    "|cupboard|curtain|desk-stuff|dirt|door-stuff|fence|floor-marble|floor-other|floor-stone|floor-tile|floor-wood"
+    "|flower|fog|food-other|fruit|furniture-other|grass|gravel|ground-other|hill|house|leaves|light|mat|metal"
+    "|mirror-stuff|moss|mountain|mud|napkin|net|paper|pavement|pillow|plant-other|plastic|platform|playingfield"
+    "|railing|railroad|river|road|rock|roof|rug|salad|sand|sea|shelf|sky-other|skyscraper|snow|solid-other|stairs"
+    "|stone|straw|structural-other|table|tent|textile-other|towel|tree|vegetable|wall-brick|wall-concrete|wall-other"
+    "|wall-panel|wall-stone|wall-tile|wall-wood|water-other|waterdrops|window-blind|window-other|wood"
+)
+
+
+def read_json(path: Path, key: str) -> dict[str, Any]:
+    """A JSON file whose top level is an object with the list `key`.
+
+    Raises:
+        UserError: the file is missing, cut off, no JSON, or lacks the key.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: fetch it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is cut off or no JSON ({error}): fetch it again") from error
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise UserError(f"{path} has no list {key!r}: give the official file of that name")
+    return content
+
+
+def _malformed(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again")
+
+
+def tidy(text: str) -> str:
+    """A sentence without the outer white space and the line breaks that COCO's captions have."""
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image of a captions file.
+
+    Attributes:
+        image_id: COCO's id.
+        file_name: as listed, without a folder.
+        width, height: declared size in pixels; 0 where the file declares none (Karpathy's).
+        captions: white space tidied, in the order of the file, empty ones left out.
+        caption_ids: the id of each caption.
+        coco_id, flickr_id: the photograph's id in COCO and on flickr.com, where known.
+    """
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    captions: tuple[str, ...]
+    caption_ids: tuple[int, ...]
+    coco_id: int | None = None
+    flickr_id: int | None = None
+
+
+def flickr_id(url: str) -> int | None:
+    """The photograph's number in a Flickr image's address (…flickr.com/3446/3232237447_13d84bd0a1_z.jpg), or None."""
+    match = _FLICKR_IMAGE.match(url)
+    return int(match[1]) if match else None
+
+
+def read_captions(path: Path) -> list[CaptionedImage]:
+    """The images of a COCO captions JSON, in the order of the file; some may have no caption.
+
+    Raises:
+        UserError: the file is missing or broken, or a caption names an image that the file does not list.
+    """
+    content = read_json(path, "images")
+    try:
+        spoken: dict[int, tuple[list[str], list[int]]] = {image["id"]: ([], []) for image in content["images"]}
+        for annotation in read_json_list(content, "annotations", path):
+            own = spoken.get(annotation["image_id"])
+            if own is None:
+                raise UserError(
+                    f"{path}: caption {annotation['id']} is of image {annotation['image_id']}, which the file does not "
+                    f"list: fetch it again or remove the caption"
+                )
+            if sentence := tidy(annotation["caption"]):
+                own[0].append(sentence)
+                own[1].append(annotation["id"])
+        return [
+            CaptionedImage(
+                image["id"],
+                image["file_name"],
+                image["width"],
+                image["height"],
+                tuple(spoken[image["id"]][0]),
+                tuple(spoken[image["id"]][1]),
+                image["id"],
+                flickr_id(image.get("flickr_url", "")),
+            )
+            for image in content["images"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _malformed(path, error) from error
+
+
+def read_json_list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
+    """A further list of a file that `read_json` gave; raises UserError where it is missing."""
+    if not isinstance(content.get(key), list):
+        raise UserError(f"{path} has no list {key!r}: give the official file of that name")
+    return content[key]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The annotated things of an image.
+
+    Attributes:
+        category_ids: [K] int64, COCO category ids.
+        boxes: [K, 4] float32, (x1, y1, x2, y2) in pixels of the declared width and height.
+        crowd: [K] bool, True where the box holds a crowd.
+    """
+
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+
+
+def read_instances(path: Path) -> dict[int, Instances]:
+    """The boxes of a COCO instances JSON by image id; an image without a thing is not in it.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    things: dict[int, list[dict[str, Any]]] = {}
+    try:
+        for annotation in read_json(path, "annotations")["annotations"]:
+            things.setdefault(annotation["image_id"], []).append(annotation)
+        return {image_id: _instances(annotations) for image_id, annotations in things.items()}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _malformed(path, error) from error
+
+
+def _instances(annotations: list[dict[str, Any]]) -> Instances:
+    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return Instances(
+        np.array([a["category_id"] for a in annotations], dtype=np.int64),
+        boxes.astype(np.float32),
+        np.array([a.get("iscrowd", 0) for a in annotations], dtype=bool),
+    )
+
+
+def read_categories(path: Path) -> dict[int, str]:
+    """Category id → name of an instances or stuff JSON.
+
+    Only this list is parsed: the masks and boxes around it take a thousand times as long.
+
+    Raises:
+        UserError: the file is missing or has no sound list of categories.
+    """
+    try:
+        content = path.read_bytes()
+        # Within a JSON string the quotes would be escaped: this matches a key only.
+        key = re.search(rb'"categories"\s*:\s*(?=\[)', content)
+        if key is None:
+            raise UserError(f"{path} has no list 'categories': give the official file of that name")
+        categories, _ = json.JSONDecoder().raw_decode(content[key.end() :].decode())
+        return {category["id"]: category["name"] for category in categories}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: fetch it again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(path, error) from error
+
+
+@dataclass(frozen=True)
+class SegmentationClasses:
+    """The classes of a label map: COCO category ids, sorted, and the contiguous index of each.
+
+    SEGL's classifier has one output more than there are classes: "unlabeled", which is never a target.
+
+    Attributes:
+        ids: category ids, ascending; the position is the class index.
+        names: the name of each.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def official(cls) -> SegmentationClasses:
+        """COCO-Stuff's 171: ids 1 … 182 without the eleven that were never annotated."""
+        return cls.of({i: name for i, name in enumerate(_OFFICIAL_NAMES.split("|"), start=1) if name})
+
+    @classmethod
+    def of(cls, categories: dict[int, str]) -> SegmentationClasses:
+        """The classes of a category table, COCO-Stuff's "other" left out.
+
+        Raises:
+            UserError: an id does not fit into the 8 bits of a pixel map.
+        """
+        ids = sorted(set(categories) - {_STUFF_OTHER})
+        if not ids or ids[0] < 1 or ids[-1] > IGNORED:
+            raise UserError(f"the categories {ids[:1]} … {ids[-1:]} do not fit pixel maps: their ids must be 1 … 255")
+        return cls(tuple(ids), tuple(categories[i] for i in ids))
+
+    @cached_property
+    def lookup(self) -> np.ndarray:
+        """[256] uint8: value of a COCO-Stuff pixel map (category id − 1) → class index, 255 where it has no class."""
+        table = np.full(256, IGNORED, dtype=np.uint8)
+        table[np.array(self.ids) - 1] = np.arange(len(self.ids))
+        return table
+
+
+def read_pixel_map(path: Path, classes: SegmentationClasses) -> np.ndarray:
+    """A COCO-Stuff pixel map (PNG: category id − 1, 255 void) as [H, W] uint8 class indices, 255 without class.
+
+    Raises:
+        UserError: the file is missing, broken or no pixel map.
+    """
+    return classes.lookup[read_label_values(path)]
+
+
+class StuffAnnotations:
+    """COCO-Stuff JSON: masks by image, decoded when asked for. It holds the whole file in memory.
+
+    Args:
+        paths: stuff_*.json files.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._masks: dict[int, list[tuple[int, Any]]] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._files: dict[int, Path] = {}
+        for path in paths:
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        content = read_json(path, "images")
+        try:
+            for image in content["images"]:
+                self._sizes[image["id"]] = (image["height"], image["width"])
+            for annotation in read_json_list(content, "annotations", path):
+                image_id = annotation["image_id"]
+                if image_id not in self._sizes:
+                    raise UserError(f"{path}: a mask is of image {image_id}, which is not listed: fetch it again")
+                self._files[image_id] = path
+                self._masks.setdefault(image_id, []).append((annotation["category_id"], annotation["segmentation"]))
+        except (KeyError, TypeError) as error:
+            raise _malformed(path, error) from error
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._masks
+
+    def source(self, image_id: int) -> Path:
+        """The file that an image's masks are from."""
+        return self._files[image_id]
+
+    def label_map(self, image_id: int, classes: SegmentationClasses) -> np.ndarray:
+        """[H, W] uint8 class indices at the declared size, 255 where no mask lies and on "other" (the things).
+
+        Raises:
+            UserError: a mask is broken or not of the image's size, or pycocotools, which decodes compressed masks and
+                polygons, is not installed.
+        """
+        size = self._sizes[image_id]
+        labels = np.full(size, IGNORED, dtype=np.uint8)
+        for category, segmentation in self._masks[image_id]:
+            index = classes.lookup[category - 1] if 0 < category <= IGNORED else IGNORED
+            if index == IGNORED:
+                continue
+            try:
+                mask = _decode_mask(segmentation, size)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise UserError(
+                    f"{self._files[image_id]}: the mask of category {category} in image {image_id} is broken "
+                    f"({error}): fetch the file again"
+                ) from error
+            labels[mask] = index
+        return labels
+
+
+def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """A COCO segmentation as [H, W] bool: compressed or plain run lengths, or polygons in pixels.
+
+    Raises:
+        ValueError: the run lengths do not fill the image, or the size is another.
+    """
+    if isinstance(segmentation, list):
+        coder = _mask_coder()
+        runs = coder.merge(coder.frPyObjects(segmentation, *size))
+        return coder.decode(runs).astype(bool)
+    if tuple(segmentation["size"]) != size:
+        raise ValueError(f"size {segmentation['size']}, the image's is {list(size)}")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        # Runs of absent and present pixels in turn, down the columns.
+        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        if flat.size != size[0] * size[1]:
+            raise ValueError(f"{flat.size} pixels instead of {size[0] * size[1]}")
+        return flat.reshape(size, order="F")
+    return _mask_coder().decode({"size": list(size), "counts": counts.encode()}).astype(bool)
+
+
+def _mask_coder() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise UserError(
+            "the masks of COCO-Stuff JSON need the package pycocotools: install it with `pip install pycocotools` or "
+            "add COCO-Stuff's pixel maps as stuffthingmaps/"
+        ) from None
+    return mask
+
+
+@dataclass(frozen=True)
+class SplitImage:
+    """An image of Karpathy's split file.
+
+    Attributes:
+        split: "train", "val" or "test".
+        folder: the folder that the file names, such as val2014; "" where it names none (Flickr30k).
+        image: id (COCO's, or the number that is the file's name), file name and captions.
+    """
+
+    split: str
+    folder: str
+    image: CaptionedImage
+
+
+def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
+    """Karpathy's split of COCO or Flickr30k ("restval" is train), in the order of the file.
+
+    Args:
+        path: dataset_coco.json, dataset_flickr30k.json or another file of the same layout.
+        captions: False leaves them empty, which is faster where captions_*.json has them.
+
+    Raises:
+        UserError: the file is missing or broken, or names another split.
+    """
+    images = []
+    try:
+        for entry in read_json(path, "images")["images"]:
+            if entry["split"] not in _SPLITS:
+                raise UserError(
+                    f"{path}: image {entry['filename']} is in split {entry['split']!r}: it must be one of "
+                    f"{', '.join(_SPLITS)}"
+                )
+            images.append(SplitImage(_SPLITS[entry["split"]], entry.get("filepath", ""), _split_image(entry, captions)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed(path, error) from error
+    return images
+
+
+def _split_image(entry: dict[str, Any], captions: bool) -> CaptionedImage:
+    # Flickr30k has no id of its own but the number that is the file's name.
+    image_id = entry["cocoid"] if "cocoid" in entry else Path(entry["filename"]).stem
+    said = [(tidy(s["raw"]), s["sentid"]) for s in entry["sentences"]] if captions else []
+    said = [(sentence, number) for sentence, number in said if sentence]
+    sentences, numbers = tuple(s for s, _ in said), tuple(n for _, n in said)
+    ids = (int(image_id), None) if "cocoid" in entry else (None, int(image_id))
+    return CaptionedImage(int(image_id), entry["filename"], 0, 0, sentences, numbers, *ids)

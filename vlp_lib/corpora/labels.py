@@ -1,0 +1,390 @@
+"""Detector labels, made once before pretraining (section III-D): a torchvision detector over a corpus's images.
+
+The images are cut into chunks of a fixed number. A process labels whole chunks and writes each as a file; killed, it
+goes on at the first chunk without one. Several processes (`--shard`, or torchrun's and accelerate's RANK and
+WORLD_SIZE) take every n-th chunk. Whoever finds all chunks there merges them. Batches never reach over a chunk, so that
+neither kills nor the number of processes change a bit of the result on the same device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.detections import NpzDetections, TsvDetections, write_detections
+from vlp_lib.corpora.records import Detections, ImageRecord
+from vlp_lib.corpora.workers import load
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_json, write_json
+from vlp_lib.progress import Progress
+
+CHUNK = 256
+"""Images a chunk: what an interruption costs at most."""
+
+_ABOUT = "about.json"
+
+Detect = Callable[[list[torch.Tensor]], list[Detections]]
+"""Images [3, H, W] uint8 RGB to their detections, best score first."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Which labels a detector is asked for.
+
+    Attributes:
+        detector: a torchvision detection model.
+        weights: a checkpoint of it (a state dict, or a dictionary with one as "model"); "" takes torchvision's COCO
+            weights, which are downloaded.
+        most: labels an image, the best (SPL's queries: 36 and 100; the paper's Bottom-Up labels: up to 100).
+        threshold: lowest score. Training applies `DataConfig.detector_threshold` on top.
+        short_side: the image's short side is resized to so many pixels for the detector (Bottom-Up: 600).
+    """
+
+    detector: str = "fasterrcnn_resnet50_fpn_v2"
+    weights: str = ""
+    most: int = 100
+    threshold: float = 0.05
+    short_side: int = 800
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector that is ready to label.
+
+    Attributes:
+        detect: the images of a batch to their detections.
+        classes: what its labels mean.
+        about: what its labels depend on, for the record.
+    """
+
+    detect: Detect
+    classes: tuple[str, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What `label_images` did.
+
+    Attributes:
+        path: of the npz; there once all chunks of all processes are.
+        complete: whether it is there.
+        images, labels, skipped: labelled images, their labels, images that cannot be read; of this process's chunks,
+            or of all where it is complete.
+        reasons: the first skipped images' errors.
+    """
+
+    path: Path
+    complete: bool
+    images: int
+    labels: int
+    skipped: int
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        state = str(self.path) if self.complete else "this process's part (others are at work, or to be started)"
+        mean = self.labels / max(self.images, 1)
+        first = f"{state}: {self.images:,} images, {self.labels:,} labels ({mean:.1f} an image)"
+        lines = [f"skipped: {self.skipped:,} images that cannot be read"] if self.skipped else []
+        return "\n".join([first, *lines, *(f"  {reason}" for reason in self.reasons)])
+
+
+def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Which of how many processes this is: "2/8" is the third of eight; "" asks torchrun's and accelerate's variables.
+
+    Raises:
+        UserError: the text is no such fraction.
+    """
+    if not text:
+        return int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"--shard {text!r} is no share: write 0/4, 1/4, 2/4 and 3/4 for four processes")
+    return int(index), int(count)
+
+
+def device_of_process(environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The GPU of this process, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def load_detector(config: LabelConfig, device: torch.device) -> Detector:
+    """A torchvision detector with its weights.
+
+    Raises:
+        UserError: there is no such detector, or its weights cannot be loaded or do not fit.
+    """
+    from torchvision.models import detection as models
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    from vlp_lib.errors import unknown
+
+    known = list_models(module=models)
+    if config.detector not in known:
+        raise unknown("detector", config.detector, known)
+    if config.most < 1 or not 0 <= config.threshold < 1 or config.short_side < 1:
+        raise UserError("--most and --short-side must be at least 1 and --threshold from 0 to below 1")
+    official = get_model_weights(config.detector)["DEFAULT"]
+    state, source, classes = _weights(config.weights, official)
+    network = get_model(
+        config.detector,
+        weights=None,
+        weights_backbone=None,
+        num_classes=len(classes) + 1,
+        box_detections_per_img=config.most,
+        box_score_thresh=config.threshold,
+        min_size=config.short_side,
+        max_size=round(config.short_side * 1333 / 800),  # torchvision's own proportion
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{source} does not fit {config.detector} ({reason}): name its detector with --detector"
+        ) from error
+    network.to(device).eval()
+    about = {
+        "detector": config.detector,
+        "weights": source,
+        "labels an image": config.most,
+        "threshold": config.threshold,
+        "short side": config.short_side,
+    }
+    return Detector(_detection(network, device), classes, about)
+
+
+def _weights(file: str, official: Any) -> tuple[dict[str, torch.Tensor], str, tuple[str, ...]]:
+    """State dict, what to call it, and its classes (without the background)."""
+    names = tuple(official.meta["categories"][1:])
+    if not file:
+        try:
+            return official.get_state_dict(progress=False, check_hash=True), str(official), names
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"torchvision's weights {official} cannot be fetched ({error}): fetch {official.url} where there is a "
+                f"network and give the file with --weights"
+            ) from error
+    path = Path(file)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content.get("model", content)
+        count = len(state["roi_heads.box_predictor.cls_score.bias"]) - 1
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: give a checkpoint with --weights") from None
+    except Exception as error:  # unpickling fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} holds no weights of a torchvision Faster R-CNN ({reason}): give its state dict"
+        ) from error
+    return (
+        state,
+        f"{path.name} {digest[:16]}",
+        names if count == len(names) else tuple(f"class {i}" for i in range(count)),
+    )
+
+
+def _detection(network: nn.Module, device: torch.device) -> Detect:
+    @torch.inference_mode()
+    def detect(images: list[torch.Tensor]) -> list[Detections]:
+        found = network([image.to(device, non_blocking=True).float() / 255 for image in images])
+        return [_detections(one, image) for one, image in zip(found, images, strict=True)]
+
+    return detect
+
+
+def _detections(found: dict[str, torch.Tensor], image: torch.Tensor) -> Detections:
+    """torchvision's boxes in pixels and labels from 1 on as ours."""
+    height, width = image.shape[1:]
+    scores = found["scores"].float().cpu().numpy()
+    order = np.argsort(-scores, kind="stable")
+    boxes = found["boxes"].float().cpu().numpy() / np.array([width, height, width, height], dtype=np.float32)
+    return Detections(
+        found["labels"].cpu().numpy()[order] - 1,
+        scores[order],
+        boxes[order].clip(0, 1),
+        np.full(len(order), -1, np.int64),
+    )
+
+
+class _Images(Dataset[torch.Tensor | str]):
+    """The pixels of image k, or the sentence that says why it cannot be read."""
+
+    def __init__(self, corpus: Corpus, records: Sequence[ImageRecord]) -> None:
+        self.corpus, self.records = corpus, records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> torch.Tensor | str:
+        try:
+            pixels = np.asarray(self.corpus.read_image(self.records[index]))
+        except UserError as error:
+            return str(error)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _list(items: list[torch.Tensor | str]) -> list[torch.Tensor | str]:
+    return items
+
+
+def label_images(
+    corpus: Corpus,
+    detector: Detector,
+    path: Path,
+    shard: tuple[int, int] = (0, 1),
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Labelled:
+    """Label every image of a corpus into the npz `path`, going on where an earlier attempt stopped.
+
+    Args:
+        shard: which of how many processes this is.
+        batch_size: images that the detector sees at once.
+        workers: processes that decode.
+
+    Raises:
+        UserError: the folder's parts were begun with another detector, other settings or other images, or the corpus
+            has labels of another detector.
+    """
+    _refuse_two_vocabularies(corpus, path, detector.classes)
+    records, parts = corpus.records, path.with_name(f"{path.stem}.parts")
+    about = {
+        **detector.about,
+        "images": len(records),
+        "image list": hashlib.sha256(" ".join(str(r.image_id) for r in records).encode()).hexdigest()[:16],
+        "batch size": batch_size,
+        "chunk": CHUNK,
+    }
+    if path.exists() and not parts.exists():
+        _refuse_other(path, NpzDetections(path).about, about)
+        return _count(path, (NpzDetections(path),), len(records), True)
+    chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
+    files = [parts / f"part-{number:05d}.npz" for number in range(len(chunks))]
+    if (parts / _ABOUT).exists():
+        _refuse_other(parts, read_json(parts / _ABOUT), about)
+    else:
+        write_json(parts / _ABOUT, about)
+    own = range(shard[0], len(chunks), shard[1])
+    waiting = [number for number in own if not files[number].exists()]
+    reasons: list[str] = []
+    with Progress("labels", len(own), len(own) - len(waiting)) as progress:
+        for number in waiting:
+            found = list(_label_chunk(corpus, chunks[number], detector, batch_size, workers, reasons))
+            write_detections(files[number], found, detector.classes, about=about)
+            progress.step()
+            progress.note(f"{sum(len(d.labels) for _, _, d in found):,} labels on {len(found)} images")
+    if not all(file.exists() for file in files):
+        sources = [NpzDetections(files[number]) for number in own]
+        return _count(path, sources, sum(len(chunks[number]) for number in own), False, reasons)
+    _merge(path, parts, files, detector.classes, about)
+    return _count(path, (NpzDetections(path),), len(records), True, reasons)
+
+
+def _label_chunk(
+    corpus: Corpus,
+    records: Sequence[ImageRecord],
+    detector: Detector,
+    batch_size: int,
+    workers: int,
+    reasons: list[str],
+) -> Iterator[tuple[int, tuple[int, int], Detections]]:
+    """Id, size and detections of each image of a chunk that can be read; of the others the reason is added."""
+    batches = [list(range(i, min(i + batch_size, len(records)))) for i in range(0, len(records), batch_size)]
+    for rows, items in zip(batches, load(_Images(corpus, records), batches, _list, workers), strict=True):
+        sound = [(records[row], item) for row, item in zip(rows, items, strict=True) if isinstance(item, torch.Tensor)]
+        reasons += [item for item in items if isinstance(item, str)]
+        found = detector.detect([image for _, image in sound]) if sound else []
+        for (record, image), detections in zip(sound, found, strict=True):
+            yield record.image_id, (image.shape[2], image.shape[1]), detections
+
+
+def _merge(path: Path, parts: Path, files: Sequence[Path], classes: tuple[str, ...], about: Mapping[str, Any]) -> None:
+    """All parts in one file. Of several processes that find them complete at once each writes the same bytes."""
+    try:
+        sources = [NpzDetections(file) for file in files]
+        images = ((i, source.size(i), source.read(i)) for source in sources for i in source.image_ids)
+        write_detections(path, images, classes, about=about)
+        merged = parts.with_suffix(".merged")
+        parts.rename(merged)  # at once, so that no other process takes half of the parts for an interrupted run
+        shutil.rmtree(merged)
+    except (UserError, OSError):
+        # Another process may have merged and removed the parts meanwhile.
+        if not path.exists() or parts.exists():
+            raise
+
+
+def _refuse_two_vocabularies(corpus: Corpus, path: Path, classes: tuple[str, ...]) -> None:
+    """Labels of two detectors beside each other could not be read: say so before hours of labelling."""
+    if corpus.detections is None or corpus.root not in path.parents or corpus.detections.classes == classes:
+        return
+    others = [source.path for source in corpus.detections.sources if source.path != path]
+    if others:
+        raise UserError(
+            f"{others[0]} has the labels of another detector, and a corpus can have those of one: move it out of "
+            f"{corpus.root}, or write elsewhere with --out"
+        )
+
+
+def _refuse_other(place: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for name, value in new.items():
+        if old.get(name) != value:
+            raise UserError(
+                f"{place} was begun with {name} {old.get(name)!r} and now it is {value!r}: take the old value, or "
+                f"remove it to label anew"
+            )
+
+
+def _count(
+    path: Path, sources: Sequence[NpzDetections], asked: int, complete: bool, reasons: Sequence[str] = ()
+) -> Labelled:
+    images = sum(len(source.image_ids) for source in sources)
+    labels = sum(len(source) for source in sources)
+    return Labelled(path, complete, images, labels, asked - images, tuple(reasons[:10]))
+
+
+def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0, features: bool = False) -> Labelled:
+    """Bottom-Up's or LXMERT's TSV into the npz `path`: labels, scores, boxes and attributes of its best boxes.
+
+    Args:
+        most, threshold: labels an image and their lowest score.
+        features: region features as well, for the region model; 8 KB a box.
+
+    Raises:
+        UserError: the TSV is missing or a row of it is broken.
+    """
+    source = TsvDetections(tsv)
+
+    def kept(image_id: int) -> Detections:
+        found = source.read(image_id)
+        count = min(most, int((found.scores >= threshold).sum()))
+        rows = None if found.features is None else found.features[:count]
+        return Detections(
+            found.labels[:count], found.scores[:count], found.boxes[:count], found.attributes[:count], rows
+        )
+
+    def without_features(found: Detections) -> Detections:
+        return Detections(found.labels, found.scores, found.boxes, found.attributes)
+
+    images = [(i, source.size(i), without_features(kept(i))) for i in source.image_ids]
+    rows = (found.features for i in source.image_ids if (found := kept(i)).features is not None) if features else ()
+    about = {"detector": "Bottom-Up", "source": tsv.name, "labels an image": most, "threshold": threshold}
+    write_detections(path, images, source.classes, source.attribute_names, about, rows)
+    skipped = sum(source.skipped.values())
+    reasons = tuple(f"{count:,} {reason}" for reason, count in source.skipped.items())
+    labels = sum(len(found.labels) for _, _, found in images)
+    return Labelled(path, True, len(images), labels, skipped, reasons)

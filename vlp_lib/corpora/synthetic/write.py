@@ -1,0 +1,460 @@
+"""Writes the embedded corpus in the official file formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlp_lib.corpora.synthetic.choices import Tokens, sample_choice
+from vlp_lib.corpora.synthetic.detector import DETECTOR_CLASSES, Detection, detect
+from vlp_lib.corpora.synthetic.dice import Dice
+from vlp_lib.corpora.synthetic.draw import Painter
+from vlp_lib.corpora.synthetic.formats import Folder, combine, json_bytes, json_lines, npz_bytes, png_bytes
+from vlp_lib.corpora.synthetic.language import captions
+from vlp_lib.corpora.synthetic.questions import annotators, questions
+from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
+from vlp_lib.corpora.synthetic.statements import sample_set
+from vlp_lib.corpora.synthetic.world import (
+    COLOR_NAMES,
+    SHAPES,
+    stuff_categories,
+    stuff_category,
+    thing_categories,
+    thing_category,
+)
+from vlp_lib.errors import UserError
+
+FORMAT_VERSION = 1
+"""Raised whenever the same spec gives other bytes than before."""
+
+CORPUS_FILE = "corpus.json"
+_UNFINISHED_FILE = "corpus.json.unfinished"
+_PARTS = ("images", "annotations", "stuffthingmaps", "vqav2", "nlvr2", "vcr")
+_MOST_IMAGES = 1_000_000  # a split; the ids of the next one begin there
+
+# The second number of a random stream's key; the first is the seed and the last the number of the scene.
+_STREAMS = {"train": 0, "val": 1, "test": 2, "nlvr2-train": 3, "nlvr2-dev": 4, "nlvr2-test1": 5,
+            "vcr-train": 6, "vcr-val": 7, "vcr-test": 8}  # fmt: skip
+
+_LICENSES = [{"id": 1, "name": "MIT, as the code that draws them", "url": "https://opensource.org/license/mit"}]
+_VQA_SUBTYPES = {"train": "train2014", "val": "val2014", "test": "test2015"}
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """What to draw; two equal specs give the same bytes.
+
+    Attributes:
+        seed: of all random choices.
+        image_size: edge of the square images in pixels, a multiple of 8, at least 32.
+        train_images, val_images, test_images: scenes with captions, boxes, detections and questions.
+        nlvr_pairs: image pairs of NLVR2's train, dev and test1, two statements each.
+        vcr_images: images of VCR's train, val and test, one question each.
+        questions_per_image: VQA questions for each captioned image.
+    """
+
+    seed: int = 0
+    image_size: int = 64
+    train_images: int = 12000
+    val_images: int = 1000
+    test_images: int = 1000
+    nlvr_pairs: tuple[int, int, int] = (1500, 300, 300)
+    vcr_images: tuple[int, int, int] = (1200, 300, 300)
+    questions_per_image: int = 3
+
+    def __post_init__(self) -> None:
+        _check("seed", self.seed, 0, 2**32 - 1)
+        _check("image_size", self.image_size, 32, 1024)
+        if self.image_size % 8:
+            raise UserError(f"image_size is {self.image_size}; give a multiple of 8.")
+        for name in ("train_images", "val_images", "test_images"):
+            _check(name, getattr(self, name), 1, _MOST_IMAGES)
+        for name in ("nlvr_pairs", "vcr_images"):
+            counts = getattr(self, name)
+            if not isinstance(counts, tuple | list) or len(counts) != 3:
+                raise UserError(f"{name} is {counts!r}; give three numbers, one for each split.")
+            object.__setattr__(self, name, tuple(counts))  # lists, as JSON has them, compare unequal to tuples
+            for count in counts:
+                _check(name, count, 0, _MOST_IMAGES)
+        _check("questions_per_image", self.questions_per_image, 1, 10)
+
+
+def _check(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UserError(f"{name} is {value!r}; give a whole number from {least} to {most}.")
+
+
+def synthesize(root: Path, spec: CorpusSpec) -> str:
+    """Write the corpus of the spec below root and return its fingerprint; a finished one is not drawn again.
+
+    `corpus.json` is written last. Until then an unfinished file lies in its place, by which an interrupted attempt is
+    recognised and redone.
+    """
+    root = Path(root)
+    ready = _existing(root, spec)
+    if ready is not None:
+        return ready
+    unfinished = root / _UNFINISHED_FILE
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+        for part in _PARTS:
+            shutil.rmtree(root / part, ignore_errors=True)
+        folder = Folder(root)
+        painter = Painter(spec.image_size)
+        counts = {
+            **_write_captioned(folder, spec, painter),
+            **_write_nlvr2(folder, spec, painter),
+            **_write_vcr(folder, spec, painter),
+        }
+        description = {
+            "synthetic": True,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": folder.fingerprint(),
+            "spec": asdict(spec),
+            "counts": counts,
+        }
+        unfinished.write_bytes(json.dumps(description, sort_keys=True, indent=1).encode() + b"\n")
+        unfinished.replace(root / CORPUS_FILE)
+    except OSError as error:
+        raise UserError(f"cannot write the corpus to {root} ({error.strerror}); name another folder.") from error
+    return folder.fingerprint()
+
+
+def fingerprint(root: Path) -> str:
+    """Compute the fingerprint from the files: SHA-256 over their paths and digests, `corpus.json` itself excluded."""
+    root = Path(root)
+    if not (root / CORPUS_FILE).is_file():
+        raise UserError(f"{root} holds no {CORPUS_FILE}; draw the corpus first.")
+    return combine(
+        {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*")
+            if path.is_file() and path != root / CORPUS_FILE
+        }
+    )
+
+
+def _existing(root: Path, spec: CorpusSpec) -> str | None:
+    """The fingerprint of the finished corpus at root, or None where there is room to draw it."""
+    if not root.exists():
+        return None
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; name a folder for the corpus.")
+    if not (root / CORPUS_FILE).exists():
+        if any(root.iterdir()) and not (root / _UNFINISHED_FILE).exists():
+            raise UserError(f"{root} is not empty and holds no {CORPUS_FILE}; name a new folder or empty this one.")
+        return None
+    try:
+        description = json.loads((root / CORPUS_FILE).read_text())
+        found, version, digest = description["spec"], description["format_version"], str(description["fingerprint"])
+        names = [name for name, value in json.loads(json_bytes(asdict(spec))).items() if found.get(name) != value]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{root / CORPUS_FILE} cannot be read; delete the folder to draw the corpus anew.") from error
+    if version != FORMAT_VERSION:
+        raise UserError(f"{root} was drawn by another version of the kit; delete it or name a new folder.")
+    if names:
+        raise UserError(f"{root} holds a corpus with another {', '.join(names)}; delete it or name a new folder.")
+    return digest
+
+
+def scene_key(spec: CorpusSpec, stream: str, index: int) -> tuple[int, int, int]:
+    """The key of a scene's random stream, whatever the counts of the spec are."""
+    return spec.seed, _STREAMS[stream], index
+
+
+def corpus_scene(spec: CorpusSpec, split: str, index: int) -> Scene:
+    """The scene behind the captioned image of this number within "train", "val" or "test"."""
+    return sample_scene(Dice(*scene_key(spec, split, index)), spec.image_size)
+
+
+def image_id(split: str, index: int) -> int:
+    """The COCO id of a captioned image: unique over the splits and independent of their sizes."""
+    return _STREAMS[split] * _MOST_IMAGES + index + 1
+
+
+def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
+    """Images, COCO's and Karpathy's annotations, label maps, detections, VQA."""
+    dice = Dice(spec.seed)
+    karpathy: list[dict[str, object]] = []
+    counts: dict[str, int] = {}
+    maps = 0
+    for part, splits in (("train2017", ("train",)), ("val2017", ("val", "test"))):
+        coco = _CocoFiles(spec.image_size)
+        found: list[tuple[int, list[Detection]]] = []
+        for split in splits:
+            vqa = _VqaFiles(_VQA_SUBTYPES[split])
+            total = getattr(spec, f"{split}_images")
+            counts[f"{split}_images"] = total
+            for index in range(total):
+                key, name = image_id(split, index), f"{image_id(split, index):012d}.png"
+                dice.restart(*scene_key(spec, split, index))
+                scene = sample_scene(dice, spec.image_size)
+                folder.write(f"images/{part}/{name}", png_bytes(painter.image(scene, dice)))
+                if scene.has_map or split != "train":
+                    folder.write(f"stuffthingmaps/{part}/{name}", png_bytes(painter.label_map(scene)))
+                    maps += 1
+                sentences = captions(scene, dice)
+                coco.add(key, name, scene, sentences)
+                karpathy.append(_karpathy_image(key, name, part, split, len(karpathy), sentences))
+                found.append((key, detect(scene, dice)))
+                # Last, so that more questions change nothing else.
+                vqa.add(key, scene, spec.questions_per_image, dice)
+            vqa.write(folder)
+            counts[f"{split}_questions"] = len(vqa.questions)
+        coco.write(folder, part)
+        folder.write(f"detections_{part}.npz", npz_bytes(_detection_arrays(found, spec.image_size)))
+    folder.write("dataset_coco.json", json_bytes({"dataset": "coco", "images": karpathy}))
+    counts["captions"] = 5 * len(karpathy)
+    counts["label_maps"] = maps
+    return counts
+
+
+class _CocoFiles:
+    """Collects the captions, instances and stuff JSON of one folder of images."""
+
+    def __init__(self, image_size: int) -> None:
+        self._size = image_size
+        self._images: list[dict[str, object]] = []
+        self._captions: list[dict[str, object]] = []
+        self._instances: list[dict[str, object]] = []
+        self._stuff: list[dict[str, object]] = []
+
+    def add(self, key: int, name: str, scene: Scene, sentences: list[str]) -> None:
+        size = self._size
+        self._images.append({"id": key, "file_name": name, "width": size, "height": size, "license": 1})
+        self._captions += [
+            {"image_id": key, "id": _sentence_id(key, k), "caption": text} for k, text in enumerate(sentences)
+        ]
+        for k, thing in enumerate(scene.things):
+            x, y, w, h = thing.bbox
+            self._instances.append(
+                {
+                    "id": 10 * key + k,
+                    "image_id": key,
+                    "category_id": thing_category(thing.shape),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    "iscrowd": 0,
+                    "color": COLOR_NAMES[thing.color],
+                    "size": "large" if thing.large else "small",
+                }
+            )
+        # Polygons along the knots of the horizon; the things in front are not cut out (the label maps do that).
+        knots = [v for x in range(0, size, size // 8) for v in (x, scene.horizon[x])] + [size, scene.horizon[-1]]
+        ground = sum(size - row for row in scene.horizon)
+        low, high = max(scene.horizon), min(scene.horizon)
+        for k, (stuff, corners, bbox, area) in enumerate(
+            (
+                (scene.background, [size, 0, 0, 0], [0, 0, size, low], size * size - ground),
+                (scene.ground, [size, size, 0, size], [0, high, size, size - high], ground),
+            )
+        ):
+            self._stuff.append(
+                {
+                    "id": 10 * key + 8 + k,
+                    "image_id": key,
+                    "category_id": stuff_category(stuff),
+                    "bbox": bbox,
+                    "area": area,
+                    "segmentation": [knots + corners],
+                    "iscrowd": 0,
+                }
+            )
+
+    def write(self, folder: Folder, part: str) -> None:
+        common = {"info": _info(f"Synthetic corpus in the format of COCO {part}"), "licenses": _LICENSES}
+        common["images"] = self._images
+        folder.write(f"annotations/captions_{part}.json", json_bytes({**common, "annotations": self._captions}))
+        things = {**common, "annotations": self._instances, "categories": thing_categories()}
+        folder.write(f"annotations/instances_{part}.json", json_bytes(things))
+        stuffs = {**common, "annotations": self._stuff, "categories": stuff_categories()}
+        folder.write(f"annotations/stuff_{part}.json", json_bytes(stuffs))
+
+
+class _VqaFiles:
+    """Collects the questions and the annotations of one VQA split."""
+
+    def __init__(self, subtype: str) -> None:
+        self.subtype = subtype
+        self.questions: list[dict[str, object]] = []
+        self._annotations: list[dict[str, object]] = []
+
+    def add(self, key: int, scene: Scene, n: int, dice: Dice) -> None:
+        for k, question in enumerate(questions(scene, dice, n)):
+            ids = {"image_id": key, "question_id": 1000 * key + k}
+            self.questions.append({**ids, "question": question.text})
+            extra: dict[str, object] = {"kind": question.kind, "bboxes": list(question.bboxes)}
+            if question.category_id is not None:
+                extra["category_id"] = question.category_id
+            if len(question.bboxes) == 1:
+                extra["bbox"] = question.bboxes[0]
+            answers = [
+                {
+                    "answer_id": i + 1,
+                    "answer": answer,
+                    "answer_confidence": "yes" if answer == question.answer else dice.choice(("maybe", "no")),
+                }
+                for i, answer in enumerate(annotators(question, dice))
+            ]
+            self._annotations.append(
+                {
+                    **ids,
+                    **extra,
+                    "question_type": question.prefix,
+                    "answer_type": question.answer_type,
+                    "multiple_choice_answer": question.answer,
+                    "answers": answers,
+                }
+            )
+
+    def write(self, folder: Folder) -> None:
+        common = {
+            "info": _info(f"Synthetic questions in the format of VQAv2 {self.subtype}"),
+            "data_type": "mscoco",
+            "data_subtype": self.subtype,
+            "license": {"name": _LICENSES[0]["name"], "url": _LICENSES[0]["url"]},
+        }
+        asked = {**common, "task_type": "Open-Ended", "questions": self.questions}
+        folder.write(f"vqav2/v2_OpenEnded_mscoco_{self.subtype}_questions.json", json_bytes(asked))
+        answered = {**common, "annotations": self._annotations}
+        folder.write(f"vqav2/v2_mscoco_{self.subtype}_annotations.json", json_bytes(answered))
+
+
+def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sentences: list[str]) -> dict[str, object]:
+    ids = [_sentence_id(key, k) for k in range(len(sentences))]
+    return {
+        "filepath": part,
+        "filename": name,
+        "cocoid": key,
+        "imgid": number,
+        "split": split,
+        "sentids": ids,
+        "sentences": [
+            {"raw": text, "tokens": text.replace(",", "").split(), "imgid": number, "sentid": sentid}
+            for text, sentid in zip(sentences, ids, strict=True)
+        ],
+    }
+
+
+def _sentence_id(key: int, k: int) -> int:
+    return 5 * key + k
+
+
+def _detection_arrays(found: list[tuple[int, list[Detection]]], size: int) -> dict[str, np.ndarray]:
+    """The detector's file: N images, M boxes; those of image i are the rows offsets[i] to offsets[i + 1]."""
+    every = [detection for _, detections in found for detection in detections]
+    return {
+        "image_ids": np.array([key for key, _ in found], dtype=np.int64),
+        "sizes": np.full((len(found), 2), size, dtype=np.int32),
+        "offsets": np.cumsum([0] + [len(detections) for _, detections in found], dtype=np.int64),
+        "labels": np.array([d.label for d in every], dtype=np.int16),
+        "scores": np.array([d.score for d in every], dtype=np.float32) / np.float32(1000),
+        "boxes": np.array([d.box for d in every], dtype=np.float32).reshape(-1, 4) / np.float32(4),
+        "attributes": np.array([d.attribute for d in every], dtype=np.int16),
+        "classes": np.array(DETECTOR_CLASSES, dtype=np.str_),
+        "attribute_names": np.array(COLOR_NAMES, dtype=np.str_),
+    }
+
+
+def _write_nlvr2(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
+    dice, counts = Dice(spec.seed), {}
+    for split, total in zip(("train", "dev", "test1"), spec.nlvr_pairs, strict=True):
+        lines: list[dict[str, object]] = []
+        for number in range((total + 1) // 2):
+            dice.restart(*scene_key(spec, f"nlvr2-{split}", number))
+            group = sample_set(dice, spec.image_size)
+            directory = number % 100  # only train is spread over numbered directories
+            for pair in range(min(2, total - 2 * number)):
+                name = f"{split}-{number}-{pair}"
+                place = f"nlvr2/images/{split}/{directory}" if split == "train" else f"nlvr2/images/{split}"
+                for side, scene in enumerate(group.pairs[pair]):
+                    folder.write(f"{place}/{name}-img{side}.png", png_bytes(painter.image(scene, dice)))
+                for sentence in range(2):
+                    line: dict[str, object] = {
+                        "identifier": f"{name}-{sentence}",
+                        "sentence": group.sentences[sentence].text,
+                        "label": str(group.label(pair, sentence)),
+                        "synset": "synthetic",
+                        "writer": "0",
+                        "validation": {},
+                        "left_url": "",
+                        "right_url": "",
+                    }
+                    lines.append({**line, "directory": directory} if split == "train" else line)
+        folder.write(f"nlvr2/data/{split}.json", json_lines(lines))
+        counts[f"nlvr2_{split}_pairs"] = total
+    return counts
+
+
+def _write_vcr(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
+    dice, counts = Dice(spec.seed), {}
+    for split, total in zip(("train", "val", "test"), spec.vcr_images, strict=True):
+        lines = []
+        for number in range(total):
+            dice.restart(*scene_key(spec, f"vcr-{split}", number))
+            scene = sample_scene(dice, spec.image_size, fewest=3)
+            movie = f"synthetic_{split}_{number // 100:04d}"
+            name = f"{movie}/{movie}_{number % 100:02d}@0"
+            folder.write(f"vcr/vcr1images/{name}.png", png_bytes(painter.image(scene, dice)))
+            folder.write(f"vcr/vcr1images/{name}.json", json_bytes(_vcr_metadata(scene, dice)))
+            lines.append(_vcr_line(split, number, movie, name, scene, dice))
+        folder.write(f"vcr/{split}.jsonl", json_lines(lines))
+        counts[f"vcr_{split}_images"] = total
+    return counts
+
+
+def _vcr_metadata(scene: Scene, dice: Dice) -> dict[str, object]:
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (thing.bbox for thing in scene.things)]
+    return {
+        "boxes": [[*box, dice.between(800, 999) / 1000] for box in corners],  # the fifth value is the detector's score
+        "segms": [[[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]] for x1, y1, x2, y2 in corners],
+        "names": [SHAPES[thing.shape] for thing in scene.things],
+        "width": scene.image_size,
+        "height": scene.image_size,
+    }
+
+
+def _vcr_line(split: str, number: int, movie: str, name: str, scene: Scene, dice: Dice) -> dict[str, object]:
+    choice = sample_choice(scene, dice)
+    identifier = f"{split}-{number}"
+    return {
+        "movie": movie,
+        "objects": [SHAPES[thing.shape] for thing in scene.things],
+        "interesting_scores": [0],
+        "answer_likelihood": "likely",
+        "img_fn": f"{name}.png",
+        "metadata_fn": f"{name}.json",
+        "question_orig": _plain(choice.question),
+        "answer_orig": _plain(choice.answers[choice.answer_label]),
+        "rationale_orig": _plain(choice.rationales[choice.rationale_label]),
+        "question": choice.question,
+        "answer_choices": choice.answers,
+        "answer_label": choice.answer_label,
+        "answer_match_iter": [0, 1, 2, 3],
+        "answer_sources": [number] * 4,
+        "rationale_choices": choice.rationales,
+        "rationale_label": choice.rationale_label,
+        "rationale_match_iter": [0, 1, 2, 3],
+        "rationale_sources": [number] * 4,
+        "img_id": identifier,
+        "question_number": 0,
+        "annot_id": identifier,
+        "match_fold": f"{split}-0",
+        "match_index": number,
+    }
+
+
+def _plain(tokens: Tokens) -> str:
+    """The sentence with the numbers of the objects counted from one, as VCR's `…_orig` fields have them."""
+    return " ".join(token if isinstance(token, str) else " and ".join(str(i + 1) for i in token) for token in tokens)
+
+
+def _info(description: str) -> dict[str, object]:
+    return {"description": description, "version": str(FORMAT_VERSION), "year": 2023, "synthetic": True}

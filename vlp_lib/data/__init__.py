@@ -1,1 +1,0 @@
-"""From files in the official formats to batches."""

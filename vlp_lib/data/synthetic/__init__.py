@@ -1,5 +1,0 @@
-"""The embedded corpus: a procedural miniature of COCO, VQAv2, NLVR2 and VCR, drawn from one seed."""
-
-from vlp_lib.data.synthetic.write import CorpusSpec, corpus_scene, fingerprint, image_id, synthesize
-
-__all__ = ["CorpusSpec", "corpus_scene", "fingerprint", "image_id", "synthesize"]

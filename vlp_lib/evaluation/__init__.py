@@ -1,1 +1,0 @@
-"""Scores by the official rules, and what is measured of a model: retrieval, time, attention."""

@@ -1,0 +1,238 @@
+"""Trained models to keep, to share and to use: a folder in the hub's format, and what is loaded from it.
+
+The folder holds what a run folder holds (config.json, model.safetensors, tokenizer.json, run.json, metrics.jsonl and,
+for VQA, answers.json) and a model card, README.md, that is written from it. Run folders can be loaded as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vlp_lib import io
+from vlp_lib.batches.sample import Pictures
+from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
+from vlp_lib.batches.whole import pad_texts, square_images
+from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_variant, to_dict
+from vlp_lib.errors import UserError
+from vlp_lib.hub.card import RunRecord, model_card
+from vlp_lib.losses.itm import itm_score
+from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.tasks.common import Encoder, TaskSample, collate
+from vlp_lib.tasks.downstream import DownstreamModel
+from vlp_lib.trainers.checkpoint import load_weights, save_weights
+from vlp_lib.trainers.finetune import ANSWERS, UNCUT
+from vlp_lib.trainers.loop import CONFIG, METRICS, WEIGHTS
+from vlp_lib.trainers.pretrain import TOKENIZER
+
+RUN, CARD = "run.json", "README.md"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, RUN, METRICS, ANSWERS, CARD)
+"""What a folder in the hub's format holds (ANSWERS for VQA only)."""
+
+_NEEDED = ("stage", "profile", "variant", "model", "vocabularies")
+_WEIGHT_NAMES = ("language_pretrained", "tokenizer", "vit.pretrained", "resnet.pretrained")
+
+Text = str | tuple[str, str]
+"""A sentence or question, or a VCR question with a candidate."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with everything that is needed to use it.
+
+    Attributes:
+        network: of a pretraining (with the MLM and ITM heads) or of a finetuning (with the task's head), in evaluation
+            mode. It may be moved to a GPU (`model.network.to("cuda")`); what it is asked is moved after it.
+        tokenizer: its own.
+        variant: what stands in its vision branch.
+        record: what its run left: configuration, facts, metrics.
+        answers: VQA's answers in the order of the classes; empty for other models.
+    """
+
+    network: PretrainingModel | DownstreamModel
+    tokenizer: Tokenizer
+    variant: Variant
+    record: RunRecord
+    answers: tuple[str, ...] = ()
+
+    @torch.inference_mode()
+    def match(self, images: Sequence[Image.Image], sentences: Sequence[str], image_size: int = 0) -> torch.Tensor:
+        """The probability [P] that sentence i describes image i, by the pretrained matching head (section III-A).
+
+        Args:
+            images: of any size and mode; they are squared, not cropped.
+            image_size: side of the squared image in pixels; 0 takes the pretraining's.
+
+        Raises UserError for a finetuned model, for the region model, and where the numbers of both differ.
+        """
+        if not isinstance(self.network, PretrainingModel):
+            raise UserError(
+                f"a model finetuned on {self.record.config['task']} has no matching head: load the pretrained model"
+            )
+        self._require_pixels()
+        if len(images) != len(sentences) or not images:
+            raise UserError(f"{len(images)} images and {len(sentences)} sentences make no pairs: give as many of both")
+        vlp, device = self.network.vlp, self._device()
+        ids, mask = (
+            part.to(device) for part in pad_texts([self.tokenizer.encode(sentence)[0] for sentence in sentences])
+        )
+        _, tokens = vlp.encode_vision(self._pictures(images, image_size or vlp.config.image_size))
+        pooled = vlp.join(vlp.language(ids, mask), mask, tokens)[0]
+        return itm_score(self.network.itm_head(pooled)).sigmoid().cpu()
+
+    @torch.inference_mode()
+    def logits(
+        self, images: Sequence[Sequence[Image.Image]], texts: Sequence[Sequence[Text]], image_size: int = 0
+    ) -> torch.Tensor:
+        """The finetuned head's logits [B, classes] of items, each with its images and its texts.
+
+        VQA: one image and one question, a class an answer of `answers`. NLVR2: two images and one statement, classes
+        false and true. VCR: one image and four (question, candidate) texts, a class a candidate.
+
+        Raises UserError for a pretrained model, for the region model, and for items of another shape.
+        """
+        if not isinstance(self.network, DownstreamModel):
+            raise UserError("a pretrained model has no task's head: load a finetuned model, or ask for match")
+        self._require_pixels()
+        downstream = self.record.config["downstream"]
+        length = downstream["vcr_text_length" if self.record.config["task"] == "vcr" else "text_length"]
+        encoder = Encoder(self.tokenizer, length, image_size or downstream["image_size"])
+        if len(images) != len(texts) or not images:
+            raise UserError(f"{len(images)} items' images and {len(texts)} items' texts: give as many of both")
+        samples = []
+        for i, (shown, said) in enumerate(zip(images, texts, strict=True)):
+            if len(shown) * len(said) != self.network.pairs:
+                raise UserError(
+                    f"item {i} has {len(shown)} images and {len(said)} texts, but {self.record.config['task']} has "
+                    f"{self.network.pairs} image–text pairs an item: see TrainedModel.logits"
+                )
+            pieces = tuple(encoder.text(text) if isinstance(text, str) else encoder.text(*text) for text in said)
+            pictures = tuple(encoder.shown(image.convert("RGB")) for image in shown)
+            samples.append(TaskSample(pictures, (), pieces, torch.tensor(0)))
+        return self.network(collate(samples).to(self._device())).float().cpu()
+
+    def answer(self, image: Image.Image, question: str, image_size: int = 0) -> str:
+        """The likeliest answer to a question about an image; raises UserError for a model that is not VQA's."""
+        if not self.answers:
+            raise UserError(f"a model of stage {self.record.config['stage']!r} answers no questions: load one of VQA")
+        return self.answers[int(self.logits([[image]], [[question]], image_size).argmax())]
+
+    def save_pretrained(self, folder: Path | str) -> Path:
+        """Write the model into `folder` in the hub's format, with its card; returns the folder.
+
+        Names of pretrained weights that are paths of this machine are written as "local/<name>".
+        Raises UserError where the folder cannot be written.
+        """
+        folder = Path(folder)
+        config = _portable(self.record.config)
+        about = {name: value for name, value in config.items() if isinstance(value, str | int)}
+        save_weights(folder / WEIGHTS, self.network, about | {"step": self.record.best["step"]})
+        io.write_atomically(folder / TOKENIZER, self.tokenizer.save)
+        io.write_json(folder / CONFIG, config)
+        io.write_json(folder / RUN, self.record.run)
+        io.write_lines(folder / METRICS, list(self.record.rows))
+        if self.answers:
+            io.write_json(folder / ANSWERS, list(self.answers))
+        io.write_text(folder / CARD, model_card(RunRecord(config, self.record.run, self.record.rows)))
+        return folder
+
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _pictures(self, images: Sequence[Image.Image], size: int) -> Pictures:
+        return Pictures(square_images([image.convert("RGB") for image in images], size).to(self._device()))
+
+    def _require_pixels(self) -> None:
+        if self.variant.vision == "region":
+            raise UserError(
+                "the region model reads a detector's output, not images: call its network with detections instead"
+            )
+
+
+def from_pretrained(name_or_folder: Path | str, revision: str | None = None) -> TrainedModel:
+    """A trained model, on the CPU: from a local folder (an export or a run folder), else from the hub by its name.
+
+    A local folder needs no network, and neither does a hub model that was fetched before.
+
+    Args:
+        name_or_folder: a folder, or a name such as "someone/vlp-segl".
+        revision: branch, tag or commit on the hub.
+
+    Raises UserError for a folder or name that is not there, a missing file, a model of another architecture (naming
+    the tensors that differ), and values that are not finite.
+    """
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        folder = _fetch(str(name_or_folder), revision)
+    config = io.read_json(folder / CONFIG)
+    lacks = [name for name in _NEEDED if not isinstance(config, dict) or name not in config]
+    if lacks:
+        raise UserError(
+            f"{folder / CONFIG} describes no model of this kit (it lacks {', '.join(lacks)}): give a run folder of "
+            f"`vlp pretrain` or `vlp finetune`, or one that `vlp export` wrote"
+        )
+    try:
+        model_config: ModelConfig = override(ModelConfig(), flatten(config["model"]))
+        variant = parse_variant(config["variant"])
+        sizes = Vocabularies(**config["vocabularies"])
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / CONFIG} describes a model that this version cannot build ({error}): install the version of "
+            f"vlp-lib that is named in {RUN}"
+        ) from error
+    for name in (RUN, TOKENIZER):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: run its stage to the end, or fetch the whole folder again")
+    vlp = VLPModel(model_config, variant, sizes, pretrained=False)
+    finetuned = config["stage"] != "pretrain"
+    network = DownstreamModel(vlp, config["pairs"], config["classes"]) if finetuned else PretrainingModel(vlp)
+    load_weights(folder / WEIGHTS, network)
+    return TrainedModel(
+        network=network.eval(),
+        tokenizer=load_tokenizer(str(folder / TOKENIZER), UNCUT if finetuned else model_config.max_text_length),
+        variant=variant,
+        record=RunRecord(config, io.read_json(folder / RUN), tuple(io.read_lines(folder / METRICS))),
+        answers=tuple(io.read_json(folder / ANSWERS)) if config.get("task") == "vqa" else (),
+    )
+
+
+def export(run: Path, folder: Path) -> Path:
+    """Write a finished run's model into another folder in the hub's format; returns that folder.
+
+    Raises UserError where the run is missing, unfinished or broken, and where both folders are the same.
+    """
+    if not run.is_dir():
+        raise UserError(f"no run folder {run}: give one such as results/tiny/pretrain/segl/seed0")
+    if run.resolve() == folder.resolve():
+        raise UserError(f"{folder} is the run's own folder: give another one to write to")
+    return from_pretrained(run).save_pretrained(folder)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """A hub model's folder in the hub's cache."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub's library has one for every kind of failure
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{name!r} is no folder, and the hub does not give it ({reason}): mend the name, or connect to the hub"
+        ) from error
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose weights and tokenizers are named without the folders of this machine."""
+    model = config["model"]
+    settings: ModelConfig = override(ModelConfig(), flatten(model))
+    for name in _WEIGHT_NAMES:
+        value = flatten(model)[name]
+        # A bare name stays: timm's input scale hangs on it.
+        if "/" in value and (Path(value).is_absolute() or Path(value).exists()):
+            settings = override(settings, {name: f"local/{Path(value).name}"})
+    return config | {"model": to_dict(settings)}

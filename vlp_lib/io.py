@@ -1,0 +1,151 @@
+"""Files: text, JSON and JSON lines, plain or gzipped; writes are atomic, errors name the file and the mend."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Collection, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vlp_lib.errors import UserError
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""What `write_atomically` calls a file until it is whole."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then give it its name; a failure leaves `path` as it was.
+
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    temporary = Path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): make room or choose a folder that can be written") from error
+    finally:
+        if temporary != Path():
+            temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote into this folder have left there."""
+    for path in folder.glob(".*.*"):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, gzipped where its name ends in .gz; raises UserError for one that cannot be read."""
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}; check the path") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it again") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}): give a file that can be read") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, gzipped or not; raises UserError for one that cannot be read or is not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}): write or fetch it again") from error
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A JSON-lines file, atomically."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; none where it does not exist; raises UserError naming a broken line."""
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path}, line {number}, is not JSON ({error}): delete the run's folder and run it again"
+            ) from error
+    return rows
+
+
+def read_entries(path: Path, key: str, expected: str) -> list[dict[str, Any]]:
+    """The list of objects under `key` of a JSON file, e.g. "questions".
+
+    Raises UserError where there is none; `expected` says which file to give instead.
+    """
+    content = read_json(path)
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(f"{path} has no list {key!r}: give {expected}")
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}: {key}[{position}] is no object: give {expected}")
+    return entries
+
+
+def take(entry: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) -> Any:
+    """The field `name` of a JSON object; raises UserError where it is absent or of another kind.
+
+    `where` names the file and the place in it.
+    """
+    value = entry.get(name)
+    # bool is an int to Python, but never an id.
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        wanted = " or ".join({str: "a text", int: "a whole number", list: "a list"}[kind] for kind in kinds)
+        found = f"is {value!r:.60}" if name in entry else "is missing"
+        raise UserError(f"{where}: field {name!r} {found} where {wanted} is needed: mend that entry")
+    return value
+
+
+def duplicates(ids: Collection[Hashable]) -> Iterator[Hashable]:
+    """The ids that have occurred before, in order."""
+    seen: set[Hashable] = set()
+    for one in ids:
+        if one in seen:
+            yield one
+        seen.add(one)
+
+
+def refuse(ids: Collection[object], complaint: str, mend: str) -> None:
+    """Raise UserError where `ids` is not empty: how many, the complaint, the first of them, and the mend."""
+    if ids:
+        raise UserError(f"{len(ids):,} {complaint} (the first: {next(iter(ids))!r}): {mend}")

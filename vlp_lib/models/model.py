@@ -1,0 +1,209 @@
+"""The two-stream model (section III-A, figure 2) and the pretraining heads on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, VisionInput
+from vlp_lib.config import ModelConfig, Variant
+from vlp_lib.errors import UserError
+from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
+from vlp_lib.losses.itm import itm_loss
+from vlp_lib.losses.mlm import mlm_loss
+from vlp_lib.losses.segl import SEGL
+from vlp_lib.losses.spl import SPL
+from vlp_lib.losses.ssul import SSUL
+from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder
+from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
+from vlp_lib.models.language import LanguageStream
+from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures, ViTStream
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The sizes that the data decide, not the configuration.
+
+    Attributes:
+        words: WordPiece tokens.
+        segmentation: classes of the label maps (COCO-Stuff: 171).
+        detector: classes of the detector (Bottom-Up: 1600).
+        attributes: attributes of the detector (Bottom-Up: 400).
+    """
+
+    words: int
+    segmentation: int
+    detector: int
+    attributes: int
+
+
+class VLPOutput(NamedTuple):
+    """What a forward pass of the model gives.
+
+    Attributes:
+        pooled: [P, C], the [CLS] feature that ITM and the downstream heads read.
+        language: [P, L, C] after the cross-modality encoder.
+        features: the vision stream's own output, what the visual loss teaches, an image a row.
+        tokens: what the cross-modality encoder read, an image a row.
+        vision: [P, N, C] after the cross-modality encoder (only its last layer's input where nothing reads more).
+        attention: each cross-modality layer's maps, where asked for.
+    """
+
+    pooled: torch.Tensor
+    language: torch.Tensor
+    features: VisionFeatures
+    tokens: VisionFeatures
+    vision: torch.Tensor
+    attention: list[CrossAttentionMaps]
+
+
+def build_visual_loss(config: ModelConfig, variant: Variant, sizes: Vocabularies) -> MixedVisualLoss:
+    """The variant's visual losses. A further loss is a file and a line here."""
+    makers = {
+        "ssul": lambda: SSUL(config.hidden, config.ssul_patch, config.ssul_probability),
+        "segl": lambda: SEGL(
+            config.hidden,
+            sizes.segmentation,
+            config.resnet.segl_scale if variant.vision == "resnet" else 1,
+            config.segl_downsampling,
+        ),
+        "spl_small": lambda: _spl(config, sizes, config.spl_queries[0]),
+        "spl_large": lambda: _spl(config, sizes, config.spl_queries[1]),
+    }
+    losses: dict[str, VisualLoss] = {name: makers[name]() for name, _ in variant.losses}
+    return MixedVisualLoss(losses, dict(variant.losses))
+
+
+def _spl(config: ModelConfig, sizes: Vocabularies, queries: int) -> SPL:
+    return SPL(config.hidden, config.heads, config.dropout, queries, sizes.detector, config.spl_no_object_weight)
+
+
+class VLPModel(nn.Module):
+    """Language encoder, vision encoder and cross-modality encoder, with the [CLS] pooler.
+
+    `encode_vision` and `encode_language` see one stream each and can be cached; only `join` sees both.
+
+    Args:
+        pretrained: load the weights that the configuration names, fetching them if need be. False gives the same
+            architecture, input scale included, with random weights: for a model that a checkpoint is to fill.
+    """
+
+    def __init__(self, config: ModelConfig, variant: Variant, sizes: Vocabularies, pretrained: bool = True) -> None:
+        super().__init__()
+        if config.visual_loss_at == "cross" and any(name.startswith("spl") for name, _ in variant.losses):
+            raise UserError("SPL makes the cross-modality encoder's input: set model.visual_loss_at to 'vision' for it")
+        self.config = config
+        self.vision: ViTStream | ResNetStream | RegionStream
+        if variant.vision == "region":
+            self.vision = RegionStream(config, sizes.detector, sizes.attributes)
+        else:
+            self.vision = (ViTStream if variant.vision == "vit" else ResNetStream)(config, pretrained)
+        self.language = LanguageStream(config, sizes.words, pretrained)
+        self.visual_loss = build_visual_loss(config, variant, sizes)
+        self.cross_modality = CrossModalityEncoder(
+            config.cross_layers,
+            config.hidden,
+            config.heads,
+            config.dropout,
+            config.shared_cross_attention,
+            vision_output=config.visual_loss_at == "cross" and bool(variant.losses),
+        )
+        self.pooler = Pooler(config.hidden)
+        for part in (self.visual_loss, self.cross_modality, self.pooler):
+            initialise(part, config.hidden)
+        if not (pretrained and config.language_pretrained):
+            initialise(self.language, config.hidden)
+        if variant.vision == "region" or (variant.vision == "vit" and not (pretrained and config.vit.pretrained)):
+            initialise(self.vision, config.hidden)
+
+    def encode_vision(self, batch: VisionInput) -> tuple[VisionFeatures, VisionFeatures]:
+        """The vision stream's features and the tokens that the cross-modality encoder reads."""
+        features = self.vision(batch)
+        return features, self.visual_loss.tokens(features)
+
+    def encode_language(self, batch: Batch) -> torch.Tensor:
+        """[B, L, C]."""
+        return self.language(batch.input_ids, batch.attention_mask)
+
+    def join(
+        self,
+        language: torch.Tensor,
+        language_mask: torch.Tensor,
+        tokens: VisionFeatures,
+        need_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[CrossAttentionMaps]]:
+        """Pooled [CLS], language and vision after the cross-modality encoder, and its attention where asked for."""
+        words, vision, maps = self.cross_modality(language, tokens.tokens, language_mask, tokens.mask, need_weights)
+        return self.pooler(words), words, vision, maps
+
+    def forward(self, batch: Batch, need_weights: bool = False) -> VLPOutput:
+        """Both streams and the cross-modality encoder on a batch of pairs."""
+        features, tokens = self.encode_vision(batch)
+        language = self.encode_language(batch)
+        read = tokens.of_texts(batch.image_of_text)
+        pooled, words, vision, maps = self.join(language, batch.attention_mask, read, need_weights)
+        return VLPOutput(pooled, words, features, tokens, vision, maps)
+
+
+class PretrainingModel(nn.Module):
+    """The model with MLM and ITM heads; a forward pass gives every loss of a batch."""
+
+    def __init__(self, vlp: VLPModel, mlm_weight: float = 1.0, itm_weight: float = 1.0) -> None:
+        super().__init__()
+        self.vlp = vlp
+        self.mlm_head = MLMHead(vlp.config.hidden, len(vlp.language.word_embedding))
+        self.itm_head = ITMHead(vlp.config.hidden)
+        self.weights = {"mlm": mlm_weight, "itm": itm_weight}
+        for head in (self.mlm_head, self.itm_head):
+            initialise(head, vlp.config.hidden)
+
+    def terms(self, batch: Batch) -> dict[str, torch.Tensor | float]:
+        """How many terms each loss of a batch is a mean over, where that depends on the data.
+
+        The matching loss is not among them: every part of a batch has as many pairs.
+        """
+        mlm: dict[str, torch.Tensor | float] = {"mlm": (batch.mlm_labels != NO_MATCHED_TOKEN).sum()}
+        if not self.vlp.visual_loss.weights or isinstance(self.vlp.vision, RegionStream):
+            return mlm
+        grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])
+        return mlm | self.vlp.visual_loss.terms_by_loss(batch, grid)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Scalars by name: mlm, itm, each visual loss, "visual" (their weighted sum) and "loss" (all, weighted).
+
+        `itm_logits` [P, 2] come with them.
+        """
+        output = self.vlp(batch)
+        rows = batch.mlm_labels != NO_MATCHED_TOKEN
+        mlm_logits = self.mlm_head(output.language[rows], self.vlp.language.word_embedding)
+        itm_logits = self.itm_head(output.pooled)
+        mlm = batch.weighted("mlm", mlm_loss(mlm_logits, batch.mlm_labels[rows]))
+        itm = itm_loss(itm_logits, batch.matched)
+        losses = {"mlm": mlm, "itm": itm, "loss": self.weights["mlm"] * mlm + self.weights["itm"] * itm}
+        if self.vlp.visual_loss.weights:
+            features = output.features
+            if self.vlp.config.visual_loss_at == "cross":
+                # The first texts are the images' own sentences, a row each.
+                features = features._replace(tokens=output.vision[: len(batch)])
+            visual = self.vlp.visual_loss(features, output.tokens, batch)
+            losses |= {name: visual.drawings[name] for name in self.vlp.visual_loss.weights}
+            losses |= {"visual": visual.loss, "loss": losses["loss"] + visual.loss}
+        return losses | {"itm_logits": itm_logits}
+
+
+def initialise(module: nn.Module, hidden: int) -> None:
+    """BERT's initialisation: normal weights, zero biases.
+
+    BERT's deviation of 0.02 belongs to a width of 768; it is scaled with 1/√width, so that small profiles start with
+    activations of the same size.
+    """
+    deviation = 0.02 * math.sqrt(768 / hidden)
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d):
+            nn.init.normal_(part.weight, std=deviation)
+        if isinstance(part, nn.Linear | nn.Conv2d) and part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,194 @@
+"""Everything after pretraining, read back from a profile's folder: scores of every run, inference times, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vlp_lib.config import VARIANTS
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_json
+from vlp_lib.study.runs import NOT_RUN, interval, variant_order, with_half
+from vlp_lib.tasks.recalls import CUTOFFS
+
+NOT_SCORED = "not scored"
+"""What a cell says whose run is there, but not that score: labels that are not public, a gallery without folds."""
+
+TASKS = ("vqa", "nlvr2", "vcr")
+
+# The files of `bench.latency` and `bench.cost`, which are not imported because they bring torch along.
+LATENCY, COST = "speed/latency.json", "speed/cost.json"
+
+_COLUMNS = ["task", "variant", "seed", "split", "metric", "value"]
+_CONTENDERS = {"region": "region_bottom_up"}
+"""The timed model, where it has another name than the variant: region features need their detector."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What retrieval searched in: `folds` times `images` images with `captions` captions."""
+
+    folds: int
+    images: int
+    captions: int
+
+    def __str__(self) -> str:
+        return f"all {self.images:,} images" if self.folds == 1 else f"{self.folds} folds of {self.images:,} images"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What has been run of a profile.
+
+    Attributes:
+        root: the profile's folder, results/<profile>/.
+        scores: one row a score: task ("vqa", "nlvr2", "vcr", "retrieval", "attention"), variant, seed, split ("val",
+            "test"; the gallery "all" or "folds"; the kind of question that attention is about), metric and value, in
+            percent.
+        galleries: retrieval's, by "all" and "folds"; empty where it was not run.
+        times: the rows of latency.json by the model's name.
+        costs: the rows of cost.json.
+        pretraining: run.json of each finished pretraining.
+        provenance: profile and corpus in words.
+        timing: what was timed, and where, in words; "" where nothing was.
+    """
+
+    root: Path
+    scores: pd.DataFrame
+    galleries: Mapping[str, Gallery]
+    times: Mapping[str, Mapping[str, Any]]
+    costs: Sequence[Mapping[str, Any]]
+    pretraining: Sequence[Mapping[str, Any]]
+    provenance: str
+    timing: str
+
+    @property
+    def variants(self) -> list[str]:
+        """All variants of the paper in its order, then the mixes that were run."""
+        return variant_order([*VARIANTS, *self.scores["variant"]])
+
+    def values(self, task: str, variant: str, split: str, metric: str) -> pd.Series:
+        """The score of each seed in percent (index: the seed); empty where it was not run or not scored."""
+        wanted = {"task": task, "variant": variant, "split": split, "metric": metric}
+        chosen = (self.scores[list(wanted)] == pd.Series(wanted)).all(axis=1)
+        return self.scores[chosen].set_index("seed")["value"].astype(float)
+
+    def seeds(self, task: str, variant: str) -> int:
+        """How many seeds of a variant were run on a task."""
+        rows = self.scores
+        return int(rows[(rows["task"] == task) & (rows["variant"] == variant)]["seed"].nunique())
+
+    def split(self, task: str) -> str:
+        """The split that stands for a finetuned task: test where every run has its score, else val."""
+        rows = self.scores[self.scores["task"] == task]
+        runs = rows.groupby(["variant", "seed"])["split"].agg(set)
+        return "test" if len(runs) and all("test" in found for found in runs) else "val"
+
+    def cell(self, task: str, variant: str, split: str, metric: str) -> str:
+        """A score as "mean ± half-width of its 95 % interval over seeds"; or that it was not run, or not scored."""
+        values = self.values(task, variant, split, metric)
+        if values.empty:
+            return NOT_SCORED if self.seeds(task, variant) else NOT_RUN
+        return with_half(*interval(values), 2)
+
+    def time(self, variant: str) -> Mapping[str, Any] | None:
+        """A variant's row of latency.json, the region model's with its detector; None where it was not timed."""
+        return self.times.get(contender(variant))
+
+    def source(self, task: str, variant: str) -> str:
+        """Where a row of a table comes from: profile, corpus and seeds; or that it was not run."""
+        seeds = self.seeds(task, variant)
+        return f"{self.provenance}, {seeds} seed{'s' if seeds > 1 else ''}" if seeds else NOT_RUN
+
+
+def contender(variant: str) -> str:
+    """The name of a variant among the timed models."""
+    return _CONTENDERS.get(variant, variant)
+
+
+def latency_note(rows: Sequence[Mapping[str, Any]], full_size: bool) -> str:
+    """What was timed and where, for a caption."""
+    first = rows[0]
+    return (
+        f"One question and one image of {first['image_size']} px at a time, random weights, "
+        f"{'the architectures as published' if full_size else 'miniatures'}, float32, on {first['device']}, "
+        f"{first['threads']} thread(s)."
+    )
+
+
+def read_results(root: Path) -> Results:
+    """Read what has been run under `root` (results/<profile>/); finished runs only.
+
+    Raises UserError where there is nothing at all, and for a broken file.
+    """
+    finetuned = [(task, run) for task in TASKS for run in _records(root, f"finetune-{task}")]
+    retrieved, looked = _records(root, "retrieval"), _records(root, "attention")
+    latency = read_json(root / LATENCY) if (root / LATENCY).is_file() else {}
+    cost = read_json(root / COST) if (root / COST).is_file() else {}
+    made = [*(run for _, run in finetuned), *retrieved, *looked, *(one for one in (cost, latency) if one)]
+    if not made:
+        raise UserError(
+            f"no finished finetuning, retrieval, timing or attention under {root}: run `vlp reproduce --until "
+            f"downstream` with this profile (and data_root) first"
+        )
+    scores = [
+        *(row for task, run in finetuned for row in _finetuned(task, run)),
+        *(row for run in retrieved for row in _retrieved(run)),
+        *(row for run in looked for row in _pointed(run)),
+    ]
+    return Results(
+        root=root,
+        scores=pd.DataFrame(scores, columns=_COLUMNS),
+        galleries=_galleries(retrieved[0]["recalls"]) if retrieved else {},
+        times={row["name"]: row for row in latency.get("rows", ())},
+        costs=cost.get("rows", ()),
+        pretraining=_records(root, "pretrain"),
+        provenance=_provenance(made, root.name),
+        timing=latency_note(latency["rows"], latency["architecture"] == "the paper's") if latency else "",
+    )
+
+
+def _records(root: Path, stage: str) -> list[dict[str, Any]]:
+    return [read_json(path) for path in sorted(root.glob(f"{stage}/*/seed*/run.json"))]
+
+
+def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
+    """Profile and corpus of runs; times alone have no corpus."""
+    profiles = dict.fromkeys(run["profile"] for run in made)
+    words = {True: "embedded corpus", False: f"real images (results/{folder})"}
+    corpora = dict.fromkeys(words[run["synthetic"]] for run in made if "synthetic" in run)
+    return ", ".join([f"profile {', '.join(profiles)}", *corpora])
+
+
+def _finetuned(task: str, run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for split in ("val", "test"):
+        for metric, value in run.get(split, {}).items():
+            if isinstance(value, float):  # counts are whole numbers, and means of one type of question are mappings
+                yield task, run["variant"], run["seed"], split, metric, value
+
+
+def _retrieved(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for gallery in ("all", "folds"):
+        found = run["recalls"].get(gallery, {})
+        for metric in (f"{way}_r{k}" for way in ("text", "image") for k in CUTOFFS):
+            if metric in found:
+                yield "retrieval", run["variant"], run["seed"], gallery, metric, 100 * found[metric]
+
+
+def _pointed(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for kind, row in run["pointing"].items():
+        for metric in ("pointing", "mass", "chance", "even"):
+            yield "attention", run["variant"], run["seed"], kind, metric, 100 * row[metric]
+
+
+def _galleries(recalls: Mapping[str, Mapping[str, Any]]) -> dict[str, Gallery]:
+    folds = {"all": 1, "folds": sum(name.startswith("fold ") for name in recalls)}
+    return {
+        name: Gallery(count, recalls[name]["images"], recalls[name]["captions"])
+        for name, count in folds.items()
+        if name in recalls
+    }

@@ -1,0 +1,353 @@
+"""What VQA, NLVR2 and VCR share: items of pictures and texts, their batches, splits, and what is reported of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from vlp_lib.batches.augment import View, show_detections, show_image
+from vlp_lib.batches.collate import detection_fields, pad
+from vlp_lib.batches.sample import Pictures
+from vlp_lib.batches.tokenizer import CLS, SEP, Tokenizer
+from vlp_lib.corpora.corpus import list_files
+from vlp_lib.corpora.detections import DetectionStore
+from vlp_lib.corpora.images import read_image
+from vlp_lib.corpora.records import NO_DETECTIONS, Detections
+from vlp_lib.errors import UserError
+
+NO_TARGET = -100
+"""The class of an item without label (torch's own convention)."""
+
+_SPLIT_SEED = 20230117
+"""One for all runs: which items validate never differs between variants and seeds."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TaskSample:
+    """One item, decoded; each of its pictures is paired with each of its texts.
+
+    Attributes:
+        pictures: [3, S, S] uint8 each.
+        detections: of each picture; empty where the model reads none.
+        texts: [L] int64 WordPiece ids each.
+        target: [A] float32 soft target (VQA), or an int64 scalar, −100 where the label is not public.
+    """
+
+    pictures: tuple[torch.Tensor, ...]
+    detections: tuple[Detections, ...]
+    texts: tuple[torch.Tensor, ...]
+    target: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """B items with their I pictures and T texts, and the P image–sentence pairs that they form.
+
+    Attributes:
+        pictures: [I, 3, S, S], each once, however many texts it is paired with.
+        input_ids: [T, L] int64, padded with 0.
+        attention_mask: [T, L] bool, True at tokens.
+        picture_of, text_of: [P] int64, the picture and the text of each pair; an item's pairs follow each other, in
+            the order of its pictures, then of its texts.
+        targets: [B, A] float32 or [B] int64.
+    """
+
+    pictures: Pictures
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    picture_of: torch.Tensor
+    text_of: torch.Tensor
+    targets: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> TaskBatch:
+        """A copy on another device."""
+        names = ("pictures", "input_ids", "attention_mask", "picture_of", "text_of", "targets")
+        if device.type == "cpu":
+            return self
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names[1:]},
+                       pictures=self.pictures.to(device))  # fmt: skip
+
+
+def collate(samples: Sequence[TaskSample]) -> TaskBatch:
+    """Items to a batch, padded to its longest text and largest set of detections."""
+    texts = [text for sample in samples for text in sample.texts]
+    detections = [found for sample in samples for found in sample.detections]
+    picture_of, text_of = [], []
+    pictures_before = texts_before = 0
+    for sample in samples:
+        for i in range(len(sample.pictures)):
+            for j in range(len(sample.texts)):
+                picture_of.append(pictures_before + i)
+                text_of.append(texts_before + j)
+        pictures_before += len(sample.pictures)
+        texts_before += len(sample.texts)
+    length = max(len(text) for text in texts)
+    return TaskBatch(
+        pictures=Pictures(
+            images=torch.stack([picture for sample in samples for picture in sample.pictures]).float() / 255,
+            **(detection_fields(detections) if detections else {}),
+        ),
+        input_ids=pad(texts, 0, length),
+        attention_mask=pad([torch.ones_like(text) for text in texts], 0, length).bool(),
+        picture_of=torch.tensor(picture_of),
+        text_of=torch.tensor(text_of),
+        targets=torch.stack([sample.target for sample in samples]),
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How pictures and texts of a task become tensors.
+
+    Attributes:
+        tokenizer: the pretraining's; it must not cut (`max_length` above every text), for texts are cut here.
+        text_length: tokens a text may have, [CLS] and [SEP] counted.
+        image_size: side of the squared image in pixels.
+        detections: of the region model; None for models that read pixels.
+        max_regions, detector_threshold: as the region model was pretrained.
+    """
+
+    tokenizer: Tokenizer
+    text_length: int
+    image_size: int
+    detections: DetectionStore | None = None
+    max_regions: int = 0
+    detector_threshold: float = 0.0
+
+    def picture(self, path: Path) -> torch.Tensor:
+        """An image file as [3, S, S] uint8, squared, not augmented; raises UserError where it is broken."""
+        return self.shown(read_image(path))
+
+    def shown(self, image: Image.Image) -> torch.Tensor:
+        """An RGB image as [3, S, S] uint8, squared, not augmented."""
+        return torch.from_numpy(show_image(image, View(), self.image_size).transpose(2, 0, 1).copy())
+
+    def regions(self, image_id: int) -> tuple[Detections, ...]:
+        """The detections of an image for the region model (an empty set where there are none), nothing for others."""
+        if self.detections is None:
+            return ()
+        found = self.detections.get(image_id, self.max_regions, self.detector_threshold)
+        return (NO_DETECTIONS if found is None else show_detections(found, View()),)
+
+    def text(self, first: str, second: str = "") -> torch.Tensor:
+        """Ids [L] of [CLS] first [SEP], or of [CLS] first [SEP] second [SEP].
+
+        Of a text that is too long the end of `first` goes, so that a candidate answer (`second`) stays whole; only a
+        candidate that is too long by itself loses its own end.
+        """
+        a, b = self._pieces([first, second])
+        separators = 3 if second else 2
+        b = b[: self.text_length - separators]
+        a = a[: self.text_length - separators - len(b)]
+        cls, sep = (self.tokenizer.engine.token_to_id(name) for name in (CLS, SEP))
+        return torch.tensor([cls, *a, sep, *b, sep] if second else [cls, *a, sep])
+
+    def count_cut(self, texts: Iterable[tuple[str, str]]) -> int:
+        """How many of these (first, second) texts `text` cuts."""
+        count, rest = 0, iter(texts)
+        while chunk := list(islice(rest, 4096)):
+            lengths = [len(pieces) for pieces in self._pieces([part for pair in chunk for part in pair])]
+            count += sum(
+                first + second + (3 if text else 2) > self.text_length
+                for first, second, (_, text) in zip(lengths[::2], lengths[1::2], chunk, strict=True)
+            )
+        return count
+
+    def _pieces(self, texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in self.tokenizer.engine.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scored item, for people.
+
+    Attributes:
+        pictures: files.
+        text: the question or statement.
+        predicted, truth: what the model says and what is right ("" where that is not public).
+        score: 0 to 1; NaN where the truth is not public.
+    """
+
+    pictures: tuple[Path, ...]
+    text: str
+    predicted: str
+    truth: str
+    score: float
+
+
+class TaskSplit(Dataset[TaskSample], ABC):
+    """One split of a task: a sequence of decodable items, and the official score and form of what is predicted.
+
+    "Decisions" are what a model says, an array with a row for each item: a class, or probabilities. Items whose image
+    is missing are no members of the sequence; scores and files count them as wrong.
+
+    Attributes:
+        name: "train", "val" or "test".
+        labelled: whether the truth is known, so that `score` can be asked.
+    """
+
+    name: str
+    labelled: bool
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> TaskSample: ...
+
+    @abstractmethod
+    def decide(self, logits: torch.Tensor) -> np.ndarray:
+        """The decisions of a batch's logits [B, A]."""
+
+    @abstractmethod
+    def score(self, decisions: np.ndarray) -> dict[str, Any]:
+        """The official scores, as `vlp evaluate` prints them (percent)."""
+
+    @abstractmethod
+    def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
+        """Write the official submission files, named after the split; returns them."""
+
+    @abstractmethod
+    def limited(self, count: int) -> TaskSplit:
+        """A part of about `count` questions, the same in every run; itself where it has no more."""
+
+    @abstractmethod
+    def example(self, index: int, decisions: np.ndarray) -> Example:
+        """An item with what was decided of it."""
+
+
+Split = TypeVar("Split", bound=TaskSplit)
+
+
+@dataclass(frozen=True)
+class TaskData(Generic[Split]):
+    """A task on a corpus.
+
+    Attributes:
+        name: "vqa", "nlvr2" or "vcr".
+        classes: logits an item.
+        pairs: image–sentence pairs an item.
+        main_score: which of the official scores stands for the task.
+        answers: VQA's answer list, in the order of the classes; empty for other tasks.
+        notes: what was left out, cut, or could not be learned, a sentence each.
+    """
+
+    name: str
+    classes: int
+    pairs: int
+    main_score: str
+    train: Split
+    val: Split
+    test: Split | None
+    notes: tuple[str, ...]
+    answers: tuple[str, ...] = ()
+
+
+class Folders:
+    """Which files there are; each folder is listed once, as asking for each file is slow on network disks."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, set[str]] = {}
+
+    def has(self, path: Path) -> bool:
+        """Whether an image file is there."""
+        if path.parent not in self._names:
+            self._names[path.parent] = list_files(path.parent) if path.parent.is_dir() else set()
+        return path.name in self._names[path.parent]
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file, or its gzipped form, or None."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def choose(items: Sequence[Item], block_of: Callable[[Item], Hashable], count: int) -> list[Item]:
+    """`count` items in the order they stand, drawn in whole blocks (the last may be cut), the same in every run."""
+    blocks: dict[Hashable, list[int]] = {}
+    for i, item in enumerate(items):
+        blocks.setdefault(block_of(item), []).append(i)
+    members = list(blocks.values())
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(members))
+    chosen = [i for block in order for i in members[block]][:count]
+    return [items[i] for i in sorted(chosen)]
+
+
+def complete_splits(
+    found: Mapping[str, Sequence[Item]], block_of: Callable[[Item], Hashable], source: Path, notes: list[str]
+) -> dict[str, Sequence[Item]]:
+    """The splits with train and val both there; where one of them is missing, a fifth of the other validates.
+
+    The division is by blocks (of items that share pictures), the same in every run, and noted.
+    """
+    if "train" in found and "val" in found:
+        return dict(found)
+    given = next((name for name in ("train", "val") if name in found), None)
+    if given is None:
+        raise UserError(f"{source} has neither training nor validation items: fetch the official files of both")
+    items = found[given]
+    blocks = list(dict.fromkeys(block_of(item) for item in items))
+    if len(blocks) < 2:
+        raise UserError(
+            f"{source} has one split ({given}) of {len(items)} items on one image, too few to divide into training and "
+            f"validation: fetch the official files of both"
+        )
+    count = max(1, len(blocks) // 5)
+    held = {blocks[i] for i in np.random.default_rng(_SPLIT_SEED).permutation(len(blocks))[:count]}
+    divided = {
+        "train": [item for item in items if block_of(item) not in held],
+        "val": [item for item in items if block_of(item) in held],
+    }
+    notes.append(
+        f"{source} has no {'val' if given == 'train' else 'train'} split: {len(divided['val']):,} of the "
+        f"{len(items):,} items of {given} validate and the others train; the scores are comparable with no one else's"
+    )
+    return {**found, **divided}
+
+
+def judge_missing(
+    source: str, missing: Sequence[str], total: int, training: bool, allowed: float, notes: list[str]
+) -> None:
+    """Note the items without an image; refuse them where more than allowed of val or test have none, or all of train.
+
+    Args:
+        source: file and split.
+        missing: a description of each item without image, e.g. "question 7 of image 3".
+        training: whether they are training items, which are simply left out.
+    """
+    if not missing:
+        return
+    said = f"{source}: {len(missing):,} of {total:,} items have no image (the first: {missing[0]})"
+    if training and len(missing) < total:
+        notes.append(f"{said} and are not trained on")
+    elif training or len(missing) > allowed * total:
+        raise UserError(
+            f"{said}: fetch the images"
+            + ("" if training else f", or raise allow_missing (it is {allowed:g}) to score them as wrong")
+        )
+    elif len(missing) == total:
+        raise UserError(f"{said}, so there is nothing to score: fetch at least some of the images")
+    else:
+        notes.append(f"{said} and count as wrong")
+
+
+def note_cut(encoder: Encoder, source: str, texts: Iterable[tuple[str, str]], notes: list[str]) -> None:
+    """Note how many texts are longer than the limit."""
+    if count := encoder.count_cut(texts):
+        notes.append(
+            f"{source}: {count:,} texts are longer than {encoder.text_length} tokens and are cut at the end of the "
+            f"question (of question and answer, for rationales)"
+        )

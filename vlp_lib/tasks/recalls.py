@@ -1,0 +1,224 @@
+"""Image and text retrieval: R@1, R@5 and R@10 of a score matrix (section IV-B4; Tables III, V and VI).
+
+The rules are those of VSE++ (`evaluation.py`) and UNITER (`utils/itm_eval.py`) but for two accidents. Both leave the
+order of equal scores to the sort they call: here equal scores rank in the order of the file, so that a model that says
+the same of every pair is at chance. And UNITER's image retrieval counts the query's number along with its rank, a hit
+or a few too many: here only ranks count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from vlp_lib.errors import UserError
+from vlp_lib.io import duplicates, read_entries, refuse, take
+
+CUTOFFS = (1, 5, 10)
+CAPTIONS_PER_IMAGE = 5
+"""What the benchmarks use of each image, where COCO has up to seven."""
+
+_CAPTIONS_FILE = "a COCO captions file, e.g. captions_val2017.json"
+_ROWS = 256  # compared at a time: keeps temporaries at some hundred megabytes for COCO 5k
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Recalls as fractions of 1, by cutoff (1, 5, 10).
+
+    Attributes:
+        text_retrieval: an image is the query; hit where any of its captions is among the first k.
+        image_retrieval: a caption is the query; hit where its image is among the first k.
+        images, captions: the sizes of the two galleries.
+    """
+
+    text_retrieval: Mapping[int, float]
+    image_retrieval: Mapping[int, float]
+    images: int
+    captions: int
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """Which caption belongs to which image.
+
+    Attributes:
+        image_ids: in the order of the file's images; the rows of a score matrix.
+        caption_ids: in the order of the file's annotations; the columns.
+        image_index: [captions] int64, the row of each caption's image.
+    """
+
+    image_ids: tuple[int | str, ...]
+    caption_ids: tuple[int | str, ...]
+    image_index: np.ndarray
+
+
+def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+    """Rank (from 0) of each image's best own caption among all captions; [images] int64.
+
+    Args:
+        scores: [images, captions] float32 or float64, higher is more alike.
+        caption_image_index: [captions] int, the row of each caption's image.
+
+    Raises UserError for arrays that do not fit, NaN, or an image without a caption.
+    """
+    owners = _checked(scores, caption_image_index)
+    # A stable sort keeps the columns of one image in the order of the file, so argmax finds the first of the best.
+    order = np.argsort(owners, kind="stable")
+    starts = np.searchsorted(owners[order], np.arange(len(scores) + 1))
+    ranks = np.empty(len(scores), dtype=np.int64)
+    for image, row in enumerate(scores):
+        own = order[starts[image] : starts[image + 1]]
+        best = own[np.argmax(row[own])]
+        ranks[image] = np.count_nonzero(row > row[best]) + np.count_nonzero(row[:best] == row[best])
+    return ranks
+
+
+def image_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+    """Rank (from 0) of each caption's image among all images; [captions] int64. Arguments as for `text_ranks`."""
+    owners = _checked(scores, caption_image_index)
+    own = scores[owners, np.arange(len(owners))]
+    ranks = np.zeros(len(owners), dtype=np.int64)
+    for start in range(0, len(scores), _ROWS):
+        block = scores[start : start + _ROWS]
+        earlier = np.arange(start, start + len(block))[:, None] < owners
+        ranks += np.count_nonzero((block > own) | ((block == own) & earlier), axis=0)
+    return ranks
+
+
+def recalls(scores: np.ndarray, caption_image_index: np.ndarray) -> Recalls:
+    """R@1, R@5 and R@10 both ways. Arguments and errors as for `text_ranks`."""
+    return Recalls(
+        text_retrieval=_shares(text_ranks(scores, caption_image_index)),
+        image_retrieval=_shares(image_ranks(scores, caption_image_index)),
+        images=scores.shape[0],
+        captions=scores.shape[1],
+    )
+
+
+def fold_recalls(scores: np.ndarray, caption_image_index: np.ndarray, images: int = 1000) -> tuple[Recalls, ...]:
+    """The recalls of consecutive folds of `images` images with their first five captions; COCO 1k is their mean.
+
+    Raises UserError, beside what `text_ranks` raises, where the images do not divide into folds or one has fewer than
+    five captions.
+    """
+    owners = _checked(scores, caption_image_index)
+    if images < 1 or len(scores) % images:
+        raise UserError(f"{len(scores)} images do not divide into folds of {images}: choose a size that divides them")
+    few = np.flatnonzero(np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE)
+    refuse(few.tolist(), f"images have fewer than {CAPTIONS_PER_IMAGE} captions", "leave them out of the folds")
+    columns = first_captions(owners)
+    folds = []
+    for start in range(0, len(scores), images):
+        inside = columns[(owners[columns] >= start) & (owners[columns] < start + images)]
+        folds.append(recalls(scores[start : start + images, inside], owners[inside] - start))
+    return tuple(folds)
+
+
+def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
+    """The mean of the folds' recalls; sizes are those of one fold."""
+    return Recalls(
+        text_retrieval=_means([fold.text_retrieval for fold in folds]),
+        image_retrieval=_means([fold.image_retrieval for fold in folds]),
+        images=folds[0].images,
+        captions=folds[0].captions,
+    )
+
+
+def first_captions(caption_image_index: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
+    """The columns of each image's first `captions` captions, in the order of the file; int64."""
+    seen: dict[int, int] = {}
+    columns = []
+    for column, image in enumerate(caption_image_index.tolist()):
+        seen[image] = seen.get(image, 0) + 1
+        if seen[image] <= captions:
+            columns.append(column)
+    return np.array(columns, dtype=np.int64)
+
+
+def read_captions(path: Path) -> CaptionFile:
+    """Images and annotations of a COCO captions JSON (.gz accepted), in the order of the file.
+
+    Raises UserError for a file of another form, an id that stands twice, a caption of an unknown image, or an image
+    without a caption.
+    """
+    image_ids = [
+        take(image, "id", (int, str), f"{path}: images[{place}]")
+        for place, image in enumerate(read_entries(path, "images", _CAPTIONS_FILE))
+    ]
+    refuse(list(duplicates(image_ids)), f"image ids stand more than once in {path}", "keep one entry of each")
+    annotations = read_entries(path, "annotations", _CAPTIONS_FILE)
+    caption_ids, owners = [], []
+    for place, annotation in enumerate(annotations):
+        where = f"{path}: annotations[{place}]"
+        caption_ids.append(take(annotation, "id", (int, str), where))
+        owners.append(take(annotation, "image_id", (int, str), where))
+    refuse(list(duplicates(caption_ids)), f"caption ids stand more than once in {path}", "keep one entry of each")
+    rows = {image_id: row for row, image_id in enumerate(image_ids)}
+    unknown = [owner for owner in owners if owner not in rows]
+    refuse(unknown, f"captions in {path} are of unknown images", "add the images or drop the captions")
+    captioned = set(owners)
+    bare = [image_id for image_id in image_ids if image_id not in captioned]
+    refuse(bare, f"images in {path} have no caption", "drop them, for they cannot be found by text")
+    return CaptionFile(
+        image_ids=tuple(image_ids),
+        caption_ids=tuple(caption_ids),
+        image_index=np.array([rows[owner] for owner in owners], dtype=np.int64),
+    )
+
+
+def columns_of(captions: CaptionFile, shape: tuple[int, ...]) -> np.ndarray:
+    """Which of the file's captions the columns of a score matrix of `shape` are; [columns] int64.
+
+    All of them, or the first five of each image: the width decides. Raises UserError where neither fits.
+    """
+    all_columns = np.arange(len(captions.caption_ids))
+    first = first_captions(captions.image_index)
+    rows = len(captions.image_ids)
+    for columns in (all_columns, first):
+        if shape == (rows, len(columns)):
+            return columns
+    widths = " or ".join(
+        dict.fromkeys(
+            (
+                f"{len(all_columns)} columns (all captions)",
+                f"{len(first)} columns (the first {CAPTIONS_PER_IMAGE} of each image)",
+            )
+        )
+    )
+    raise UserError(
+        f"the scores are {list(shape)} where the captions ask for {rows} rows and {widths}: score those pairs"
+    )
+
+
+def _checked(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+    """The caption's rows as an int64 array, after checking that the arrays fit each other."""
+    owners = np.asarray(caption_image_index)
+    if scores.ndim != 2 or not scores.size:
+        raise UserError(f"the scores have shape {list(scores.shape)} where [images, captions] is needed")
+    if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
+        raise UserError(f"the scores are {scores.dtype}, which makes ties: save float32 or float64")
+    if owners.shape != scores.shape[1:] or owners.dtype.kind not in "iu":
+        raise UserError(
+            f"the captions' image index is {owners.dtype} {list(owners.shape)} where "
+            f"{scores.shape[1]} whole numbers are needed, one a column of the scores"
+        )
+    if owners.min() < 0 or owners.max() >= len(scores):
+        raise UserError(f"the captions' image index leaves 0 to {len(scores) - 1}: number the rows of the scores")
+    if np.isnan(scores.min()):
+        raise UserError("the scores contain NaN: mend the model that made them")
+    bare = np.flatnonzero(np.bincount(owners, minlength=len(scores)) == 0)
+    refuse(bare.tolist(), "images have no caption", "leave their rows out")
+    return owners.astype(np.int64)
+
+
+def _shares(ranks: np.ndarray) -> Mapping[int, float]:
+    return MappingProxyType({k: float(np.mean(ranks < k)) for k in CUTOFFS})
+
+
+def _means(shares: Sequence[Mapping[int, float]]) -> Mapping[int, float]:
+    return MappingProxyType({k: float(np.mean([share[k] for share in shares])) for k in CUTOFFS})

@@ -1,0 +1,103 @@
+"""Zero-shot retrieval of a pretrained run (section IV-B4): from its folder to its recalls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlp_lib import io, provenance
+from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls
+from vlp_lib.tasks.retrieval import Gallery, all_recalls, gallery_of, score_matrix
+from vlp_lib.trainers.loop import METRICS, WEIGHTS, begin, resolve_precision
+from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
+
+SCORES = "scores.npy"
+
+
+_KEEP_SCORES_BELOW = 1_000_000
+"""Bytes of a score matrix that is kept with its run; COCO 5k's would have 500 MB."""
+
+
+def _row(name: str, found: Recalls) -> dict[str, Any]:
+    text = {f"text_r{k}": value for k, value in found.text_retrieval.items()}
+    image = {f"image_r{k}": value for k, value in found.image_retrieval.items()}
+    return {"gallery": name, "images": found.images, "captions": found.captions, **text, **image}
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What a retrieval gives: the gallery, its scores [images, captions], and the recalls (see `all_recalls`)."""
+
+    gallery: Gallery
+    scores: np.ndarray
+    recalls: Mapping[str, Recalls]
+
+
+def retrieve(
+    profile: Profile,
+    variant: Variant,
+    corpus: Corpus,
+    seed: int,
+    pretrained_folder: Path,
+    folder: Path,
+    restart: bool = False,
+) -> Retrieved:
+    """Zero-shot retrieval of one pretrained model.
+
+    Writes into `folder`: config.json, metrics.jsonl (a line a gallery: text_r1 … image_r10 as fractions of 1), run.json
+    (the same, and what the computation took) and the scores where they are small.
+
+    Raises UserError for a missing or other model, a test split that retrieval cannot use, and (without `restart`) a
+    folder that another configuration began.
+    """
+    begun, start = provenance.now(), time.monotonic()
+    settings = profile.retrieval
+    model, tokenizer = restore_pretrained(profile, variant, corpus, pretrained_folder)
+    model.to(device_at_hand())
+    bf16 = resolve_precision(settings.precision) == "bf16"
+    gallery = gallery_of(corpus, settings.images, settings.data_set)
+    size = settings.image_size or profile.model.image_size
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = {"stage": "retrieval", "profile": profile.name, "variant": variant.name, "seed": seed}
+    config = identity | {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
+    begin(folder, config, restart)
+    scored = time.monotonic()
+    scores = score_matrix(
+        model, corpus, gallery, tokenizer, size, settings.block, regions_of(profile, variant),
+        profile.data.detector_threshold, bf16,
+    )  # fmt: skip
+    pair_seconds = time.monotonic() - scored
+    found = all_recalls(scores, gallery.image_index, settings.fold)
+    if scores.nbytes < _KEEP_SCORES_BELOW:
+        io.write_atomically(folder / SCORES, lambda p: _save(p, scores))
+    rows = [_row(name, one) for name, one in found.items()]
+    io.write_lines(folder / METRICS, rows)
+    facts = identity | {
+        "synthetic": corpus.synthetic,
+        "corpus": corpus.fingerprint,
+        "weights": str(pretrained_folder / WEIGHTS),
+        "data_set": settings.data_set,
+        "images": len(gallery.records),
+        "captions": len(gallery.captions),
+        "captions_per_image": CAPTIONS_PER_IMAGE,
+        "test_images_of_the_corpus": len(corpus.split("test")),
+        "image_size": size,
+        "precision": "bf16" if bf16 else "float32",
+        "recalls": {row["gallery"]: row for row in rows},
+        "pairs": scores.size,
+        "pairs_per_second": round(scores.size / pair_seconds, 1),
+    }
+    provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
+    return Retrieved(gallery, scores, found)
+
+
+def _save(path: Path, scores: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, scores)
