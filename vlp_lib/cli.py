@@ -422,9 +422,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from vlp_lib.batches.prepared import prepare
     from vlp_lib.config import profile
     from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.corpora.prepared import prepare
 
     chosen = profile(options.profile)
     corpus = open_corpus(options.root, allow_missing=1.0)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from vlp_lib.batches.augment import View, may_flip, show_detections, show_image, show_label_map
 from vlp_lib.batches.pairs import PairDataset, PairKey, TrainingOrder, load_batches, validation_keys
-from vlp_lib.batches.prepared import prepare
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
 from vlp_lib.batches.show import show
 from vlp_lib.config import DataConfig, parse_variant, profile
+from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer

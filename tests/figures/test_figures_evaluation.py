@@ -10,6 +10,7 @@ from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures import attention, retrieval, speed
 from vlp_lib.figures.style import save_figure
+from vlp_lib.study import scores
 from vlp_lib.tasks.retrieval import all_recalls, gallery_of
 
 

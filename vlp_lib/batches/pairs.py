@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 from vlp_lib.batches.augment import View, draw_view, may_flip, show_detections, show_image, show_label_map
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.masking import mask_words
-from vlp_lib.batches.prepared import open_prepared
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.config import DataConfig, ModelConfig
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.prepared import open_prepared
 from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections, ImageRecord
 from vlp_lib.corpora.table import caption_counts
 from vlp_lib.corpora.workers import load

@@ -24,7 +24,6 @@ from torchvision.transforms import v2
 from vlp_lib import io, provenance
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.pairs import PairDataset, TrainingOrder
-from vlp_lib.batches.prepared import prepare
 from vlp_lib.batches.sample import Batch
 from vlp_lib.batches.show import show
 from vlp_lib.batches.texts import training_texts
@@ -32,6 +31,7 @@ from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.config import Profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.images import image_size, read_image
+from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.trainers.trained import device_at_hand

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_lib.batches import prepared as module
 from vlp_lib.batches.augment import draw_view, show_image
-from vlp_lib.batches.prepared import fit_image, open_prepared, prepare, prepared_folder, prepared_side
+from vlp_lib.corpora import prepared as module
 from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.prepared import fit_image, open_prepared, prepare, prepared_folder, prepared_side
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_json
 
