@@ -55,8 +55,6 @@ def small_model() -> ModelConfig:
         vit=ViTConfig(width=32, layers=2, heads=2, patch=8),
         resnet=ResNetConfig(block="basic", layers=(1, 1), channels=(16, 32), output_stride=8, norm="group"),
         region=RegionConfig(max_regions=8),
-        spl_queries=(4, 9),
-        ssul_patch=8,
     )
 
 

@@ -33,9 +33,6 @@ def test_profiles_can_be_computed(name):
     assert model.hidden % model.heads == 0
     assert model.vit.width % model.vit.heads == 0
     assert model.image_size % model.vit.patch == 0
-    assert model.image_size % model.ssul_patch == 0
-    cells = (model.image_size // model.vit.patch) ** 2
-    assert model.spl_queries[0] < model.spl_queries[1] < cells
     assert training.batch_size % training.accumulation == 0
     json.dumps(to_dict(chosen))
 
@@ -44,8 +41,7 @@ def test_paper_profile_is_the_papers():
     chosen = profile("paper")
     assert (chosen.model.image_size, chosen.model.vit.layers, chosen.model.vit.patch) == (384, 9, 32)
     assert (chosen.model.cross_layers, chosen.model.hidden) == (5, 768)
-    assert chosen.model.spl_queries == (36, 100)
-    assert (chosen.model.ssul_patch, chosen.model.ssul_probability) == (32, 0.15)
+    assert chosen.model.losses == {}
     assert chosen.model.resnet.layers == (3, 4, 6, 3)
     assert chosen.data.resize == (0.8, 1.2)
     assert (chosen.data.flip, chosen.data.mlm_probability) == (0.5, 0.15)
@@ -63,7 +59,6 @@ def test_paper_profile_is_the_papers():
         ("training.learning_rate", 1),
         ("model.vit.layers", 3),
         ("model.resnet.layers", (1, 1, 1)),
-        ("model.spl_queries", [3, 7]),
         ("data.resize", (0.5, 2)),
         ("data.mlm_replacement", "random"),
         ("data.mlm_on_mismatched", True),
@@ -125,7 +120,6 @@ def test_an_unknown_setting_is_named(path, message):
         ("model.tokenizer", 5, "str"),
         ("data.mlm_on_mismatched", 1, "bool"),
         ("data.mlm_replacement", "zeros", r"Literal\['zero', 'random'\]"),
-        ("model.segl_downsampling", "median", "Literal"),
         ("model.visual_loss_at", "both", "Literal"),
         ("training.precision", "fp16", "Literal"),
         ("data.resize", (0.8, 1.2, 1.4), "tuple"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from vlp_lib import catalogue
 from vlp_lib.errors import UserError, unknown
 
 
@@ -37,7 +39,6 @@ class ResNetConfig:
         layers: blocks of each stage; the number of stages sets the stride (4 stages: 32, 2 stages: 8).
         channels: width of each stage.
         output_stride: of the feature map; dilation replaces the strides beyond it (the paper: 32).
-        segl_scale: SEGL enlarges the map by this factor first (section IV-A4: 12×12 to 24×24).
         norm: "frozen" batch norm for pretrained weights (running statistics, as DETR), or "group" norm, which needs no
             statistics of the batch, where training starts from random weights.
         pretrained: as for the vision transformer.
@@ -47,7 +48,6 @@ class ResNetConfig:
     layers: tuple[int, ...] = (3, 4, 6, 3)
     channels: tuple[int, ...] = (64, 128, 256, 512)
     output_stride: int = 32
-    segl_scale: int = 2
     norm: Literal["frozen", "group"] = "frozen"
     pretrained: str = ""
 
@@ -82,11 +82,7 @@ class ModelConfig:
             its training captions.
         visual_loss_at: "vision" applies the visual loss to the vision encoder's output (figures 2 and 4), "cross" to
             the vision branch of the cross-modality encoder.
-        segl_downsampling: "nearest" (ours) or "majority" of the cell.
-        spl_queries: queries of the small and the large SPL variant (section IV-A4: 36 and 100).
-        spl_no_object_weight: weight of the "no object" class in the cross-entropy.
-        ssul_patch: side of SSUL's patches in pixels (section IV-A4: 32).
-        ssul_probability: share of the patches that is masked.
+        losses: settings of visual losses that differ from their defaults, by "<loss>.<setting>".
     """
 
     image_size: int = 384
@@ -103,11 +99,7 @@ class ModelConfig:
     language_pretrained: str = ""
     tokenizer: str = ""
     visual_loss_at: Literal["vision", "cross"] = "vision"
-    segl_downsampling: Literal["nearest", "majority"] = "nearest"
-    spl_queries: tuple[int, int] = (36, 100)
-    spl_no_object_weight: float = 0.1
-    ssul_patch: int = 32
-    ssul_probability: float = 0.15
+    losses: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -304,8 +296,6 @@ class Variant:
     losses: tuple[tuple[str, float], ...] = ()
 
 
-VISUAL_LOSSES = ("ssul", "segl", "spl_small", "spl_large")
-
 VARIANTS: dict[str, Variant] = {
     v.name: v
     for v in (
@@ -321,11 +311,11 @@ VARIANTS: dict[str, Variant] = {
 }
 """The rows of Table II and the region-feature model."""
 
-_MIX = re.compile(r"(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\*)?(?P<loss>[a-z_]+)")
+_MIX = re.compile(r"(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\*)?(?P<loss>[a-z][a-z0-9_]*)")
 
 
 def parse_variant(name: str) -> Variant:
-    """A variant by name: one of `VARIANTS`, or a weighted mix such as "segl+0.5*ssul" or "segl+ssul@resnet".
+    """A variant by name: one of `VARIANTS`, a visual loss such as "segl@resnet", or a weighted mix "segl+0.5*ssul".
 
     Mixes are the paper's future work (section V). Raises UserError for an unknown name.
     """
@@ -333,21 +323,22 @@ def parse_variant(name: str) -> Variant:
         return VARIANTS[name]
     mix, _, backbone = name.partition("@")
     terms = mix.split("+")
-    if len(terms) == 1 and not backbone and "*" not in mix:
-        raise unknown("variant", name, VARIANTS)
+    known = catalogue.losses()
+    if name not in known and not set("*+@") & set(name):
+        raise unknown("variant", name, dict.fromkeys([*VARIANTS, *known]))
     if backbone not in ("", "vit", "resnet"):
         raise unknown("backbone", backbone, ("vit", "resnet"))
     losses: dict[str, float] = {}
     for term in terms:
         match = _MIX.fullmatch(term.strip())
-        if not match or match["loss"] not in VISUAL_LOSSES:
-            raise unknown(f"visual loss in variant {name!r}:", term.strip(), VISUAL_LOSSES)
+        if not match or match["loss"] not in known:
+            raise unknown(f"visual loss in variant {name!r}:", term.strip(), known)
         if match["loss"] in losses:
             raise UserError(f"variant {name!r} names the loss {match['loss']!r} twice: give each one weight")
         losses[match["loss"]] = float(match["weight"] or 1.0)
-    if sum(loss.startswith("spl") for loss in losses) > 1:
+    if sum(known[loss].replaces_tokens for loss in losses) > 1:
         raise UserError(
-            f"variant {name!r} has two set predictions, but the cross-modality encoder can read one: keep one"
+            f"variant {name!r} has two losses that make the cross-modality encoder's input, and it reads one: keep one"
         )
     return Variant(name, "resnet" if backbone == "resnet" else "vit", tuple(losses.items()))
 
@@ -366,8 +357,6 @@ _TINY_MODEL = ModelConfig(
     # Two stages: stride 8, so that the map has as many cells as the ViT has tokens.
     resnet=ResNetConfig(block="basic", layers=(1, 2), channels=(64, 128), output_stride=8, norm="group"),
     region=RegionConfig(max_regions=16),
-    spl_queries=(9, 25),  # 36/144 and 100/144 of the grid's 36 tokens
-    ssul_patch=8,
 )
 
 
@@ -408,7 +397,6 @@ PROFILES: dict[str, Profile] = {
                 heads=2,
                 vit=ViTConfig(width=32, layers=2, heads=2, patch=8),
                 resnet=replace(_TINY_MODEL.resnet, layers=(1, 1), channels=(16, 32)),
-                spl_queries=(4, 11),
             ),
             data=DataConfig(),
             training=TrainingConfig(
@@ -492,8 +480,18 @@ def override(config: Any, values: dict[str, Any]) -> Any:
     Raises UserError for an unknown field, naming the nearest known one, and for a value of another type.
     """
     for path, value in values.items():
-        config = _override(config, path, path, value)
+        short = path.startswith("losses.") and isinstance(config, Profile)
+        config = _override(config, path, f"model.{path}" if short else path, value)
     return config
+
+
+def _loss_setting(path: str, name_and_setting: str) -> str:
+    """The "<loss>.<setting>" of a setting's path; which values fit is known where the loss is made."""
+    name, _, setting = name_and_setting.partition(".")
+    known = catalogue.loss(name).settings
+    if setting not in known:
+        raise unknown(f"setting {path!r}:", setting, known or ["none"])
+    return f"{name}.{setting}"
 
 
 def _override(config: Any, path: str, rest: str, value: Any) -> Any:
@@ -502,19 +500,21 @@ def _override(config: Any, path: str, rest: str, value: Any) -> Any:
     if head not in names:
         raise unknown(f"setting {path!r}:", head, names)
     old, hint = getattr(config, head), get_type_hints(type(config))[head]
+    if head == "losses":
+        return replace(config, losses={**old, _loss_setting(path, rest): value})
     if rest and dataclasses.is_dataclass(old):
         return replace(config, **{head: _override(old, path, rest, value)})
     if rest or dataclasses.is_dataclass(old):
         fields = ", ".join(f.name for f in dataclasses.fields(old)) if dataclasses.is_dataclass(old) else "no fields"
         raise UserError(f"setting {path!r} names no single value: {head!r} has {fields}")
     value = tuple(value) if isinstance(value, list) else value
-    if not _fits(value, hint):
+    if not fits(value, hint):
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
         raise UserError(f"setting {path!r} is {value!r}: it must be {kind}, such as {old!r}")
     return replace(config, **{head: float(value) if hint is float else value})
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type; whole numbers are floats, too, and truth values are no numbers."""
     kinds = get_args(hint)
     if get_origin(hint) is Literal:
@@ -522,7 +522,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is tuple:
         if kinds[-1] is ...:
             kinds = kinds[:1] * len(value) if isinstance(value, tuple) else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

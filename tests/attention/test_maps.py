@@ -18,7 +18,8 @@ from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.figures import attention as figures
 from vlp_lib.io import read_json, read_lines
-from vlp_lib.models.model import VLPModel, Vocabularies
+from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskBatch
 from vlp_lib.trainers.finetune import finetune
 from vlp_lib.trainers.pretrain import pretrain

@@ -68,8 +68,8 @@ def test_without_targets_there_are_none():
     batch = collate([sample(3)])
     absent = {f.name for f in fields(Batch) if getattr(batch, f.name) is None}
     assert absent == {
-        "image_of_text", "label_maps", "labels", "attributes", "scores", "boxes", "features", "hidden_patches",
-        "clean_images", "views", "shares",
+        "image_of_text", "label_maps", "labels", "attributes", "scores", "boxes", "features",
+        "views", "shares",
     }  # fmt: skip
 
 

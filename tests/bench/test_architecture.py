@@ -15,7 +15,7 @@ from vlp_lib.bench.architecture import describe
 from vlp_lib.bench.latency import SIZES
 from vlp_lib.config import VARIANTS, profile
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel, build_visual_loss
+from vlp_lib.models.model import PretrainingModel, VLPModel, visual_loss_of
 from vlp_lib.models.vision import ResNetStream
 
 CONFIG = profile("paper").model
@@ -151,9 +151,9 @@ def full_size():
 def variant_of(model, name):
     """The model with another variant's vision branch and loss, everything else shared."""
     variant, vit = VARIANTS[name], model.vlp.vision
-    model.vlp.visual_loss = build_visual_loss(model.vlp.config, variant, SIZES)
     if variant.vision == "resnet":
         model.vlp.vision = ResNetStream(model.vlp.config, pretrained=False)
+    model.vlp.visual_loss = visual_loss_of(model.vlp.config, variant, SIZES, model.vlp.vision)
     try:
         yield model
     finally:

@@ -6,7 +6,7 @@ from torch import nn
 
 from vlp_lib.bench.budget import GIB, RESERVE, Need, Probe, matrix_rate, optimiser_bytes, plan, saved_for_backward
 from vlp_lib.config import parse_variant
-from vlp_lib.models.model import Vocabularies
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.loop import make_optimiser
 
 SIZES = Vocabularies(words=50, segmentation=6, detector=10, attributes=4)

@@ -43,7 +43,7 @@ def test_stages_follow_each_other(miniatures):
 def test_visual_tokens(miniatures):
     tokens = {name: one.visual_tokens for name, one in miniatures.items()}
     assert tokens["naive_vit"] == tokens["ssul"] == tokens["segl"] == tokens["naive_resnet"] == 4
-    assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (4, 9, 8)
+    assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (1, 3, 8)
     # The paper's: 324 of 600 px, and N for SPL whatever the size.
     assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_vit"], 600) == 324
     assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_resnet"], 600) == 19 * 19

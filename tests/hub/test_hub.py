@@ -23,7 +23,8 @@ from vlp_lib.errors import UserError
 from vlp_lib.hub.card import changed_settings
 from vlp_lib.hub.model import FILES, export, from_pretrained
 from vlp_lib.io import read_json, read_lines, write_json
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks import open_task
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.retrieval import gallery_of, score_matrix

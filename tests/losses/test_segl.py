@@ -3,15 +3,17 @@ from collections import Counter
 
 import pytest
 import torch
+from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlp_lib.config import VARIANTS, profile
+from vlp_lib.config import VARIANTS
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
+from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.losses.segl import SEGL, downsample_labels
-from vlp_lib.models.model import Vocabularies, build_visual_loss
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.models.vocabularies import Vocabularies
 
 
 def label_maps(seed, size, classes=5, void=0.2):
@@ -83,7 +85,7 @@ def features_for(seed, grid, hidden=8):
 @pytest.mark.parametrize("how", ["nearest", "majority"])
 def test_loss_pixel_by_pixel(make_batch, how):
     torch.manual_seed(0)
-    loss = SEGL(8, classes=6, downsampling=how)
+    loss = SEGL(context(), downsampling=how)
     batch = make_batch()
     features = features_for(0, (4, 4))
     output = loss(features, features, batch)
@@ -100,12 +102,12 @@ def test_loss_pixel_by_pixel(make_batch, how):
                     terms.append(-math.log(math.exp(scores[target[b, y, x]]) / total))
     assert (len(terms) < 48) == (how == "nearest")  # some centres are void, no whole cell is
     assert output.loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
-    assert torch.equal(output.drawings["segl_target"], target)
-    assert torch.equal(output.drawings["segl_predicted"], logits.argmax(1))
+    assert torch.equal(output.drawings["target"], target)
+    assert torch.equal(output.drawings["predicted"], logits.argmax(1))
 
 
 def test_void_cells_have_no_gradient(make_batch):
-    loss = SEGL(8, classes=6)
+    loss = SEGL(context())
     batch = make_batch()
     features = features_for(1, (4, 4))
     loss(features, features, batch).loss.backward()
@@ -116,7 +118,7 @@ def test_void_cells_have_no_gradient(make_batch):
 
 
 def test_batch_without_any_class_is_zero_and_finite(make_batch):
-    loss = SEGL(8, classes=6)
+    loss = SEGL(context())
     batch = make_batch()
     batch.label_maps.fill_(IGNORED)
     features = features_for(2, (4, 4))
@@ -130,7 +132,7 @@ def test_batch_without_any_class_is_zero_and_finite(make_batch):
 def test_images_without_a_map_do_not_dilute_the_loss(make_batch):
     """Only about half of the images have a map: the mean is over cells, not over images."""
     torch.manual_seed(0)
-    loss = SEGL(8, classes=6)
+    loss = SEGL(context())
     batch, features = make_batch(), features_for(3, (4, 4))
     batch.label_maps[1:] = IGNORED
     one = VisionFeatures(features.tokens[:1], (4, 4))
@@ -139,10 +141,12 @@ def test_images_without_a_map_do_not_dilute_the_loss(make_batch):
 
 def test_resnets_map_is_enlarged_to_24(make_batch):
     """Section IV-A4: from 12×12 to 24×24; and only for the ResNet."""
-    config, sizes = profile("paper").model, Vocabularies(words=9, segmentation=171, detector=3, attributes=3)
+    sizes = Vocabularies(words=9, segmentation=171, detector=3, attributes=3)
     batch = make_batch(image_size=384, segmentation=171)
     for name, side in (("segl_resnet", 24), ("segl", 12)):
-        loss = build_visual_loss(config, VARIANTS[name], sizes)
+        resnet = VARIANTS[name].vision == "resnet"
+        sized = context(hidden=768, grid=(12, 12), patch=32, convolutional=resnet, vocabularies=sizes)
+        loss = MixedVisualLoss(sized, dict(VARIANTS[name].losses))
         features = features_for(4, (12, 12), hidden=768)
         drawings = loss(features, features, batch).drawings
         assert drawings["segl_predicted"].shape == (3, side, side)
@@ -155,6 +159,6 @@ def test_corpus_without_maps_is_refused(make_batch):
     features = features_for(5, (4, 4))
     batch = make_batch()
     with pytest.raises(UserError, match="SEGL needs label maps"):
-        SEGL(8, 6)(features, features, type(batch)(**{**vars(batch), "label_maps": None}))
+        SEGL(context())(features, features, type(batch)(**{**vars(batch), "label_maps": None}))
     with pytest.raises(UserError, match="regions form no feature map"):
-        SEGL(8, 6)(VisionFeatures(features.tokens, None), features, batch)
+        SEGL(context())(VisionFeatures(features.tokens, None), features, batch)

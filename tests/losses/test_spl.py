@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,7 +145,7 @@ def test_set_loss_of_empty_images_is_finite():
 @pytest.fixture
 def spl():
     torch.manual_seed(0)
-    return SPL(hidden=16, heads=2, dropout=0.0, queries=4, classes=10, no_object_weight=0.1)
+    return SPL(context(hidden=16), queries_per_cell=4 / 16, no_object_weight=0.1)
 
 
 def grid_features(seed=0):
@@ -182,15 +183,15 @@ def test_forward_is_matching_and_set_loss(spl, make_batch):
     logits = spl.classify(tokens.tokens)
     targets = match_labels(logits, batch.labels)
     assert logits.shape == (3, 4, 11)
-    assert torch.equal(output.drawings["spl_target"], targets)
-    assert torch.equal(output.drawings["spl_predicted"], logits.argmax(-1))
+    assert torch.equal(output.drawings["target"], targets)
+    assert torch.equal(output.drawings["predicted"], logits.argmax(-1))
     torch.testing.assert_close(output.loss, set_loss(logits, targets, 0.1))
 
 
 def test_forward_uses_the_best_scored_labels(spl, make_batch):
     batch = make_batch(detections=(7, 2, 4))  # four queries; the store gives the best score first
     features = grid_features()
-    target = spl(features, spl.tokens(features), batch).drawings["spl_target"]
+    target = spl(features, spl.tokens(features), batch).drawings["target"]
     assert sorted(target[0].tolist()) == sorted(batch.labels[0, :4].tolist())
 
 

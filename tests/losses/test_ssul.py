@@ -1,5 +1,6 @@
 import pytest
 import torch
+from contexts import context
 
 from vlp_lib.errors import UserError
 from vlp_lib.losses.ssul import SSUL, colour_loss, hide_patches, mean_colours
@@ -71,67 +72,64 @@ def test_target_is_rgb_between_0_and_1():
 
 def test_corruption_keeps_the_pixels_and_hides_some(make_batch):
     batch = make_batch(lengths=(5, 6, 7, 8), detections=(0,) * 4)
-    loss = SSUL(8, patch=8, probability=0.15)
+    loss = SSUL(context(), patch=8, probability=0.15)
     corrupted = loss.corrupt(batch)
-    assert corrupted.hidden_patches.shape == (4, 4, 4)
-    assert corrupted.hidden_patches.any((1, 2)).all()
-    assert torch.equal(corrupted.clean_images, batch.images)
-    assert torch.equal(corrupted.images, hide_patches(batch.images, corrupted.hidden_patches, 8))
+    assert corrupted.extras["ssul_hidden"].shape == (4, 4, 4)
+    assert corrupted.extras["ssul_hidden"].any((1, 2)).all()
+    assert torch.equal(corrupted.extras["ssul_images"], batch.images)
+    assert torch.equal(corrupted.images, hide_patches(batch.images, corrupted.extras["ssul_hidden"], 8))
     assert not torch.equal(corrupted.images, batch.images)
 
 
 def test_share_of_hidden_patches(make_batch):
     batch = make_batch(lengths=(5,) * 300, detections=(0,) * 300, image_size=64)
-    hidden = SSUL(8, patch=4, probability=0.15).corrupt(batch).hidden_patches
+    hidden = SSUL(context(), patch=4, probability=0.15).corrupt(batch).extras["ssul_hidden"]
     # 76,800 patches: four standard deviations.
     assert float(hidden.float().mean()) == pytest.approx(0.15, abs=0.0052)
     assert float(hidden.float().mean(0).max()) < 0.3  # no place is preferred
-    one = SSUL(8, patch=4, probability=0.0).corrupt(batch).hidden_patches
+    one = SSUL(context(), patch=4, probability=0.0).corrupt(batch).extras["ssul_hidden"]
     assert (one.sum((1, 2)) == 1).all()
 
 
 def test_what_is_hidden_depends_on_the_samples_seed_alone(make_batch):
     batch = make_batch(lengths=(5,) * 6, detections=(0,) * 6)
-    loss = SSUL(8, patch=4, probability=0.15)
-    whole = loss.corrupt(batch).hidden_patches
+    loss = SSUL(context(), patch=4, probability=0.15)
+    whole = loss.corrupt(batch).extras["ssul_hidden"]
     torch.manual_seed(123)
-    assert torch.equal(loss.corrupt(batch).hidden_patches, whole)
-    assert torch.equal(loss.corrupt(batch[2:4]).hidden_patches, whole[2:4])
+    assert torch.equal(loss.corrupt(batch).extras["ssul_hidden"], whole)
+    assert torch.equal(loss.corrupt(batch[2:4]).extras["ssul_hidden"], whole[2:4])
     assert not torch.equal(whole[0], whole[1])
-    assert not torch.equal(loss.corrupt(make_batch((5,) * 6, (0,) * 6, seed=1)).hidden_patches, whole)
+    assert not torch.equal(loss.corrupt(make_batch((5,) * 6, (0,) * 6, seed=1)).extras["ssul_hidden"], whole)
 
 
 @pytest.mark.parametrize("patch", [5, 12, 64])
 def test_patches_must_tile_the_image(make_batch, patch):
     with pytest.raises(UserError, match=f"patches of {patch} px do not tile images of 32×32 px"):
-        SSUL(8, patch, 0.15).corrupt(make_batch())
+        SSUL(context(), patch=patch).corrupt(make_batch())
 
 
 def test_forward_reads_the_feature_map(make_batch):
     torch.manual_seed(0)
-    loss = SSUL(8, patch=8, probability=0.3)
+    loss = SSUL(context(), patch=8, probability=0.3)
     batch = loss.corrupt(make_batch())
     features = VisionFeatures(torch.randn(3, 16, 8), (4, 4))
     output = loss(features, features, batch)
     weight, bias = loss.predict.weight[:, :, 0, 0], loss.predict.bias
     predicted = (features.tokens @ weight.T + bias).transpose(1, 2).reshape(3, 3, 4, 4)
     torch.testing.assert_close(
-        output.loss, colour_loss(predicted, batch.clean_images, batch.hidden_patches, 8), atol=1e-5, rtol=0
+        output.loss,
+        colour_loss(predicted, batch.extras["ssul_images"], batch.extras["ssul_hidden"], 8),
+        atol=1e-5,
+        rtol=0,
     )
-    torch.testing.assert_close(output.drawings["ssul_colours"], predicted, atol=1e-5, rtol=0)
-    assert not output.drawings["ssul_colours"].requires_grad
+    torch.testing.assert_close(output.drawings["colours"], predicted, atol=1e-5, rtol=0)
+    assert not output.drawings["colours"].requires_grad
 
 
 def test_forward_at_another_resolution(make_batch):
-    loss = SSUL(8, patch=4, probability=0.3)  # 8×8 patches, a map of 4×4
+    loss = SSUL(context(), patch=4, probability=0.3)  # 8×8 patches, a map of 4×4
     batch = loss.corrupt(make_batch())
     features = VisionFeatures(torch.randn(3, 16, 8), (4, 4))
     output = loss(features, features, batch)
-    assert output.drawings["ssul_colours"].shape == (3, 3, 8, 8)
+    assert output.drawings["colours"].shape == (3, 3, 8, 8)
     assert torch.isfinite(output.loss)
-
-
-def test_forward_without_corruption_is_a_mistake_of_the_caller(make_batch):
-    features = VisionFeatures(torch.randn(3, 16, 8), (4, 4))
-    with pytest.raises(ValueError, match=r"SSUL\.corrupt"):
-        SSUL(8, 8, 0.15)(features, features, make_batch())

@@ -14,8 +14,9 @@ from transformers import BertConfig, BertForPreTraining
 from vlp_lib.config import ModelConfig, ResNetConfig, Variant, ViTConfig
 from vlp_lib.errors import UserError
 from vlp_lib.models.language import LanguageStream
-from vlp_lib.models.model import VLPModel, Vocabularies
+from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import ResNetStream, ViTStream
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import bert_state_dict, load_matching, read_state_dict, timm_state_dict
 
 WORDS = 60

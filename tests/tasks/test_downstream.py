@@ -7,7 +7,8 @@ import torch
 
 from vlp_lib.config import VARIANTS
 from vlp_lib.corpora.records import Detections
-from vlp_lib.models.model import VLPModel, Vocabularies
+from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import checkpoint
 from vlp_lib.trainers.checkpoint import load_state, load_weights, save_state, save_weights
 

@@ -5,7 +5,8 @@ import torch
 from timm.models.resnet import ResNet
 
 from vlp_lib.config import TrainingConfig, parse_variant
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import efficiency
 from vlp_lib.trainers.efficiency import checkpoint_activations, compile_blocks, prepare_model, recomputed_blocks
 

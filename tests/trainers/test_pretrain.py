@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from vlp_lib.batches.pairs import load_batches
 from vlp_lib.batches.tokenizer import load_tokenizer
-from vlp_lib.config import VARIANTS, parse_variant
+from vlp_lib.config import VARIANTS, override, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
-from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, pretrain, require_targets, vocabularies
@@ -183,16 +184,16 @@ def test_workers_change_no_number(small_profile, tiny_corpus, tmp_path):
 def test_another_configuration_is_refused_or_begun_anew(small_profile, tiny_corpus, tmp_path):
     profile = with_training(small_profile, steps=2, evaluations=1)
     run(profile, tiny_corpus, "segl", tmp_path)
-    changed = replace(profile, model=replace(profile.model, segl_downsampling="majority"))
-    message = r"model\.segl_downsampling = 'nearest' and now it is 'majority'"
+    changed = override(profile, {"losses.segl.downsampling": "majority"})
+    message = r"losses\.segl\.downsampling = 'nearest' and now it is 'majority'"
     with pytest.raises(UserError, match=message):
         run(changed, tiny_corpus, "segl", tmp_path)
     with pytest.raises(UserError, match="seed = 0 and now it is 1"):
         run(profile, tiny_corpus, "segl", tmp_path, seed=1)
-    assert read_json(tmp_path / "config.json")["model"]["segl_downsampling"] == "nearest"
+    assert read_json(tmp_path / "config.json")["losses"]["segl"]["downsampling"] == "nearest"
     rows = run(changed, tiny_corpus, "segl", tmp_path, restart=True)
     assert rows[-1]["step"] == 2
-    assert read_json(tmp_path / "config.json")["model"]["segl_downsampling"] == "majority"
+    assert read_json(tmp_path / "config.json")["losses"]["segl"]["downsampling"] == "majority"
 
 
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -317,18 +318,23 @@ def test_an_exploding_run_ends_in_a_sentence(small_profile, tiny_corpus, tmp_pat
             run(profile, tiny_corpus, name, tmp_path / name)
 
 
-def test_targets_that_the_corpus_lacks_are_named(tiny_corpus):
+def test_targets_that_the_corpus_lacks_are_named(tiny_corpus, small_model):
     bare = replace(tiny_corpus, detections=None, _pixel_maps={}, annotation_files=())
+
+    def require(corpus, name):
+        variant = parse_variant(name)
+        require_targets(corpus, variant, needs_of(small_model, variant, Vocabularies(40, 6, 10, 4)))
+
     for name in ("region", "spl_small", "segl+spl_large"):
         with pytest.raises(UserError, match=rf"variant '{name.replace('+', '.')}' reads detector labels"):
-            require_targets(bare, parse_variant(name))
+            require(bare, name)
     for name in ("segl", "segl_resnet", "ssul+segl"):
         with pytest.raises(UserError, match="reads label maps"):
-            require_targets(bare, parse_variant(name))
+            require(bare, name)
     for name in ("naive_vit", "naive_resnet", "ssul"):
-        require_targets(bare, parse_variant(name))
+        require(bare, name)
     for name in VARIANTS:
-        require_targets(tiny_corpus, parse_variant(name))
+        require(tiny_corpus, name)
 
 
 def test_vocabulary_sizes_are_the_corpus_own(small_profile, tiny_corpus):

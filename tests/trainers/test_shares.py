@@ -59,7 +59,7 @@ def whole_and_parts(task, model, batch, count):
         ("region", {}),
         ("ssul", {}),
         ("segl+0.5*ssul", {}),
-        ("segl", {"segl_downsampling": "majority", "pairing": "one"}),
+        ("segl", {"losses": {"segl.downsampling": "majority"}, "pairing": "one"}),
         ("segl_resnet", {}),
         ("segl", {"visual_loss_at": "cross"}),
         ("spl_small", {}),

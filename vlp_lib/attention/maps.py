@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.losses.spl import SPL
 from vlp_lib.models.cross_modality import CrossAttentionMaps
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import ResNetStream, VisionFeatures, ViTStream
@@ -207,7 +206,7 @@ def look(model: VLPModel, batch: TaskBatch) -> Attention:
     language = model.language(batch.input_ids, batch.attention_mask)
     mask = batch.attention_mask[batch.text_of]
     pooled, _, _, maps = model.join(language[batch.text_of], mask, tokens.of_texts(batch.picture_of), need_weights=True)
-    decoder = decoder_attention(model, features)
+    decoder = model.visual_loss.token_attention(features)
     return Attention(
         maps,
         features.of_texts(batch.picture_of),
@@ -215,14 +214,3 @@ def look(model: VLPModel, batch: TaskBatch) -> Attention:
         mask,
         pooled,
     )
-
-
-def decoder_attention(model: VLPModel, features: VisionFeatures) -> torch.Tensor | None:
-    """SPL's attention from its queries to the grid, [B, Q, N], the mean over heads; None for a model without SPL."""
-    for loss in model.visual_loss.losses.values():
-        if isinstance(loss, SPL):
-            x = loss.queries.expand(len(features.tokens), -1, -1)
-            x, _ = loss.self_attention(x, x)
-            _, weights = loss.cross_attention(x, features.tokens, features.mask, need_weights=True)
-            return weights.mean(1)
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -75,8 +75,7 @@ class Batch:
         scores: [B, T] float32 in [0, 1].
         boxes: [B, T, 4] float32 (x1, y1, x2, y2) as fractions of the image.
         features: [B, T, D] float32 region features, where the detector gives them.
-        hidden_patches: [B, h, w] bool, True where the visual loss has hidden a patch (SSUL).
-        clean_images: the images as they were before patches were hidden, SSUL's target.
+        extras: what a visual loss's `corrupt` keeps for its own `forward`, by name.
         shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
             an equal part's (scalars on the model's device); None where this is the whole batch.
         unreadable: image files that could not be read and that other samples stand in for.
@@ -99,8 +98,7 @@ class Batch:
     scores: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
     features: torch.Tensor | None = None
-    hidden_patches: torch.Tensor | None = None
-    clean_images: torch.Tensor | None = None
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     shares: Mapping[str, torch.Tensor] | None = None
     unreadable: tuple[str, ...] = ()
     views: torch.Tensor | None = None
@@ -140,6 +138,7 @@ class Batch:
         }
         if self.image_of_text is not None:
             cut["image_of_text"] = row[of_text[texts]].to(self.image_of_text.device)
+        cut["extras"] = {name: value[rows] for name, value in self.extras.items()}
         return replace(self, **cut)
 
 

@@ -17,8 +17,9 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.probe import probe_batch, probe_model
 from vlp_lib.config import Profile, Variant
 from vlp_lib.models.attention import Attention
-from vlp_lib.models.model import PretrainingModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel
 from vlp_lib.models.plain_attention import PlainAttention
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision
 

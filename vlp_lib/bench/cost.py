@@ -17,7 +17,7 @@ from vlp_lib.bench.latency import SIZES, parameters_at_inference, visual_tokens
 from vlp_lib.config import VARIANTS, ModelConfig, Profile, Variant
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.trainers.efficiency import attention_kernel
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, require_targets, vocabularies
@@ -41,11 +41,11 @@ def parameters(variant: Variant) -> dict[str, int]:
 
 def extra_data(corpus: Corpus, variant: Variant) -> tuple[str, float]:
     """What a variant learns from beside the pairs, and the share of the corpus's training images that have it."""
-    names = [name for name, _ in variant.losses]
+    needs = needs_of(ModelConfig(), variant, SIZES)
     training = corpus.split("train")
-    if "segl" in names:
+    if needs.label_maps:
         return "label maps", float(np.mean([corpus.has_label_map(record) for record in training]))
-    if any(name.startswith("spl") for name in names):
+    if needs.detections:
         found = corpus.detections
         return "detector labels", float(np.mean([found is not None and r.image_id in found for r in training]))
     return "none", 0.0
@@ -106,7 +106,8 @@ def bench_cost(profile: Profile, corpus: Corpus, rounds: int, folder: Path) -> l
     missing: dict[str, str] = {}
     for name in METHODS:
         try:
-            require_targets(corpus, VARIANTS[name])
+            needs = needs_of(profile.model, VARIANTS[name], vocabularies(corpus, tokenizer))
+            require_targets(corpus, VARIANTS[name], needs)
         except UserError as error:
             missing[name] = str(error)
             continue

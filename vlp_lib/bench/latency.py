@@ -22,9 +22,9 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.region_detector import Detector, DetectorConfig, bottom_up_like, stock_detector
 from vlp_lib.config import VARIANTS, ModelConfig, Profile, RegionConfig, ResNetConfig, Variant, ViTConfig
 from vlp_lib.errors import UserError
-from vlp_lib.losses.spl import SPL
-from vlp_lib.models.model import VLPModel, Vocabularies, build_visual_loss
+from vlp_lib.models.model import VLPModel, visual_loss_of
 from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.trained import device_at_hand
 
 WORDS = 14
@@ -69,7 +69,6 @@ MINIATURE = Architecture(
         vit=ViTConfig(width=32, layers=1, heads=2),
         resnet=ResNetConfig(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64)),
         region=RegionConfig(max_regions=8),
-        spl_queries=(4, 9),
     ),
     DetectorConfig(layers=(1, 1, 1, 1), classes=20, proposals=10, regions=8),
     peer_layers=1,
@@ -243,7 +242,7 @@ def _assemble(config: ModelConfig, variant: Variant, first: VLPModel | None, dev
     with torch.device("meta"):
         model = VLPModel(config, variant, SIZES)
     with device:
-        model.visual_loss = build_visual_loss(config, variant, SIZES)
+        model.visual_loss = visual_loss_of(config, variant, SIZES, model.vision)
         if variant.vision == "region":
             model.vision = RegionStream(config, SIZES.detector, SIZES.attributes)
         elif variant.vision == "resnet":
@@ -263,13 +262,15 @@ def visual_tokens(config: ModelConfig, variant: Variant, image_size: int) -> int
 
 
 def parameters_at_inference(model: VLPModel) -> int:
-    """Parameters that an answer is computed with: the heads of visual losses are not, SPL's decoder is."""
+    """Parameters that an answer is computed with; of a visual loss only those that make tokens (SPL's decoder)."""
     parts: list[nn.Module] = [model.vision, model.language, model.cross_modality, model.pooler]
     count = sum(p.numel() for part in parts for p in part.parameters())
-    for loss in model.visual_loss.losses.values():
-        if isinstance(loss, SPL):
-            classifier = sum(p.numel() for p in loss.classify.parameters())
-            count += sum(p.numel() for p in loss.parameters()) - classifier
+    weights = list(model.visual_loss.parameters())
+    if model.visual_loss.replaces_tokens:
+        grid = torch.zeros(1, 1, model.config.hidden, device=weights[0].device)
+        tokens = model.visual_loss.tokens(VisionFeatures(grid, (1, 1))).tokens
+        used = torch.autograd.grad(tokens.sum(), weights, allow_unused=True)
+        count += sum(p.numel() for p, gradient in zip(weights, used, strict=True) if gradient is not None)
     return count
 
 

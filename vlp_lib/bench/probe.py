@@ -12,7 +12,8 @@ import torch
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
 from vlp_lib.config import ModelConfig, Profile, Variant
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
+from vlp_lib.models.vocabularies import Vocabularies
 
 
 def probe_model(config: ModelConfig, variant: Variant, sizes: Vocabularies, device: torch.device) -> PretrainingModel:
@@ -40,9 +41,8 @@ def probe_batch(profile: Profile, variant: Variant, sizes: Vocabularies, images:
     matched = (torch.arange(texts) < images).long()
     if not data.mlm_on_mismatched:
         hidden &= matched.bool()[:, None]
-    names = {name for name, _ in variant.losses}
-    detections = model.region.max_regions if variant.vision == "region" else 0
-    detections = max([detections, *(model.spl_queries[name == "spl_large"] for name in names if name[:3] == "spl")])
+    needs = needs_of(model, variant, sizes)
+    detections = model.region.max_regions if variant.vision == "region" else needs.detections
     corners = torch.rand((images, detections, 2, 2), generator=generator).sort(dim=2).values.flatten(2)
     batch = Batch(
         images=torch.rand((images, 3, model.image_size, model.image_size), generator=generator),
@@ -55,7 +55,7 @@ def probe_batch(profile: Profile, variant: Variant, sizes: Vocabularies, images:
         seeds=torch.randint(2**62, (images,), generator=generator),
         image_ids=torch.arange(images),
     )
-    if "segl" in names:
+    if needs.label_maps:
         size = (images, model.image_size, model.image_size)
         batch = replace(batch, label_maps=torch.randint(sizes.segmentation, size, generator=generator))
     if detections:

@@ -22,7 +22,8 @@ from vlp_lib.bench.latency import SIZES
 from vlp_lib.config import ModelConfig, Profile, Variant
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.efficiency import prepare_model, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
 from vlp_lib.trainers.pretrain import PretrainingTask, vocabularies
@@ -149,7 +150,7 @@ def _wait(device: torch.device) -> None:
 def is_full_size(config: ModelConfig) -> bool:
     """Whether this is the paper's architecture at the paper's size (its pretrained weights aside)."""
     paper, own = ModelConfig(), replace(config, vit=replace(config.vit, pretrained=""))
-    fields = ("image_size", "hidden", "heads", "language_layers", "cross_layers", "vit", "spl_queries")
+    fields = ("image_size", "hidden", "heads", "language_layers", "cross_layers", "vit")
     return all(getattr(own, name) == getattr(paper, name) for name in fields)
 
 

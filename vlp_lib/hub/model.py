@@ -22,7 +22,8 @@ from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_varian
 from vlp_lib.errors import UserError
 from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.trainers.checkpoint import load_weights, save_weights

@@ -1,1 +1,5 @@
-"""The five losses of the paper, a file each, and the interface of a visual loss."""
+"""The paper's losses, a file each, and what a visual loss of one's own is made of (CONTRIBUTING.md: "Add a loss")."""
+
+from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
+
+__all__ = ["Context", "Needs", "VisualLoss", "VisualOutput", "visual_loss"]

@@ -11,7 +11,7 @@ from torch import nn
 from vlp_lib.batches.sample import Batch
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import VisualLoss, VisualOutput
+from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.vision import VisionFeatures
 
 
@@ -32,23 +32,28 @@ def downsample_labels(
     return torch.where(most > 0, label, IGNORED)
 
 
+@visual_loss("segl")
 class SEGL(VisualLoss):
     """One 1×1 convolution to the classes and a cross-entropy against the down-sampled label map.
 
+    The convolution has one output more than the corpus has classes, "unlabeled", which is never a target because pixels
+    without a class are ignored (COCO-Stuff: 171 + 1 = 172).
+
     Args:
-        classes: segmentation classes of the corpus; the convolution has one output more, "unlabeled", which is never
-            a target because pixels without a class are ignored (COCO-Stuff: 171 + 1 = 172).
-        scale: the feature map is enlarged by this factor first (ResNet: 12×12 to 24×24).
+        resnet_scale: a ResNet's feature map is enlarged by this factor first (section IV-A4: 12×12 to 24×24).
+        downsampling: "nearest" (ours) or "majority" of the cell.
     """
 
+    needs = Needs(label_maps=True)
+
     def __init__(
-        self, hidden: int, classes: int, scale: int = 1, downsampling: Literal["nearest", "majority"] = "nearest"
+        self, context: Context, *, resnet_scale: int = 2, downsampling: Literal["nearest", "majority"] = "nearest"
     ) -> None:
-        super().__init__()
-        self.classes = classes
-        self.scale = scale
+        super().__init__(context)
+        self.classes = context.vocabularies.segmentation
+        self.scale = resnet_scale if context.convolutional else 1
         self.downsampling = downsampling
-        self.classify = nn.Conv2d(hidden, classes + 1, kernel_size=1)
+        self.classify = nn.Conv2d(context.hidden, self.classes + 1, kernel_size=1)
 
     def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
         """The cells that have a class."""
@@ -73,4 +78,4 @@ class SEGL(VisualLoss):
         )
         counted = (target != IGNORED).sum().clamp(min=1)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / counted
-        return VisualOutput(loss, {"segl_predicted": logits.argmax(1).detach(), "segl_target": target})
+        return VisualOutput(loss, drawings={"predicted": logits.argmax(1).detach(), "target": target})

@@ -10,7 +10,7 @@ from torch import nn
 
 from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import VisualLoss, VisualOutput
+from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.vision import VisionFeatures
 
@@ -52,22 +52,29 @@ def set_loss(logits: torch.Tensor, targets: torch.Tensor, no_object_weight: floa
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), weight)
 
 
+@visual_loss("spl_small", queries_per_cell=36 / 144)
+@visual_loss("spl_large", queries_per_cell=100 / 144)
 class SPL(VisualLoss):
     """One transformer decoder layer over the grid: N learned queries become N predicted objects (figure 4 D).
 
     The decoder's outputs replace the grid as the visual tokens of the cross-modality encoder, at inference too; the
     classifier serves the loss only.
+
+    Args:
+        queries_per_cell: number of queries as a share of the grid's cells (section IV-A4: 36 and 100 at 144 cells).
+        no_object_weight: weight of the "no object" class in the cross-entropy.
     """
 
-    def __init__(
-        self, hidden: int, heads: int, dropout: float, queries: int, classes: int, no_object_weight: float = 0.1
-    ) -> None:
-        super().__init__()
+    def __init__(self, context: Context, *, queries_per_cell: float = 36 / 144, no_object_weight: float = 0.1) -> None:
+        super().__init__(context)
+        hidden, heads, dropout = context.hidden, context.heads, context.dropout
+        queries = max(1, round(queries_per_cell * context.grid[0] * context.grid[1]))
+        self.needs = Needs(detections=queries)
         self.queries = nn.Parameter(torch.randn(queries, hidden) * 0.02)
         self.self_attention = AttentionBlock(hidden, heads, dropout)
         self.cross_attention = AttentionBlock(hidden, heads, dropout)
         self.feed_forward = FeedForwardBlock(hidden, dropout)
-        self.classify = nn.Linear(hidden, classes + 1)
+        self.classify = nn.Linear(hidden, context.vocabularies.detector + 1)
         self.no_object_weight = no_object_weight
 
     def tokens(self, features: VisionFeatures) -> VisionFeatures:
@@ -76,6 +83,13 @@ class SPL(VisualLoss):
         x, _ = self.self_attention(x, x)
         x, _ = self.cross_attention(x, features.tokens, features.mask)
         return VisionFeatures(self.feed_forward(x), None)
+
+    def token_attention(self, features: VisionFeatures) -> torch.Tensor:
+        """The attention of each query to the grid, [B, N, cells], the mean over heads."""
+        x = self.queries.expand(len(features.tokens), -1, -1)
+        x, _ = self.self_attention(x, x)
+        _, weights = self.cross_attention(x, features.tokens, features.mask, need_weights=True)
+        return weights.mean(1)
 
     def terms(self, batch: Batch, grid: tuple[int, int]) -> torch.Tensor | float:
         """The weights of all queries: 1 for each matched label and `no_object_weight` for the rest."""
@@ -94,4 +108,4 @@ class SPL(VisualLoss):
         logits = self.classify(tokens.tokens)
         targets = match_labels(logits, batch.labels[:, : logits.shape[1]])
         loss = set_loss(logits, targets, self.no_object_weight)
-        return VisualOutput(loss, {"spl_predicted": logits.argmax(-1).detach(), "spl_target": targets})
+        return VisualOutput(loss, drawings={"predicted": logits.argmax(-1).detach(), "target": targets})

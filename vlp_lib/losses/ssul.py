@@ -11,7 +11,7 @@ from torch import nn
 
 from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import VisualLoss, VisualOutput
+from vlp_lib.losses.base import Context, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.vision import IMAGENET_MEAN, VisionFeatures
 
 _STREAM = 1
@@ -42,14 +42,20 @@ def colour_loss(predicted: torch.Tensor, images: torch.Tensor, hidden: torch.Ten
     return (distance * hidden).sum() / hidden.sum().clamp(min=1)
 
 
+@visual_loss("ssul")
 class SSUL(VisualLoss):
-    """Hides patches of the image and predicts their mean colour from the vision stream's output."""
+    """Hides patches of the image and predicts their mean colour from the vision stream's output.
 
-    def __init__(self, hidden: int, patch: int, probability: float) -> None:
-        super().__init__()
-        self.patch = patch
+    Args:
+        patch: side of the patches in pixels; 0 takes the side of a cell of the feature map (section IV-A4: 32).
+        probability: share of the patches that is hidden.
+    """
+
+    def __init__(self, context: Context, *, patch: int = 0, probability: float = 0.15) -> None:
+        super().__init__(context)
+        self.patch = patch or context.patch
         self.probability = probability
-        self.predict = nn.Conv2d(hidden, 3, kernel_size=1)
+        self.predict = nn.Conv2d(context.hidden, 3, kernel_size=1)
 
     def corrupt(self, batch: Batch) -> Batch:
         """Hide each patch with `probability`, at least one an image; the original pixels stay the loss's target."""
@@ -61,9 +67,8 @@ class SSUL(VisualLoss):
         grid = (height // self.patch, width // self.patch)
         hidden = np.stack([self._draw(int(seed), grid) for seed in batch.seeds])
         mask = torch.from_numpy(hidden).to(batch.images.device)
-        return replace(
-            batch, images=hide_patches(batch.images, mask, self.patch), hidden_patches=mask, clean_images=batch.images
-        )
+        kept = {"ssul_hidden": mask, "ssul_images": batch.images}
+        return replace(batch, images=hide_patches(batch.images, mask, self.patch), extras={**batch.extras, **kept})
 
     def _draw(self, seed: int, grid: tuple[int, int]) -> np.ndarray:
         rng = np.random.default_rng((seed, _STREAM))
@@ -79,10 +84,9 @@ class SSUL(VisualLoss):
 
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """Equation 1 on the features of the hidden patches."""
-        if batch.hidden_patches is None or batch.clean_images is None:
-            raise ValueError("SSUL.forward needs a batch that went through SSUL.corrupt")
+        hidden, images = batch.extras["ssul_hidden"], batch.extras["ssul_images"]  # what `corrupt` kept
         colours = self.predict(features.map())
-        if colours.shape[-2:] != batch.hidden_patches.shape[-2:]:
-            colours = F.interpolate(colours, batch.hidden_patches.shape[-2:], mode="bilinear", align_corners=False)
-        loss = colour_loss(colours, batch.clean_images, batch.hidden_patches, self.patch)
-        return VisualOutput(loss, {"ssul_colours": colours.detach(), "ssul_hidden": batch.hidden_patches})
+        if colours.shape[-2:] != hidden.shape[-2:]:
+            colours = F.interpolate(colours, hidden.shape[-2:], mode="bilinear", align_corners=False)
+        loss = colour_loss(colours, images, hidden, self.patch)
+        return VisualOutput(loss, drawings={"colours": colours.detach(), "hidden": hidden})

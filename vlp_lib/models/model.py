@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,33 +11,14 @@ from torch import nn
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, VisionInput
 from vlp_lib.config import ModelConfig, Variant
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
+from vlp_lib.losses.base import Context, MixedVisualLoss, Needs
 from vlp_lib.losses.itm import itm_loss
 from vlp_lib.losses.mlm import mlm_loss
-from vlp_lib.losses.segl import SEGL
-from vlp_lib.losses.spl import SPL
-from vlp_lib.losses.ssul import SSUL
 from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder
 from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
 from vlp_lib.models.language import LanguageStream
 from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures, ViTStream
-
-
-@dataclass(frozen=True)
-class Vocabularies:
-    """The sizes that the data decide, not the configuration.
-
-    Attributes:
-        words: WordPiece tokens.
-        segmentation: classes of the label maps (COCO-Stuff: 171).
-        detector: classes of the detector (Bottom-Up: 1600).
-        attributes: attributes of the detector (Bottom-Up: 400).
-    """
-
-    words: int
-    segmentation: int
-    detector: int
-    attributes: int
+from vlp_lib.models.vocabularies import Vocabularies
 
 
 class VLPOutput(NamedTuple):
@@ -61,25 +41,34 @@ class VLPOutput(NamedTuple):
     attention: list[CrossAttentionMaps]
 
 
-def build_visual_loss(config: ModelConfig, variant: Variant, sizes: Vocabularies) -> MixedVisualLoss:
-    """The variant's visual losses. A further loss is a file and a line here."""
-    makers = {
-        "ssul": lambda: SSUL(config.hidden, config.ssul_patch, config.ssul_probability),
-        "segl": lambda: SEGL(
-            config.hidden,
-            sizes.segmentation,
-            config.resnet.segl_scale if variant.vision == "resnet" else 1,
-            config.segl_downsampling,
-        ),
-        "spl_small": lambda: _spl(config, sizes, config.spl_queries[0]),
-        "spl_large": lambda: _spl(config, sizes, config.spl_queries[1]),
-    }
-    losses: dict[str, VisualLoss] = {name: makers[name]() for name, _ in variant.losses}
-    return MixedVisualLoss(losses, dict(variant.losses))
+def visual_loss_of(
+    config: ModelConfig,
+    variant: Variant,
+    sizes: Vocabularies,
+    vision: ViTStream | ResNetStream | RegionStream,
+) -> MixedVisualLoss:
+    """The variant's visual losses, made for this vision stream; raises UserError for settings that do not fit."""
+    grid = (0, 0) if isinstance(vision, RegionStream) else vision.grid(config.image_size, config.image_size)
+    context = Context(
+        hidden=config.hidden,
+        heads=config.heads,
+        dropout=config.dropout,
+        grid=grid,
+        patch=config.image_size // max(grid[0], 1),
+        convolutional=isinstance(vision, ResNetStream),
+        vocabularies=sizes,
+    )
+    by_loss: dict[str, dict[str, Any]] = {}
+    for path, value in config.losses.items():
+        name, _, setting = path.partition(".")
+        by_loss.setdefault(name, {})[setting] = value
+    return MixedVisualLoss(context, dict(variant.losses), by_loss)
 
 
-def _spl(config: ModelConfig, sizes: Vocabularies, queries: int) -> SPL:
-    return SPL(config.hidden, config.heads, config.dropout, queries, sizes.detector, config.spl_no_object_weight)
+def needs_of(config: ModelConfig, variant: Variant, sizes: Vocabularies) -> Needs:
+    """What a variant's visual losses ask of the data; no number is computed for it."""
+    with torch.device("meta"):
+        return VLPModel(config, variant, sizes, pretrained=False).visual_loss.needs
 
 
 class VLPModel(nn.Module):
@@ -92,10 +81,14 @@ class VLPModel(nn.Module):
             architecture, input scale included, with random weights: for a model that a checkpoint is to fill.
     """
 
-    def __init__(self, config: ModelConfig, variant: Variant, sizes: Vocabularies, pretrained: bool = True) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        variant: Variant,
+        sizes: Vocabularies,
+        pretrained: bool = True,
+    ) -> None:
         super().__init__()
-        if config.visual_loss_at == "cross" and any(name.startswith("spl") for name, _ in variant.losses):
-            raise UserError("SPL makes the cross-modality encoder's input: set model.visual_loss_at to 'vision' for it")
         self.config = config
         self.vision: ViTStream | ResNetStream | RegionStream
         if variant.vision == "region":
@@ -103,7 +96,12 @@ class VLPModel(nn.Module):
         else:
             self.vision = (ViTStream if variant.vision == "vit" else ResNetStream)(config, pretrained)
         self.language = LanguageStream(config, sizes.words, pretrained)
-        self.visual_loss = build_visual_loss(config, variant, sizes)
+        self.visual_loss = visual_loss_of(config, variant, sizes, self.vision)
+        if config.visual_loss_at == "cross" and self.visual_loss.replaces_tokens:
+            raise UserError(
+                f"the visual loss of {variant.name!r} makes the cross-modality encoder's input: set "
+                f"model.visual_loss_at to 'vision' for it"
+            )
         self.cross_modality = CrossModalityEncoder(
             config.cross_layers,
             config.hidden,
@@ -170,10 +168,10 @@ class PretrainingModel(nn.Module):
         if not self.vlp.visual_loss.weights or isinstance(self.vlp.vision, RegionStream):
             return mlm
         grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])
-        return mlm | self.vlp.visual_loss.terms_by_loss(batch, grid)
+        return mlm | self.vlp.visual_loss.terms(batch, grid)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalars by name: mlm, itm, each visual loss, "visual" (their weighted sum) and "loss" (all, weighted).
+        """Scalars by name: mlm, itm, each visual loss and its parts, "visual" (their weighted sum) and "loss" (all).
 
         `itm_logits` [P, 2] come with them.
         """
@@ -190,8 +188,7 @@ class PretrainingModel(nn.Module):
                 # The first texts are the images' own sentences, a row each.
                 features = features._replace(tokens=output.vision[: len(batch)])
             visual = self.vlp.visual_loss(features, output.tokens, batch)
-            losses |= {name: visual.drawings[name] for name in self.vlp.visual_loss.weights}
-            losses |= {"visual": visual.loss, "loss": losses["loss"] + visual.loss}
+            losses |= visual.parts | {"visual": visual.loss, "loss": losses["loss"] + visual.loss}
         return losses | {"itm_logits": itm_logits}
 
 

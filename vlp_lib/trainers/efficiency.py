@@ -18,7 +18,7 @@ from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from vlp_lib.config import TrainingConfig
-from vlp_lib.losses.spl import SPL
+from vlp_lib.losses.base import VisualLoss
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.cross_modality import CrossModalityEncoder, CrossModalityLayer
 from vlp_lib.models.plain_attention import PlainAttention
@@ -79,7 +79,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     """
     blocks: list[nn.Module] = [part for part in model.modules() if isinstance(part, _BLOCKS)]
     for part in model.modules():
-        if isinstance(part, SPL):
+        if isinstance(part, VisualLoss):
             blocks += [child for child in part.children() if isinstance(child, AttentionBlock | FeedForwardBlock)]
     for block in blocks:
         block.compile(dynamic=False, backend=backend)

@@ -28,6 +28,7 @@ from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSpli
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
+from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
 from vlp_lib.trainers.trained import regions_of, restore_pretrained
 
@@ -178,6 +179,7 @@ def finetune(
         "profile": profile.name,
         "variant": variant.name,
         "model": to_dict(profile.model),
+        "plugins": describe_plugins(variant),
         "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
         "pretrained": hashlib.sha256(pretrained_weights.read_bytes()).hexdigest(),
         "vocabularies": to_dict(vocabularies(corpus, tokenizer)),
@@ -199,6 +201,7 @@ def finetune(
         "synthetic": corpus.synthetic,
         "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
         "notes": list(data.notes),
+        "plugins": keep_plugins(variant, folder),
         **scores,
     }
     provenance.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))

@@ -23,9 +23,12 @@ from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
+from vlp_lib.losses.base import Needs
 from vlp_lib.losses.itm import itm_loss
-from vlp_lib.models.model import PretrainingModel, VLPModel, Vocabularies
+from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
+from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
 
 TOKENIZER = "tokenizer.json"
 
@@ -48,16 +51,14 @@ def vocabularies(corpus: Corpus, tokenizer: Tokenizer) -> Vocabularies:
     )
 
 
-def require_targets(corpus: Corpus, variant: Variant) -> None:
+def require_targets(corpus: Corpus, variant: Variant, needs: Needs) -> None:
     """Refuse a variant whose targets the corpus lacks; raises UserError naming what is missing."""
-    names = {name for name, _ in variant.losses}
-    needs_labels = variant.vision == "region" or any(name.startswith("spl") for name in names)
-    if needs_labels and corpus.detections is None:
+    if (variant.vision == "region" or needs.detections) and corpus.detections is None:
         raise UserError(
             f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
             f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
-    if "segl" in names and not any(corpus.has_label_map(r) for r in corpus.split("train")):
+    if needs.label_maps and not any(corpus.has_label_map(r) for r in corpus.split("train")):
         raise UserError(
             f"variant {variant.name!r} reads label maps and {corpus.root} has none for its training images: add "
             f"stuffthingmaps/ or choose another variant"
@@ -81,15 +82,14 @@ class PretrainingTask:
         folder: Path | None = None,
     ) -> None:
         self.name = f"pretrain {variant.name} seed {seed}"
-        names = [name for name, _ in variant.losses]
-        queries = [profile.model.spl_queries[name == "spl_large"] for name in names if name.startswith("spl")]
-        detections = profile.model.region.max_regions if variant.vision == "region" else max(queries, default=0)
+        needs = needs_of(profile.model, variant, vocabularies(corpus, tokenizer))
+        detections = profile.model.region.max_regions if variant.vision == "region" else needs.detections
 
         def dataset(split: str) -> PairDataset:
             # Prepared images are shown by the GPU, where there is one.
             later = torch.cuda.is_available()
             return PairDataset(
-                corpus, split, tokenizer, profile.model, profile.data, "segl" in names, detections, show_later=later
+                corpus, split, tokenizer, profile.model, profile.data, needs.label_maps, detections, show_later=later
             )
 
         self.train, self.val = dataset("train"), dataset("val")
@@ -201,9 +201,9 @@ def pretrain(
     refused, or with `restart` begun anew. With `tensorboard` the curves are written for TensorBoard, too.
     """
     begun, start = provenance.now(), time.monotonic()
-    require_targets(corpus, variant)
     tokenizer = make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)
+    require_targets(corpus, variant, needs_of(profile.model, variant, sizes))
     loop.seed_everything(seed)
     model = PretrainingModel(
         VLPModel(profile.model, variant, sizes), profile.training.mlm_weight, profile.training.itm_weight
@@ -214,6 +214,8 @@ def pretrain(
         "profile": profile.name,
         "variant": variant.name,
         "model": to_dict(profile.model),
+        "losses": model.vlp.visual_loss.settings,
+        "plugins": describe_plugins(variant),
         "data": to_dict(profile.data),
         "vocabularies": to_dict(sizes),
         "corpus": corpus.fingerprint,
@@ -221,7 +223,7 @@ def pretrain(
     if task.train.prepared is not None:
         about["prepared"] = task.train.prepared.identity
     if task.val.label_maps and not any(corpus.has_label_map(r) for r in task.val.records) and is_main():
-        print("no validation image has a label map: SEGL is not measured there, and val_loss is without it")
+        print("no validation image has a label map: what needs them is not measured there, and val_loss is without it")
     if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
@@ -238,6 +240,7 @@ def pretrain(
         "corpus": corpus.fingerprint,
         "validation_images": len(task.validation),
         "corrupt_images": recorded(folder),
+        "plugins": keep_plugins(variant, folder),
     }
     # Of a run that was interrupted its own clock knows the whole.
     seconds = max(time.monotonic() - start, rows[-1]["seconds"])
