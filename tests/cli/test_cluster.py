@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from vlp_lib import cli, runner
+from vlp_lib import cli
+from vlp_lib.cli import graph
+from vlp_lib.cli.graph import run_graph
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
-from vlp_lib.runner import run_graph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "notebooks" / "cluster" / "slurm"
 
 SLURM = """#!{python}
@@ -92,7 +93,7 @@ def test_a_job_that_the_cluster_ends_is_queued_again(slurm, tmp_path, monkeypatc
     (tmp_path / "notebooks" / "Snakefile").write_text(
         "rule all:\n    output: 'done'\n    shell: 'if [ -e tried ]; then touch done; else touch tried; exit 9; fi'\n"
     )
-    monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(graph, "project_root", lambda: tmp_path)
     run_graph("smoke", [0], "", ["naive_vit"], [], None, [], AT_ONCE, PROFILE)
     assert (tmp_path / "results" / "done").is_file()
     assert [job["state"] for job in slurm()] == ["FAILED", "COMPLETED"]
@@ -123,7 +124,7 @@ def test_the_profile_names_rules_that_there_are():
 def test_a_workflow_profile_reaches_snakemake(tmp_path, monkeypatch):
     pytest.importorskip("snakemake")
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(graph, "project_root", lambda: tmp_path)
     for folder in ("notebooks", "mine"):
         (tmp_path / folder).mkdir()
     (tmp_path / "notebooks" / "Snakefile").write_text(
@@ -136,7 +137,7 @@ def test_a_workflow_profile_reaches_snakemake(tmp_path, monkeypatch):
 
 def test_the_command_hands_the_profile_over(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(runner, "run_graph", lambda *given, **named: seen.update(cores=given[5], **named))
+    monkeypatch.setattr(graph, "run_graph", lambda *given, **named: seen.update(cores=given[5], **named))
     assert cli.main(["reproduce", "--profile", "smoke", "--workflow-profile", str(tmp_path)]) == 0
     assert seen == {"cores": None, "workflow_profile": tmp_path}
     assert cli.main(["reproduce", "--profile", "smoke"]) == 0

@@ -223,7 +223,7 @@ def test_usage(capsys, arguments):
 
 def test_the_graph_runs_the_tasks_that_the_data_has(capsys, tmp_path, tiny_corpus, monkeypatch):
     asked = []
-    monkeypatch.setattr("vlp_lib.runner.run_graph", lambda *args, **kwargs: asked.append(args[4]))
+    monkeypatch.setattr("vlp_lib.cli.graph.run_graph", lambda *args, **kwargs: asked.append(args[4]))
     assert cli.main(["reproduce", "--profile", "smoke"]) == 0
     assert cli.main(["reproduce", "--profile", "smoke", "--tasks", "vcr retrieval"]) == 0
     assert cli.main(["reproduce", "--profile", "smoke", "--tasks", ""]) == 0

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from vlp_lib.cli import graph as graph_module
+from vlp_lib.cli.graph import run_graph
+from vlp_lib.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+
+
+@pytest.fixture
+def graph(tmp_path, monkeypatch):
+    """A checkout whose Snakefile writes down what it was started with."""
+    root = tmp_path / "checkout"
+    (root / "notebooks").mkdir(parents=True)
+    monkeypatch.setattr(graph_module, "project_root", lambda: root)
+    return root / "notebooks" / "Snakefile"
+
+
+def test_graph_is_handed_its_settings(graph, tmp_path):
+    pytest.importorskip("snakemake")
+    graph.write_text(
+        "import json, os\n"
+        "rule all:\n"
+        "    output: 'seen.json'\n"
+        "    run:\n"
+        "        seen = {**config, 'results': os.environ['VLP_RESULTS']}\n"
+        "        open(output[0], 'w').write(json.dumps(seen))\n"
+    )
+    run_graph("smoke", [0, 2], "", ["segl", "segl+0.5*ssul"], ["vqa", "retrieval"], cores=1)
+    seen = json.loads((tmp_path / "results" / "seen.json").read_text())
+    assert (seen["profile"], str(seen["seeds"]), seen["variants"]) == ("smoke", "0 2", "segl segl+0.5*ssul")
+    assert seen["tasks"] == "vqa retrieval"
+    assert not seen["data_root"]
+    assert seen["results"] == str(tmp_path / "results")
+
+
+def test_a_failing_stage_is_one_sentence(graph):
+    pytest.importorskip("snakemake")
+    graph.write_text("rule all:\n    shell: 'exit 3'\n")
+    with pytest.raises(UserError, match="a stage failed: its error stands above"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+
+
+def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
+    pytest.importorskip("snakemake")
+    graph.write_text(
+        "rule all:\n    input: 'bad', 'good'\n"
+        "rule bad:\n    output: 'bad'\n    priority: 1\n    shell: 'exit 3'\n"
+        "rule good:\n    output: 'good'\n    shell: 'touch {output}'\n"
+    )
+    with pytest.raises(UserError, match="a stage failed"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    assert (tmp_path / "results" / "good").is_file()
+
+
+def test_outside_of_a_checkout_there_is_no_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_module, "project_root", lambda: tmp_path)
+    with pytest.raises(UserError, match="Snakefile: run this in a checkout"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+
+
+@pytest.mark.parametrize("tasks", [["vqa", "nlvr2", "vcr", "retrieval"], ["retrieval"], []])
+def test_the_projects_graph_can_be_planned(tasks, capfd):
+    pytest.importorskip("snakemake")
+    run_graph("smoke", [0], "", ["region", "segl"], tasks, 1, extra=["--dry-run", "--quiet", "rules"])
+    planned = capfd.readouterr().out
+    assert ("finetune_one" in planned) == bool({"vqa", "nlvr2", "vcr"} & set(tasks))
+    assert ("retrieval_one" in planned) == ("retrieval" in tasks)
+    assert ("attention_one" in planned) == ("vqa" in tasks)
+    assert "pretrain_one" in planned and "tables" in planned and "index" in planned

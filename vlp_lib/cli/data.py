@@ -1,0 +1,106 @@
+"""`vlp data`: draw the embedded corpus, or check and prepare a data set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from vlp_lib.cli.options import Commands
+from vlp_lib.errors import UserError
+
+
+def add(commands: Commands) -> None:
+    """Declare these commands."""
+    data = commands.add_parser("data", help="draw the embedded corpus, or check a data set").add_subparsers(
+        required=True, metavar="action"
+    )
+    synthesize = data.add_parser("synthesize", help="draw a profile's embedded corpus")
+    synthesize.add_argument("--profile", default="tiny")
+    synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
+    synthesize.set_defaults(run=_synthesize)
+    check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="one data set, or several below it")
+    check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
+    check.set_defaults(run=_check)
+    prepare = data.add_parser("prepare", help="decode and resize a data set's images once, for fast loading")
+    prepare.add_argument("--root", type=Path, required=True)
+    prepare.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
+    prepare.add_argument("--out", type=Path, default=None, help="folder (default: <root>/prepared/<image size>)")
+    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    prepare.set_defaults(run=_prepare)
+    labels = data.add_parser("labels", help="label a data set's images with a detector, or import a Bottom-Up TSV")
+    labels.add_argument("--root", type=Path, default=None, help="the data set to label or to put the TSV's labels into")
+    labels.add_argument("--out", type=Path, default=None, help="the npz (default: <root>/detections_<detector>.npz)")
+    labels.add_argument("--tsv", type=Path, default=None, help="import this Bottom-Up or LXMERT file")
+    labels.add_argument("--features", action="store_true", help="import its region features as well (8 KB a box)")
+    labels.add_argument("--detector", default="", help="of torchvision (default: fasterrcnn_resnet50_fpn_v2)")
+    labels.add_argument("--weights", default="", help="a checkpoint of the detector (default: COCO's, downloaded)")
+    labels.add_argument("--most", type=int, default=100, help="labels an image (default: %(default)s)")
+    labels.add_argument("--threshold", type=float, default=None, help="lowest score (default: 0.05; of a TSV: 0)")
+    labels.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="for the detector")
+    labels.add_argument("--shard", default="", metavar="I/N", help="this process's share (default: torchrun's)")
+    labels.add_argument("--batch-size", type=int, default=8)
+    labels.add_argument("--workers", type=int, default=4, help="processes that decode (default: %(default)s)")
+    labels.set_defaults(run=_labels)
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.run import Layout
+    from vlp_lib.workspace import draw_corpus
+
+    chosen = profile(options.profile)
+    root = options.root or Layout(options.profile).corpus
+    print(f"{root}  {draw_corpus(chosen, root)}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vlp_lib.checks.folder import check
+
+    print(check(options.root, splits=options.write_splits))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from vlp_lib.config import profile
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.corpora.prepared import prepare
+
+    chosen = profile(options.profile)
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    out = options.out.resolve() if options.out else None
+    print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))
+    if out:
+        print(f"train with --set data.prepared={out}")
+
+
+def _labels(options: argparse.Namespace) -> None:
+    from vlp_lib.corpora.labels import (
+        LabelConfig,
+        device_of_process,
+        import_tsv,
+        label_images,
+        load_detector,
+        parse_shard,
+    )
+    from vlp_lib.corpora.opening import open_corpus
+
+    if options.root is None and (options.tsv is None or options.out is None):
+        raise UserError("nothing says where the labels belong: give --root, or --tsv and --out")
+    default = LabelConfig()
+    if options.tsv is not None:
+        path = options.out or options.root / f"detections_{options.tsv.stem}.npz"
+        print(import_tsv(options.tsv, path, options.most, options.threshold or 0.0, options.features))
+        return
+    config = LabelConfig(
+        options.detector or default.detector,
+        options.weights,
+        options.most,
+        default.threshold if options.threshold is None else options.threshold,
+        options.short_side,
+    )
+    shard = parse_shard(options.shard)
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    path = options.out or options.root / f"detections_{config.detector}.npz"
+    detector = load_detector(config, device_of_process())
+    print(label_images(corpus, detector, path, shard, options.batch_size, options.workers))

@@ -1,0 +1,127 @@
+"""`vlp reproduce`: the graph of notebooks, run by Snakemake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlp_lib.cli.options import Commands, common, numbers
+from vlp_lib.errors import UserError
+from vlp_lib.run import project_root, results_root
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    reproduce = commands.add_parser("reproduce", help="run the graph of notebooks: every table and figure")
+    common(reproduce)
+    reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
+    reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
+    reproduce.add_argument(
+        "--tasks",
+        default=None,
+        help="of vqa, nlvr2, vcr, retrieval, separated by spaces (default: those that the data has; '' runs none)",
+    )
+    reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
+    reproduce.add_argument(
+        "--workflow-profile",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where stages run: e.g. a cluster's profile",
+    )
+    reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+
+    profile(options.profile)
+    variants = options.variants.split() or list(VARIANTS)
+    for name in variants:
+        parse_variant(name)
+    seeds = numbers(options.seeds, "seeds")
+    data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
+    targets = [options.until] if options.until else []
+    tasks = _tasks(options.tasks, options.data_root)
+    cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
+    run_graph(
+        options.profile, seeds, data_root, variants, tasks, cores, targets, workflow_profile=options.workflow_profile
+    )
+
+
+def _tasks(asked: str | None, data_root: str) -> list[str]:
+    """The tasks that the graph runs: those asked for, else those that the data has; says which it leaves out."""
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.tasks import RETRIEVAL, TASKS, check_task, tasks_of
+
+    everything = [*TASKS, RETRIEVAL]
+    if asked is not None:
+        return [name if name == RETRIEVAL else check_task(name) for name in asked.split()]
+    if not data_root:
+        return everything
+    found = tasks_of(open_corpus(Path(data_root)))
+    if left := [name for name in everything if name not in found]:
+        print(f"{data_root} has no data for {', '.join(left)}: left out of the graph")
+    return found
+
+
+def run_graph(
+    profile: str,
+    seeds: Sequence[int],
+    data_root: str,
+    variants: Sequence[str],
+    tasks: Sequence[str],
+    cores: int | None,
+    targets: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    workflow_profile: Path | None = None,
+) -> None:
+    """Run the graph of notebooks (notebooks/Snakefile) up to `targets` (all figures and tables by default).
+
+    Stages whose parameters, code and inputs are unchanged are skipped; an interrupted graph goes on where it stopped.
+    What does not need a stage that failed is still run.
+
+    Args:
+        tasks: of vqa, nlvr2, vcr and retrieval, what follows each pretraining.
+        cores: that the stages may use; None leaves that to the workflow profile.
+        workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
+
+    Raises UserError where a stage failed; its own sentence has been printed by then, or stands in the cluster's log.
+    """
+    root = project_root()
+    snakefile = root / "notebooks" / "Snakefile"
+    if not snakefile.is_file():
+        raise UserError(f"no {snakefile}: run this in a checkout of the project")
+    if workflow_profile is not None and not (workflow_profile / "config.yaml").is_file():
+        raise UserError(f"{workflow_profile} has no config.yaml: give a folder such as notebooks/cluster/slurm")
+    folder = results_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    where = ["--workflow-profile", str(workflow_profile.resolve())] if workflow_profile is not None else []
+    where += ["--cores", str(cores)] if cores is not None else []
+    command = [
+        sys.executable, "-m", "snakemake", *targets,
+        "--snakefile", str(snakefile), "--directory", str(folder), *where,
+        "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going", "--quiet", "all",
+        *extra,
+        "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
+        f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",
+    ]  # fmt: skip
+    # Batches come in many shapes, and oneDNN keeps the kernels of the last 1,024 of them: 200 MB for nothing.
+    environment = {
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+        **os.environ,
+        "VLP_RESULTS": str(folder),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    begun = time.monotonic()
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        stands = "above" if workflow_profile is None else f"above or in a log under {folder / '.snakemake'}"
+        raise UserError(f"a stage failed: its error stands {stands}; mend it and run the same command again to go on")
+    print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")

@@ -1,0 +1,145 @@
+"""`vlp bench`, `vlp model` and `vlp doctor`: what a machine and a model take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vlp_lib.cli.options import Commands, common, numbers, parse_parameter
+from vlp_lib.errors import UserError
+
+
+def add(commands: Commands) -> None:
+    """Declare these commands."""
+    bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True, metavar="what")
+    speed = bench.add_parser("speed", help="inference time of ours, region pipelines and peers (random weights)")
+    speed.add_argument("--profile", default="tiny", help="smoke times miniatures; others the paper's architecture")
+    speed.add_argument("--image-size", type=int, default=600, metavar="PIXELS")
+    speed.add_argument("--runs", type=int, default=5)
+    speed.add_argument("--warmup", type=int, default=2)
+    speed.set_defaults(run=_bench_speed)
+    loader = bench.add_parser("loader", help="images a second of one core: a plain loader, ours, and prepared images")
+    loader.add_argument("--root", type=Path, required=True, help="a data set, e.g. COCO")
+    loader.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
+    loader.add_argument("--images", type=int, default=48, help="of the sample (default: %(default)s)")
+    loader.add_argument("--runs", type=int, default=7, help="passes of each loader (default: %(default)s)")
+    loader.set_defaults(run=_bench_loader)
+
+    train = bench.add_parser("train", help="training throughput, where a step's time goes, memory, and the forecast")
+    common(train)
+    train.add_argument("--variants", default="naive_vit segl spl_large", help="separated by spaces")
+    train.add_argument("--steps", type=int, default=20)
+    train.add_argument("--warmup", type=int, default=5)
+    train.add_argument("--output", type=Path, default=None, help="folder (default: bench/ among the results)")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.compile=false")
+    train.set_defaults(run=_bench_train)
+
+    model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
+    model.add_argument("--profile", default="paper", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
+    model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
+    model.add_argument("--out", type=Path, default=None, help="also write architecture.csv and .md into this folder")
+    model.set_defaults(run=_model)
+
+    doctor = commands.add_parser("doctor", help="check the installation; estimate a pretraining's memory and time")
+    common(doctor)
+    doctor.add_argument("--variant", default="segl")
+    doctor.add_argument("--gpus", type=int, default=1, help="that share the batch")
+    doctor.add_argument("--gpu-memory", type=float, default=None, metavar="GIB", help="of each (default: as found)")
+    doctor.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.accumulation=2"
+    )
+    doctor.set_defaults(run=_doctor)
+
+
+def _bench_speed(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.latency import LATENCY, bench_speed
+    from vlp_lib.config import profile
+    from vlp_lib.figures.speed import latency_table
+    from vlp_lib.run import Layout
+    from vlp_lib.study.scores import latency_note
+
+    chosen = profile(options.profile)
+    folder = Layout(options.profile).root / "speed"
+    rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
+    print(latency_table(rows).drop(columns="note").to_string(index=False))
+    print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
+
+
+def _bench_loader(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.loader import TARGET, bench_loader
+    from vlp_lib.config import profile
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.figures.loading import loader_table
+    from vlp_lib.figures.style import markdown
+    from vlp_lib.io import write_text
+    from vlp_lib.run import results_root
+
+    folder = results_root() / "bench"
+    corpus = open_corpus(options.root, allow_missing=1.0)
+    table = loader_table(bench_loader(corpus, profile(options.profile), options.images, options.runs, folder), TARGET)
+    write_text(folder / "loader.csv", table.to_csv(index=False))
+    write_text(folder / "loader.md", markdown(table))
+    print(table.to_string(index=False), folder, sep="\n")
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from vlp_lib.bench.throughput import TRAIN, bench_train
+    from vlp_lib.config import CorpusConfig, override, parse_variant, profile
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.run import Layout
+    from vlp_lib.workspace import draw_corpus
+
+    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variants = tuple(parse_variant(name) for name in options.variants.split())
+    folder = Layout(options.profile, options.data_root).root / "bench"
+    root = Path(options.data_root)
+    if not options.data_root:
+        # A loader's pace does not depend on how many images there are; a profile's own corpus may take hours to draw.
+        few = CorpusConfig(train_images=256, val_images=16, test_images=16, nlvr_pairs=(4, 2, 2), vcr_images=(4, 2, 2))
+        root = folder / f"corpus-{chosen.model.image_size}"
+        draw_corpus(replace(chosen, corpus=few), root)
+    output = options.output or folder
+    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
+    print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
+
+
+def _model(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.architecture import describe
+    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.figures.architecture import architecture_note, architecture_table
+    from vlp_lib.figures.style import save_table
+
+    chosen, sizes = profile(options.profile), numbers(options.image_sizes, "image-sizes")
+    variants = [parse_variant(name) for name in ([options.variant] if options.variant else VARIANTS)]
+    table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
+    note = architecture_note(chosen.name)
+    print(table.to_string(index=False), note, sep="\n")
+    if options.out:
+        print(save_table(table, options.out, "architecture", note))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from vlp_lib.bench.forecast import PAPER_PAIRS
+    from vlp_lib.checks import doctor
+    from vlp_lib.config import override, parse_variant, profile
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.run import results_root
+
+    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
+    variant = parse_variant(options.variant)
+    packages = doctor.check_packages()
+    print("\n".join(str(check) for check in packages if not check.fine) or f"ok  {len(packages)} packages", flush=True)
+    if not all(check.fine for check in packages):
+        raise UserError("the installation is not whole (see above): mend it before a long run")
+    pairs = PAPER_PAIRS if chosen.name == "paper" else 5 * chosen.corpus.train_images
+    if options.data_root:
+        pairs = sum(len(record.captions) for record in open_corpus(Path(options.data_root)).split("train"))
+    memory = None if options.gpu_memory is None else options.gpu_memory * 2**30
+    found = doctor.estimate(chosen, variant, pairs, options.gpus, memory)
+    machine = doctor.check_machine(results_root(), doctor.checkpoint_bytes(found.parameters, chosen.training.keep))
+    print("\n".join(map(str, machine)), doctor.report(found, chosen, variant), sep="\n")
+    if not all(check.fine for check in machine):
+        raise UserError("this machine is not ready for the run (see above)")

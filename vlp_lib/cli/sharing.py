@@ -1,0 +1,45 @@
+"""`vlp index`, `vlp publish` and `vlp export`: results for others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vlp_lib.cli.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare these commands."""
+    index = commands.add_parser("index", help="one page with every figure and table of a profile")
+    index.add_argument("folder", type=Path, help="e.g. results/tiny")
+    index.set_defaults(run=_index)
+
+    publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
+    publish.add_argument("source", type=Path, help="e.g. results/tiny")
+    publish.add_argument("target", type=Path, help="e.g. results/reference/tiny")
+    publish.set_defaults(run=_publish)
+
+    export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
+    export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
+    export.add_argument(
+        "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
+    )
+    export.set_defaults(run=_export)
+
+
+def _index(options: argparse.Namespace) -> None:
+    from vlp_lib.figures.index import write_index
+
+    print(write_index(options.folder))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from vlp_lib.study.publish import publish
+
+    print(f"{len(publish(options.source, options.target))} files in {options.target}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from vlp_lib.hub.model import export
+
+    print(export(options.source, options.target))
