@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,51 @@ def take(entry: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) 
     return value
 
 
-def duplicates(ids: Collection[Hashable]) -> Iterator[Hashable]:
+def take_all(entry: dict[str, Any], kinds: Mapping[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    """Several fields of a JSON object by name; raises UserError as `take`."""
+    return {name: take(entry, name, kind, where) for name, kind in kinds.items()}
+
+
+def placed_entries(path: Path, key: str, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of `read_entries` behind its place, which errors name."""
+    return ((f"{path}: {key}[{i}]", entry) for i, entry in enumerate(read_entries(path, key, expected)))
+
+
+def placed_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of JSON lines (.gz accepted) behind its place; blank lines are left out.
+
+    Raises UserError where a line is no object; `expected` says which file to give instead.
+    """
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error}): give {expected}") from error
+        if not isinstance(entry, dict):
+            raise UserError(f"{where} is no object: give {expected}")
+        yield where, entry
+
+
+def refuse_repeated(ids: Iterable[Hashable], what: str, path: Path) -> None:
+    """Raise UserError where an id stands in a file twice; `what` calls them, e.g. "question ids"."""
+    refuse(list(duplicates(ids)), f"{what} stand more than once in {path}", "keep one entry of each")
+
+
+def duplicates(ids: Iterable[Hashable]) -> Iterator[Hashable]:
     """The ids that have occurred before, in order."""
     seen: set[Hashable] = set()
     for one in ids:
         if one in seen:
             yield one
         seen.add(one)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file, or its gzipped form, or None."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def refuse(ids: Collection[object], complaint: str, mend: str) -> None:

@@ -123,17 +123,6 @@ def test_pieces_know_their_word(vocabulary):
     assert words.tolist() == [-1, 0, 1, 1, 1, 2, 3, 3, 3, 4, -1]
 
 
-def test_a_pair_counts_its_words_through(vocabulary):
-    tokenizer = load_tokenizer(str(vocabulary), 64)
-    ids, words = tokenizer.encode("two mopeds", "a moped.")
-    tokens = [tokenizer.token(i) for i in ids]
-    assert tokens == ["[CLS]", "two", "mo", "##ped", "##s", "[SEP]", "a", "mo", "##ped", ".", "[SEP]"]
-    assert words.tolist() == [-1, 0, 1, 1, 1, -1, 2, 3, 3, 4, -1]
-    ids, words = tokenizer.encode("", "a man")
-    assert words.tolist() == [-1, -1, 0, 1, -1]
-    assert tokenizer.encode("a man", "")[1].tolist() == [-1, 0, 1, -1, -1]
-
-
 def test_empty_text_is_two_special_tokens(vocabulary):
     ids, words = load_tokenizer(str(vocabulary), 64).encode("")
     assert (ids.tolist(), words.tolist()) == ([3, 4], [-1, -1])
@@ -146,10 +135,6 @@ def test_long_texts_are_cut_between_the_special_tokens(vocabulary, length):
     ids, words = load_tokenizer(str(vocabulary), length).encode(SENTENCES[0])
     assert ids.tolist() == (whole if len(whole) <= length else [*whole[: length - 1], 4])
     assert len(words) == len(ids)
-    first, second = load_tokenizer(str(vocabulary), 9).encode(SENTENCES[0], SENTENCES[1])
-    assert len(first) == len(second) == 9
-    assert first[[0, -1]].tolist() == [3, 4]
-    assert (first == 4).sum() == 2
 
 
 def test_candidates_are_all_but_the_special_tokens(vocabulary):

@@ -58,6 +58,18 @@ def test_score_vqa(vqa_files):
     }
 
 
+def test_score_vqa_says_that_vizwiz_has_more_than_one_rule(vqa_files):
+    _, annotations, _ = vqa_files
+    content = json.loads(annotations.read_text())
+    for entry in content["annotations"]:
+        entry["answers"] = [{"answer": answer["answer"], "answer_confidence": "yes"} for answer in entry["answers"]]
+    write(annotations, content)
+    report = by_file.score_vqa(*vqa_files)
+    # "yes" ten times over: each annotator leaves out all ten, so that vqaEval.py gives the right answer nothing.
+    assert set(report["overall_by"]) == {"vqaEval.py", "VizWiz"} and "answer_id" in report["note"]
+    assert report["overall_by"]["vqaEval.py"] < report["overall"]
+
+
 def test_score_vqa_names_the_files_that_do_not_fit(vqa_files, tmp_path):
     questions, annotations, results = vqa_files
     write(results, json.loads(results.read_text())[1:])

@@ -72,7 +72,7 @@ def test_predictions_are_the_official_files(vqa, tmp_path):
     decisions = vqa.val.decide(torch.eye(vqa.classes)[torch.arange(36) % vqa.classes])
     [path] = vqa.val.write(decisions, tmp_path)
     results = json.loads(path.read_text())
-    assert [row["question_id"] for row in results] == [a.question.question_id for a in vqa.val.asked]
+    assert [row["question_id"] for row in results] == [a.question.question_id for a in vqa.val.questions]
     assert results[3]["answer"] == vqa.answers[3 % vqa.classes]
 
 
@@ -80,7 +80,9 @@ def test_a_limited_split_is_scored_over_its_own_questions(vqa):
     part = vqa.val.limited(12)
     assert len(part) == 12 and part.limited(100) is part
     assert part.score(np.zeros(12, int))["questions"] == 12
-    assert [a.question.question_id for a in part.asked] == [a.question.question_id for a in vqa.val.limited(12).asked]
+    assert [a.question.question_id for a in part.questions] == [
+        a.question.question_id for a in vqa.val.limited(12).questions
+    ]
 
 
 def test_a_question_without_image(root):

@@ -232,6 +232,45 @@ def test_accuracy_on_real_annotations_equals_the_transcription(shared_data, name
     assert (result.questions, result.short_questions) == (len(raw), 0)
 
 
+def by_records(prediction, records):
+    """vqaEval.py on the records of one question, as it stands: `otherGTAns = [item for ... if item != gtAnsDatum]`."""
+    prediction = prediction.replace("\n", " ").replace("\t", " ").strip()
+    records = [dict(record) for record in records]
+    if len({record["answer"] for record in records}) > 1:
+        prediction = oracle_normalised(prediction)
+        for record in records:
+            record["answer"] = oracle_normalised(record["answer"])
+    scores = []
+    for record in records:
+        others = [other for other in records if other != record]
+        scores.append(min(1, sum(other["answer"] == prediction for other in others) / 3))
+    return sum(scores) / len(scores)
+
+
+def test_vizwiz_is_scored_by_the_codes_of_vqa_and_of_vizwiz_too(shared_data):
+    path = shared_data / "vqa/vizwiz/val_annotations_vqa_format.json.gz"
+    raw = json.loads(gzip.decompress(path.read_bytes()))["annotations"][:2000]
+    rng = random.Random(0)
+    predictions = {entry["question_id"]: made_up_prediction(entry, raw, rng) for entry in raw}
+    result = vqa.vqa_accuracy(predictions, vqa.read_annotations(path)[: len(raw)])
+    vqa_code = [by_records(predictions[entry["question_id"]], entry["answers"]) for entry in raw]
+    vizwiz_code = []
+    for entry in raw:  # answers as they stand, the prediction normalised, annotators by place
+        said = oracle_normalised(predictions[entry["question_id"]].replace("\n", " ").replace("\t", " ").strip())
+        same = [answer["answer"] == said for answer in entry["answers"]]
+        vizwiz_code.append(sum(min(1, (sum(same) - own) / 3) for own in same) / len(same))
+    assert result.other_rules == pytest.approx(
+        {"vqaEval.py": sum(vqa_code) / len(raw), "VizWiz": sum(vizwiz_code) / len(raw)}
+    )
+    assert result.other_rules["vqaEval.py"] < 0.9 * result.overall
+
+
+def test_annotators_with_ids_have_one_rule(shared_data):
+    path = shared_data / "coco/vqav2/v2_mscoco_train2014_annotations.json"
+    annotations = vqa.read_annotations(path)
+    assert not vqa.vqa_accuracy({a.question_id: "yes" for a in annotations}, annotations).other_rules
+
+
 def test_accuracy_refuses_other_questions():
     annotations = [annotation(["x"] * 10, i) for i in range(3)]
     with pytest.raises(UserError, match=r"2 of 3 questions have no prediction \(the first: 1\)"):

@@ -26,8 +26,8 @@ from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_entries
-from vlp_lib.tasks.common import collate, find_file
+from vlp_lib.io import find_file, read_entries
+from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa import VqaSplit, open_vqa
 from vlp_lib.tasks.vqa_accuracy import vqa_accuracy

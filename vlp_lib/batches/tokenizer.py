@@ -44,15 +44,11 @@ class Tokenizer:
         special = {self.engine.token_to_id(name) for name in SPECIAL}
         return np.array([i for i in range(len(self)) if i not in special])
 
-    def encode(self, text: str, second: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids [L] of [CLS] text [SEP] (second [SEP]), and for each the word it is a piece of (−1 at special tokens)."""
-        encoding = self.engine.encode(text, second)
-        ids = np.array(encoding.ids, dtype=np.int64)
-        words = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int64)
-        if second is not None:
-            first_words = words[np.array(encoding.sequence_ids) == 0].max(initial=-1) + 1 if len(words) else 0
-            words = np.where(np.array([s == 1 for s in encoding.sequence_ids]), words + first_words, words)
-        return ids, words
+    def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids [L] of [CLS] text [SEP], and for each the word that it is a piece of (−1 at special tokens)."""
+        encoding = self.engine.encode(text)
+        words = [-1 if word is None else word for word in encoding.word_ids]
+        return np.array(encoding.ids, dtype=np.int64), np.array(words, dtype=np.int64)
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """[N] int64: tokens of each text, [CLS] and [SEP] counted, cut at `max_length`."""

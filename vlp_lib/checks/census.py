@@ -10,7 +10,8 @@ from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_
 from vlp_lib.corpora.members import ShardCorpus, genome_folders
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, read_image_data, read_regions
 from vlp_lib.errors import UserError
-from vlp_lib.tasks.common import Folders, find_file
+from vlp_lib.io import find_file
+from vlp_lib.tasks.common import Folders
 from vlp_lib.tasks.nlvr2 import read_statements
 from vlp_lib.tasks.vcr import read_questions as read_vcr
 from vlp_lib.tasks.vqa import folder_images
@@ -123,7 +124,7 @@ def _count_nlvr2(root: Path) -> tuple[list[str], list[str]]:
         if statements is None:
             absent.append(f"data/{name}.json")
             continue
-        whole = sum(all(files.has(path) for path in s.pictures) for s in statements)
+        whole = sum(files.lacks(s.pictures) is None for s in statements)
         lines.append(f"nlvr2 {name}: {of(len(statements), expected, 'statements')}, {whole:,} have both pictures")
     return lines, absent
 
@@ -136,7 +137,7 @@ def _count_vcr(root: Path) -> tuple[list[str], list[str]]:
             absent.append(f"{name}.jsonl")
             continue
         images = [question.image for question in read_vcr(path)]
-        there = sum(files.has(root / "vcr" / "vcr1images" / image) for image in images)
+        there = sum(files.lacks([root / "vcr/vcr1images" / image]) is None for image in images)
         lines.append(f"vcr {name}: {of(len(images), expected, 'questions')}, {there:,} have their image")
     return lines, absent
 

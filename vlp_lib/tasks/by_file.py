@@ -40,7 +40,7 @@ def score_vqa(questions: Path, annotations: Path, results: Path) -> dict[str, An
 
 def report_vqa(accuracy: vqa.VqaAccuracy) -> dict[str, Any]:
     """What `vlp evaluate vqa` prints of an accuracy."""
-    return {
+    report = {
         "task": "vqa",
         "unit": "percent",
         "overall": _percent(accuracy.overall),
@@ -49,6 +49,13 @@ def report_vqa(accuracy: vqa.VqaAccuracy) -> dict[str, Any]:
         "questions": accuracy.questions,
         "questions_with_fewer_than_ten_answers": accuracy.short_questions,
     }
+    if accuracy.other_rules:
+        report["note"] = (
+            "the annotations have no answer_id to tell annotators apart, as VizWiz's: overall counts each by its "
+            "place; overall_by has what the official codes of VQA (vqaEval.py) and of VizWiz give for such a file"
+        )
+        report["overall_by"] = _percents(accuracy.other_rules)
+    return report
 
 
 def score_nlvr2(data: Path, predictions: Path) -> dict[str, Any]:

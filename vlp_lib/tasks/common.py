@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ NO_TARGET = -100
 _SPLIT_SEED = 20230117
 """One for all runs: which items validate never differs between variants and seeds."""
 
+Question = TypeVar("Question", bound=Any)
 Item = TypeVar("Item")
 
 
@@ -75,11 +77,11 @@ class TaskBatch:
 
     def to(self, device: torch.device) -> TaskBatch:
         """A copy on another device."""
-        names = ("pictures", "input_ids", "attention_mask", "picture_of", "text_of", "targets")
         if device.type == "cpu":
             return self
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names[1:]},
-                       pictures=self.pictures.to(device))  # fmt: skip
+        names = ("input_ids", "attention_mask", "picture_of", "text_of", "targets")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return replace(self, pictures=self.pictures.to(device), **moved)
 
 
 def collate(samples: Sequence[TaskSample]) -> TaskBatch:
@@ -189,48 +191,73 @@ class Example:
     score: float
 
 
-class TaskSplit(Dataset[TaskSample], ABC):
+class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
     """One split of a task: a sequence of decodable items, and the official score and form of what is predicted.
+
+    A question has a `block`, what questions on the same pictures share, which is never divided between splits; an item
+    has `texts()`, each in two parts as `Encoder.text` takes them.
 
     "Decisions" are what a model says, an array with a row for each item: a class, or probabilities. Items whose image
     is missing are no members of the sequence; scores and files count them as wrong.
 
     Attributes:
         name: "train", "val" or "test".
+        questions: all of them.
+        present: whether all pictures of each question are there.
+        items: of the questions that have their pictures, in their order.
         labelled: whether the truth is known, so that `score` can be asked.
     """
 
-    name: str
-    labelled: bool
+    labelled = True
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __init__(self, name: str, questions: Sequence[Question], present: Sequence[bool], encoder: Encoder) -> None:
+        self.name, self.encoder = name, encoder
+        self._hold(questions, present)
+
+    def _hold(self, questions: Sequence[Question], present: Sequence[bool]) -> None:
+        self.questions, self.present = tuple(questions), tuple(present)
+        self.items = [i for q, there in zip(questions, present, strict=True) if there for i in self.items_of(q)]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def limited(self, count: int) -> Self:
+        """A part of about `count` questions, those on the same picture together; itself where it has no more.
+
+        The same in every run.
+        """
+        if count >= len(self.questions):
+            return self
+        part = copy(self)
+        pairs = choose(list(zip(self.questions, self.present, strict=True)), lambda pair: pair[0].block, count)
+        part._hold([question for question, _ in pairs], [there for _, there in pairs])
+        return part
+
+    def items_of(self, question: Any) -> Sequence[Any]:
+        """The items that a question is made into: itself, where a task says nothing else."""
+        return (question,)
 
     @abstractmethod
     def __getitem__(self, index: int) -> TaskSample: ...
 
-    @abstractmethod
     def decide(self, logits: torch.Tensor) -> np.ndarray:
-        """The decisions of a batch's logits [B, A]."""
+        """The decisions of a batch's logits [B, A]: the likeliest class [B]."""
+        return logits.argmax(1).cpu().numpy()
 
     @abstractmethod
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
-        """The official scores, as `vlp evaluate` prints them (percent)."""
+        """The official scores over all questions, as `vlp evaluate` prints them (percent)."""
 
     @abstractmethod
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """Write the official submission files, named after the split; returns them."""
 
     @abstractmethod
-    def limited(self, count: int) -> TaskSplit:
-        """A part of about `count` questions, the same in every run; itself where it has no more."""
-
-    @abstractmethod
     def example(self, index: int, decisions: np.ndarray) -> Example:
         """An item with what was decided of it."""
 
 
-Split = TypeVar("Split", bound=TaskSplit)
+Split = TypeVar("Split", bound=TaskSplit[Any])
 
 
 @dataclass(frozen=True)
@@ -250,11 +277,24 @@ class TaskData(Generic[Split]):
     classes: int
     pairs: int
     main_score: str
-    train: Split
-    val: Split
-    test: Split | None
+    splits: Mapping[str, Split]
     notes: tuple[str, ...]
     answers: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> Split:
+        """What is trained on."""
+        return self.splits["train"]
+
+    @property
+    def val(self) -> Split:
+        """What validates."""
+        return self.splits["val"]
+
+    @property
+    def test(self) -> Split | None:
+        """What is scored at the end, where there is such a split."""
+        return self.splits.get("test")
 
 
 class Folders:
@@ -263,16 +303,41 @@ class Folders:
     def __init__(self) -> None:
         self._names: dict[Path, set[str]] = {}
 
-    def has(self, path: Path) -> bool:
-        """Whether an image file is there."""
-        if path.parent not in self._names:
-            self._names[path.parent] = list_files(path.parent) if path.parent.is_dir() else set()
-        return path.name in self._names[path.parent]
+    def lacks(self, paths: Iterable[Path]) -> Path | None:
+        """The first of some image files that is not there, or None."""
+        for path in paths:
+            if path.parent not in self._names:
+                self._names[path.parent] = list_files(path.parent) if path.parent.is_dir() else set()
+            if path.name not in self._names[path.parent]:
+                return path
+        return None
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file, or its gzipped form, or None."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def open_splits(
+    kind: Callable[[str, Sequence[Question], Sequence[bool]], Split],
+    found: Mapping[str, Sequence[Question]],
+    lacking: Callable[[Question], str | None],
+    folder: Path,
+    allow_missing: float,
+    notes: list[str],
+) -> dict[str, Split]:
+    """The splits of a task, with what is missing or cut noted.
+
+    Args:
+        kind: makes a split of its name, its questions, and which of them have their pictures.
+        found: the questions of each split, train and val both there (`complete_splits`).
+        lacking: says which question lacks its picture, e.g. "question 7 of image 3"; None for a question that has it.
+        allow_missing: see `judge_missing`.
+    """
+    made = {}
+    for name, questions in found.items():
+        source = f"{folder}, {name}"
+        missing = [lacking(question) for question in questions]
+        lost = [one for one in missing if one is not None]
+        judge_missing(source, lost, len(questions), name == "train", allow_missing, notes)
+        made[name] = split = kind(name, questions, [one is None for one in missing])
+        note_cut(split.encoder, source, (text for item in split.items for text in item.texts()), notes)
+    return made
 
 
 def choose(items: Sequence[Item], block_of: Callable[[Item], Hashable], count: int) -> list[Item]:

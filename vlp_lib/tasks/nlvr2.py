@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_text
+from vlp_lib.io import find_file
 from vlp_lib.tasks import nlvr2_score as nlvr2
 from vlp_lib.tasks.by_file import report_nlvr2
 from vlp_lib.tasks.common import (
@@ -24,11 +25,8 @@ from vlp_lib.tasks.common import (
     TaskData,
     TaskSample,
     TaskSplit,
-    choose,
     complete_splits,
-    find_file,
-    judge_missing,
-    note_cut,
+    open_splits,
 )
 
 _FILES = {"train": "train", "val": "dev", "test": "test1"}
@@ -47,18 +45,13 @@ class Statement:
         fields = self.example.identifier.split("-")
         return "-".join(fields[: max(1, len(fields) - 2)])
 
+    def texts(self) -> list[tuple[str, str]]:
+        """The sentence."""
+        return [(self.example.sentence, "")]
 
-class Nlvr2Split(TaskSplit):
+
+class Nlvr2Split(TaskSplit[Statement]):
     """The statements of one split; a decision is the class [N] int64, 1 for true."""
-
-    labelled = True
-
-    def __init__(self, name: str, statements: Sequence[Statement], present: Sequence[bool], encoder: Encoder) -> None:
-        self.name, self.statements, self.present, self.encoder = name, tuple(statements), tuple(present), encoder
-        self.items = [s for s, there in zip(statements, present, strict=True) if there]
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, index: int) -> TaskSample:
         item = self.items[index]
@@ -69,10 +62,6 @@ class Nlvr2Split(TaskSplit):
             target=torch.tensor(int(item.example.label)),
         )
 
-    def decide(self, logits: torch.Tensor) -> np.ndarray:
-        """The likelier class [B]."""
-        return logits.argmax(1).cpu().numpy()
-
     def predictions(self, decisions: np.ndarray) -> dict[str, bool]:
         """What is said of every statement.
 
@@ -80,11 +69,12 @@ class Nlvr2Split(TaskSplit):
         half of the guesses would be right.
         """
         said = {s.example.identifier: bool(d) for s, d in zip(self.items, decisions, strict=True)}
-        return {s.example.identifier: said.get(s.example.identifier, not s.example.label) for s in self.statements}
+        examples = [statement.example for statement in self.questions]
+        return {example.identifier: said.get(example.identifier, not example.label) for example in examples}
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
-        """The official accuracy and consistency over all statements."""
-        return report_nlvr2(nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.statements]))
+        """The official accuracy and consistency."""
+        return report_nlvr2(nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions]))
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The official script's CSV."""
@@ -92,21 +82,10 @@ class Nlvr2Split(TaskSplit):
         nlvr2.write_predictions(path, self.predictions(decisions))
         return [path]
 
-    def limited(self, count: int) -> Nlvr2Split:
-        """About `count` statements, those on the same pictures together."""
-        if count >= len(self.statements):
-            return self
-        pairs = list(zip(self.statements, self.present, strict=True))
-        chosen = choose(pairs, lambda pair: pair[0].block, count)
-        return Nlvr2Split(self.name, [s for s, _ in chosen], [there for _, there in chosen], self.encoder)
-
     def example(self, index: int, decisions: np.ndarray) -> Example:
         """A statement and what was said of it."""
-        item = self.items[index]
-        said = bool(decisions[index])
-        return Example(
-            item.pictures, item.example.sentence, str(said), str(item.example.label), float(said == item.example.label)
-        )
+        pictures, example, said = self.items[index].pictures, self.items[index].example, bool(decisions[index])
+        return Example(pictures, example.sentence, str(said), str(example.label), float(said == example.label))
 
 
 def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> TaskData[Nlvr2Split]:
@@ -120,71 +99,47 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
     """
     if encoder.detections is not None:
         raise UserError("variant 'region' reads detections and NLVR2's pictures have none: choose another variant")
-    folder, notes = corpus.root / "nlvr2", list[str]()
-    if folder.is_dir():
-        found = {split: read for split, name in _FILES.items() if (read := read_statements(folder, name)) is not None}
-    else:
-        folder = corpus.root / "nlvr"
-        found = {split: read for split in _FILES if (read := _read_nlvr(folder, _FILES[split])) is not None}
-        if found:
-            notes.append(f"{folder} is NLVR, not NLVR2: two orders of one picture's boxes stand for left and right")
+    folder, read, notes = corpus.root / "nlvr2", read_statements, list[str]()
+    if not folder.is_dir():
+        folder, read = corpus.root / "nlvr", _read_nlvr
+    found = {split: part for split, name in _FILES.items() if (part := read(folder, name)) is not None}
     if not found:
         raise UserError(f"{corpus.root} has no nlvr2/data/train.json: put NLVR2's data/ and images/ into nlvr2/ there")
-    splits = complete_splits(found, lambda s: s.block, folder, notes)
-    files, made = Folders(), {}
-    for name, statements in splits.items():
-        present = [all(files.has(path) for path in s.pictures) for s in statements]
-        missing = [
-            f"{s.example.identifier}, {next(p for p in s.pictures if not files.has(p))}"
-            for s, there in zip(statements, present, strict=True)
-            if not there
-        ]
-        source = f"{folder}, {name}"
-        judge_missing(source, missing, len(statements), name == "train", config.allow_missing, notes)
-        note_cut(encoder, source, ((s.example.sentence, "") for s in statements), notes)
-        made[name] = Nlvr2Split(name, statements, present, encoder)
-    return TaskData(
-        name="nlvr2",
-        classes=2,
-        pairs=2,
-        main_score="accuracy",
-        train=made["train"],
-        val=made["val"],
-        test=made.get("test"),
-        notes=tuple(notes),
-    )
+    if read is _read_nlvr:
+        notes.append(f"{folder} is NLVR, not NLVR2: two orders of one picture's boxes stand for left and right")
+    files = Folders()
+
+    def lacking(statement: Statement) -> str | None:
+        picture = files.lacks(statement.pictures)
+        return None if picture is None else f"{statement.example.identifier}, {picture}"
+
+    found = complete_splits(found, attrgetter("block"), folder, notes)
+    kind = partial(Nlvr2Split, encoder=encoder)
+    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    return TaskData("nlvr2", 2, 2, "accuracy", splits, tuple(notes))
 
 
-def _directories(path: Path) -> dict[str, str]:
-    """The numbered directory of each example, "" where its pictures lie in the split's own folder."""
-    lines = (json.loads(line) for line in read_text(path).splitlines() if line.strip())
-    return {line["identifier"]: str(line.get("directory", "")) for line in lines}
-
-
-def read_statements(folder: Path, name: str) -> list[Statement] | None:
+def read_statements(folder: Path, name: str) -> Sequence[Statement] | None:
     """NLVR2's statements in data/<name>.json, plain or gzipped; None where there is no such file."""
-    path = find_file(folder / "data", f"{name}.json")
-    if path is None:
-        return None
-    examples, directories = nlvr2.read_examples(path), _directories(path)
     images = next((f for f in (folder / "images" / name, folder / name) if f.is_dir()), folder / "images" / name)
-    statements = []
-    for example in examples:
-        stem = example.identifier.rpartition("-")[0]
-        place = images / directories[example.identifier]
-        statements.append(Statement(example, (place / f"{stem}-img0.png", place / f"{stem}-img1.png")))
-    return statements
+    return _read(folder / "data", f"{name}.json", images, lambda e: f"{e.identifier.rpartition('-')[0]}-img{{}}.png")
 
 
-def _read_nlvr(folder: Path, name: str) -> list[Statement] | None:
+def _read_nlvr(folder: Path, name: str) -> Sequence[Statement] | None:
     name = name.removesuffix("1")  # NLVR's public test split is "test"
-    path = find_file(folder / name, f"{name}.json")
+    place = folder / name
+    return _read(place, f"{name}.json", place / "images", lambda e: f"{name}-{e.identifier}-{{}}.png")
+
+
+def _read(
+    folder: Path, name: str, images: Path, picture_of: Callable[[nlvr2.NlvrExample], str]
+) -> Sequence[Statement] | None:
+    """The statements of a file, the pictures of each called 0 and 1 in the example's numbered directory, if any."""
+    path = find_file(folder, name)
     if path is None:
         return None
-    directories = _directories(path)
     statements = []
     for example in nlvr2.read_examples(path):
-        place = folder / name / "images" / directories[example.identifier]
-        left, right = (place / f"{name}-{example.identifier}-{order}.png" for order in (0, 1))
+        left, right = (images / example.directory / picture_of(example).format(number) for number in (0, 1))
         statements.append(Statement(example, (left, right)))
     return statements

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import duplicates, read_text, refuse, take
+from vlp_lib.io import placed_lines, read_text, refuse, refuse_repeated, take_all, write_text
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,13 @@ class NlvrExample:
         identifier: "split-set-pair-sentence" in NLVR2, "sentence-picture" in NLVR.
         sentence: the statement.
         label: whether it is true.
+        directory: numbered folder of its pictures; "" where they lie in the split's own.
     """
 
     identifier: str
     sentence: str
     label: bool
+    directory: str = ""
 
     @property
     def group(self) -> str:
@@ -58,26 +59,13 @@ def read_examples(path: Path) -> tuple[NlvrExample, ...]:
 
     Raises UserError for a file of another form, a split without labels, or an identifier that stands twice.
     """
+    kinds: dict[str, tuple[type, ...]] = {"identifier": (str,), "sentence": (str,), "label": (str,)}
     examples = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error}): give the official JSON lines, e.g. dev.json") from error
-        if not isinstance(entry, dict):
-            raise UserError(f"{where} is no object: give the official JSON lines, e.g. dev.json")
-        examples.append(
-            NlvrExample(
-                identifier=take(entry, "identifier", (str,), where),
-                sentence=take(entry, "sentence", (str,), where),
-                label=_truth(take(entry, "label", (str,), where), where),
-            )
-        )
-    repeated = list(duplicates([example.identifier for example in examples]))
-    refuse(repeated, f"identifiers stand more than once in {path}", "keep one line of each")
+    for where, entry in placed_lines(path, "the official JSON lines, e.g. dev.json"):
+        fields = take_all(entry, kinds, where)
+        fields |= {"label": _truth(fields["label"], where), "directory": str(entry.get("directory", ""))}
+        examples.append(NlvrExample(**fields))
+    refuse_repeated((example.identifier for example in examples), "identifiers", path)
     return tuple(examples)
 
 
@@ -103,8 +91,7 @@ def read_predictions(path: Path) -> dict[str, bool]:
         if len(fields) < 2:
             raise UserError(f"{where} has no label: write identifier,True or identifier,False on each line")
         rows.append((fields[0], _truth(fields[1], where)))
-    repeated = list(duplicates([identifier for identifier, _ in rows]))
-    refuse(repeated, f"identifiers stand more than once in {path}", "keep one line of each")
+    refuse_repeated((identifier for identifier, _ in rows), "identifiers", path)
     return dict(rows)
 
 
@@ -113,8 +100,6 @@ def write_predictions(path: Path, predictions: Mapping[str, bool]) -> None:
 
     Raises UserError where `path` cannot be written.
     """
-    from vlp_lib.io import write_text
-
     write_text(path, "".join(f"{identifier},{label}\n" for identifier, label in predictions.items()))
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import duplicates, read_entries, refuse, take
+from vlp_lib.io import placed_entries, refuse, refuse_repeated, take, take_all
 
 CUTOFFS = (1, 5, 10)
 CAPTIONS_PER_IMAGE = 5
@@ -146,18 +146,13 @@ def read_captions(path: Path) -> CaptionFile:
     Raises UserError for a file of another form, an id that stands twice, a caption of an unknown image, or an image
     without a caption.
     """
-    image_ids = [
-        take(image, "id", (int, str), f"{path}: images[{place}]")
-        for place, image in enumerate(read_entries(path, "images", _CAPTIONS_FILE))
-    ]
-    refuse(list(duplicates(image_ids)), f"image ids stand more than once in {path}", "keep one entry of each")
-    annotations = read_entries(path, "annotations", _CAPTIONS_FILE)
-    caption_ids, owners = [], []
-    for place, annotation in enumerate(annotations):
-        where = f"{path}: annotations[{place}]"
-        caption_ids.append(take(annotation, "id", (int, str), where))
-        owners.append(take(annotation, "image_id", (int, str), where))
-    refuse(list(duplicates(caption_ids)), f"caption ids stand more than once in {path}", "keep one entry of each")
+    images = placed_entries(path, "images", _CAPTIONS_FILE)
+    image_ids = [take(image, "id", (int, str), where) for where, image in images]
+    refuse_repeated(image_ids, "image ids", path)
+    kinds: dict[str, tuple[type, ...]] = {"id": (int, str), "image_id": (int, str)}
+    said = [take_all(entry, kinds, where) for where, entry in placed_entries(path, "annotations", _CAPTIONS_FILE)]
+    caption_ids, owners = [one["id"] for one in said], [one["image_id"] for one in said]
+    refuse_repeated(caption_ids, "caption ids", path)
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
     unknown = [owner for owner in owners if owner not in rows]
     refuse(unknown, f"captions in {path} are of unknown images", "add the images or drop the captions")
@@ -182,14 +177,9 @@ def columns_of(captions: CaptionFile, shape: tuple[int, ...]) -> np.ndarray:
     for columns in (all_columns, first):
         if shape == (rows, len(columns)):
             return columns
-    widths = " or ".join(
-        dict.fromkeys(
-            (
-                f"{len(all_columns)} columns (all captions)",
-                f"{len(first)} columns (the first {CAPTIONS_PER_IMAGE} of each image)",
-            )
-        )
-    )
+    widths = f"{len(all_columns)} columns (all captions)"
+    if len(first) < len(all_columns):
+        widths += f" or {len(first)} columns (the first {CAPTIONS_PER_IMAGE} of each image)"
     raise UserError(
         f"the scores are {list(shape)} where the captions ask for {rows} rows and {widths}: score those pairs"
     )

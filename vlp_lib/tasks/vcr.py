@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_text, take, write_atomically, write_text
+from vlp_lib.io import find_file, placed_lines, take, write_atomically, write_text
 from vlp_lib.tasks import vcr_score as vcr
 from vlp_lib.tasks.by_file import report_vcr
 from vlp_lib.tasks.common import (
@@ -25,11 +26,8 @@ from vlp_lib.tasks.common import (
     TaskData,
     TaskSample,
     TaskSplit,
-    choose,
     complete_splits,
-    find_file,
-    judge_missing,
-    note_cut,
+    open_splits,
 )
 
 PERSON_NAMES = (
@@ -61,6 +59,11 @@ class VcrQuestion:
     rationales: tuple[Tokens, ...]
     answer_label: int | None
     rationale_label: int | None
+
+    @property
+    def block(self) -> str:
+        """The image."""
+        return self.image
 
 
 def tag_names(objects: Sequence[str], sentences: Sequence[Tokens]) -> dict[int, str]:
@@ -108,7 +111,7 @@ class VcrItem(NamedTuple):
         return self.question.answer_label if self.given is None else self.question.rationale_label
 
 
-class VcrSplit(TaskSplit):
+class VcrSplit(TaskSplit[VcrQuestion]):
     """The choices of one split; a decision is the four candidates' probabilities [N, 4] float32.
 
     Each question is two items: its answers, and its rationales given the right answer. Where the labels are not
@@ -116,19 +119,20 @@ class VcrSplit(TaskSplit):
     """
 
     def __init__(
-        self, name: str, questions: Sequence[VcrQuestion], present: Sequence[bool], images: Path, encoder: Encoder
+        self, name: str, questions: Sequence[VcrQuestion], present: Sequence[bool], encoder: Encoder, images: Path
     ) -> None:
-        self.name, self.questions, self.present, self.encoder = name, tuple(questions), tuple(present), encoder
         self.images = images
         self.labelled = all(q.answer_label is not None and q.rationale_label is not None for q in questions)
-        self.items = [i for q, there in zip(questions, present, strict=True) if there for i in self._items_of(q)]
+        if name != "test" and not self.labelled:
+            raise UserError(
+                f"{images.parent}, {name}: questions have no answer_label or rationale_label: fetch the official files"
+            )
+        super().__init__(name, questions, present, encoder)
 
-    def _items_of(self, question: VcrQuestion) -> list[VcrItem]:
+    def items_of(self, question: VcrQuestion) -> Sequence[VcrItem]:
+        """The choice of an answer, and those of a rationale."""
         given = [question.answer_label] if self.labelled else list(range(vcr.CHOICES))
         return [VcrItem(question, None), *(VcrItem(question, place) for place in given)]
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, index: int) -> TaskSample:
         item = self.items[index]
@@ -138,10 +142,6 @@ class VcrSplit(TaskSplit):
             texts=tuple(self.encoder.text(first, second) for first, second in item.texts()),
             target=torch.tensor(NO_TARGET if item.label is None else item.label),
         )
-
-    def all_texts(self) -> Iterator[tuple[str, str]]:
-        """Every text of the split."""
-        return (text for item in self.items for text in item.texts())
 
     def decide(self, logits: torch.Tensor) -> np.ndarray:
         """Probabilities [B, 4]."""
@@ -166,7 +166,7 @@ class VcrSplit(TaskSplit):
         return np.array([[q.answer_label, q.rationale_label] for q in self.questions], np.int64).reshape(-1, 2)
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
-        """Q→A, QA→R and Q→AR over all questions."""
+        """Q→A, QA→R and Q→AR."""
         chances, labels = self.probabilities(decisions), self._labels()
         return report_vcr(vcr.vcr_score(chances[:, 0], labels[:, 0], chances[:, 1], labels[:, 1]))
 
@@ -185,14 +185,6 @@ class VcrSplit(TaskSplit):
         path = folder / f"{self.name}_submission.csv"
         write_text(path, "\n".join(lines) + "\n")
         return [path]
-
-    def limited(self, count: int) -> VcrSplit:
-        """About `count` questions, those on the same image together."""
-        if count >= len(self.questions):
-            return self
-        pairs = list(zip(self.questions, self.present, strict=True))
-        chosen = choose(pairs, lambda pair: pair[0].image, count)
-        return VcrSplit(self.name, [q for q, _ in chosen], [there for _, there in chosen], self.images, self.encoder)
 
     def example(self, index: int, decisions: np.ndarray) -> Example:
         """A choice: what is asked, the candidate chosen and the right one."""
@@ -219,34 +211,21 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     """
     if encoder.detections is not None:
         raise UserError("variant 'region' reads detections and VCR's images have none: choose another variant")
-    folder, notes = corpus.root / "vcr", list[str]()
+    folder, files, notes = corpus.root / "vcr", Folders(), list[str]()
     paths = {split: path for split in ("train", "val", "test") if (path := find_file(folder, f"{split}.jsonl"))}
     if not paths:
         raise UserError(f"{corpus.root} has no vcr/train.jsonl: put VCR's JSON lines and vcr1images/ into vcr/ there")
-    found = {split: read_questions(path) for split, path in paths.items()}
-    splits = complete_splits(found, lambda q: q.image, folder, notes)
-    images, files, made = folder / "vcr1images", Folders(), {}
-    for name, questions in splits.items():
-        present = [files.has(images / q.image) for q in questions]
-        missing = [
-            f"{q.identifier}, {images / q.image}" for q, there in zip(questions, present, strict=True) if not there
-        ]
-        source = f"{folder}, {name}"
-        judge_missing(source, missing, len(questions), name == "train", config.allow_missing, notes)
-        made[name] = VcrSplit(name, questions, present, images, encoder)
-        if name != "test" and not made[name].labelled:
-            raise UserError(f"{source}: questions have no answer_label or rationale_label: fetch the official files")
-        note_cut(encoder, source, made[name].all_texts(), notes)
-    return TaskData(
-        name="vcr",
-        classes=vcr.CHOICES,
-        pairs=vcr.CHOICES,
-        main_score="q_to_ar",
-        train=made["train"],
-        val=made["val"],
-        test=made.get("test"),
-        notes=tuple(notes),
-    )
+    images = folder / "vcr1images"
+
+    def lacking(question: VcrQuestion) -> str | None:
+        picture = files.lacks([images / question.image])
+        return None if picture is None else f"{question.identifier}, {picture}"
+
+    read = {split: read_questions(path) for split, path in paths.items()}
+    found = complete_splits(read, attrgetter("block"), folder, notes)
+    kind = partial(VcrSplit, encoder=encoder, images=images)
+    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    return TaskData("vcr", vcr.CHOICES, vcr.CHOICES, "q_to_ar", splits, tuple(notes))
 
 
 def read_questions(path: Path) -> tuple[VcrQuestion, ...]:
@@ -254,19 +233,8 @@ def read_questions(path: Path) -> tuple[VcrQuestion, ...]:
 
     Raises UserError for a file of another form, a tag without object, or not four candidates.
     """
-    questions = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error}): fetch the official JSON lines again") from error
-        if not isinstance(entry, dict):
-            raise UserError(f"{where} is no object: give the official JSON lines, e.g. val.jsonl")
-        questions.append(_question(entry, where))
-    return tuple(questions)
+    placed = placed_lines(path, "the official JSON lines, e.g. val.jsonl")
+    return tuple(_question(entry, where) for where, entry in placed)
 
 
 def _question(entry: dict[str, Any], where: str) -> VcrQuestion:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus, find_folder, list_files
 from vlp_lib.errors import UserError
+from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
 from vlp_lib.tasks.by_file import report_vqa
 from vlp_lib.tasks.common import (
@@ -21,14 +24,11 @@ from vlp_lib.tasks.common import (
     TaskData,
     TaskSample,
     TaskSplit,
-    choose,
     complete_splits,
-    find_file,
-    judge_missing,
-    note_cut,
+    open_splits,
 )
 
-_SUBTYPES = {"train": "train2014", "val": "val2014", "test": "test2015"}
+SUBTYPES = {"train": "train2014", "val": "val2014", "test": "test2015"}
 _IMAGE_FOLDERS = ("train2017", "val2017", "train2014", "val2014", "test2015", "test2017")
 
 
@@ -39,12 +39,20 @@ class AskedQuestion:
     question: vqa.VqaQuestion
     annotation: vqa.VqaAnnotation | None
 
+    @property
+    def block(self) -> int | str:
+        """The image."""
+        return self.question.image_id
 
-class VqaSplit(TaskSplit):
+    def texts(self) -> list[tuple[str, str]]:
+        """The question."""
+        return [(self.question.question, "")]
+
+
+class VqaSplit(TaskSplit[AskedQuestion]):
     """The questions of one split; a decision is the class of an answer [N] int64.
 
     Args:
-        asked: all questions, also those without an image.
         images: files by image id.
         answers: the classes.
     """
@@ -52,17 +60,15 @@ class VqaSplit(TaskSplit):
     def __init__(
         self,
         name: str,
-        asked: Sequence[AskedQuestion],
+        questions: Sequence[AskedQuestion],
+        present: Sequence[bool],
+        encoder: Encoder,
         images: Mapping[int, Path],
         answers: vqa.AnswerList,
-        encoder: Encoder,
     ) -> None:
-        self.name, self.asked, self.images, self.answers, self.encoder = name, tuple(asked), images, answers, encoder
-        self.items = [a for a in self.asked if a.question.image_id in images]
-        self.labelled = all(a.annotation is not None for a in self.asked)
-
-    def __len__(self) -> int:
-        return len(self.items)
+        self.images, self.answers = images, answers
+        self.labelled = all(asked.annotation is not None for asked in questions)
+        super().__init__(name, questions, present, encoder)
 
     def __getitem__(self, index: int) -> TaskSample:
         question, annotation = self.items[index].question, self.items[index].annotation
@@ -78,18 +84,14 @@ class VqaSplit(TaskSplit):
             target=target,
         )
 
-    def decide(self, logits: torch.Tensor) -> np.ndarray:
-        """The most likely answer's class [B]."""
-        return logits.argmax(1).cpu().numpy()
-
     def predictions(self, decisions: np.ndarray) -> dict[vqa.QuestionId, str]:
         """The answer to every question; "" where the image is missing, which no annotator said."""
         said = {a.question.question_id: self.answers.answers[i] for a, i in zip(self.items, decisions, strict=True)}
-        return {a.question.question_id: said.get(a.question.question_id, "") for a in self.asked}
+        return {a.question.question_id: said.get(a.question.question_id, "") for a in self.questions}
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
-        """The official accuracy over all questions, those without an image included."""
-        annotations = [a.annotation for a in self.asked if a.annotation is not None]
+        """The official accuracy."""
+        annotations = [a.annotation for a in self.questions if a.annotation is not None]
         return report_vqa(vqa.vqa_accuracy(self.predictions(decisions), annotations))
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
@@ -98,13 +100,6 @@ class VqaSplit(TaskSplit):
         vqa.write_results(path, self.predictions(decisions))
         return [path]
 
-    def limited(self, count: int) -> VqaSplit:
-        """About `count` questions, all those of an image together."""
-        if count >= len(self.asked):
-            return self
-        chosen = choose(self.asked, _image_of, count)
-        return VqaSplit(self.name, chosen, self.images, self.answers, self.encoder)
-
     def example(self, index: int, decisions: np.ndarray) -> Example:
         """A question, the answer given, and the annotators' most common one."""
         question, annotation = self.items[index].question, self.items[index].annotation
@@ -112,17 +107,8 @@ class VqaSplit(TaskSplit):
         score = float("nan")
         if annotation is not None:
             score = vqa.vqa_accuracy({question.question_id: predicted}, [annotation]).overall
-        return Example(
-            pictures=(self.images[int(question.image_id)],),
-            text=question.question,
-            predicted=predicted,
-            truth="" if annotation is None else annotation.multiple_choice_answer,
-            score=score,
-        )
-
-
-def _image_of(asked: AskedQuestion) -> int | str:
-    return asked.question.image_id
+        truth = "" if annotation is None else annotation.multiple_choice_answer
+        return Example((self.images[int(question.image_id)],), question.question, predicted, truth, score)
 
 
 def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> TaskData[VqaSplit]:
@@ -135,31 +121,33 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     Raises UserError where files are missing or do not belong together, or too many images are missing.
     """
     folder, notes = corpus.root / "vqav2", list[str]()
-    found = {name: read for name in _SUBTYPES if (read := _read(folder, name)) is not None}
-    splits = complete_splits(found, _image_of, folder, notes)
+    found = {name: asked for name in SUBTYPES if (asked := _read(folder, name)) is not None}
+    found = complete_splits(found, attrgetter("block"), folder, notes)
     for name in ("train", "val"):
-        unanswered = [a.question.question_id for a in splits[name] if a.annotation is None]
-        if unanswered:
-            raise UserError(
-                f"{folder} has no v2_mscoco_{_SUBTYPES[name]}_annotations.json and cannot train without: fetch it"
-            )
-    images = image_files(corpus)
-    answers = _answer_list(splits, config)
-    for name, asked in splits.items():
-        _judge(f"{folder}, {name}", name, asked, images, answers, config.allow_missing, notes)
-        note_cut(encoder, f"{folder}, {name}", ((a.question.question, "") for a in asked), notes)
-    made = {name: VqaSplit(name, asked, images, answers, encoder) for name, asked in splits.items()}
-    return TaskData(
-        name="vqa",
-        classes=len(answers),
-        pairs=1,
-        main_score="overall",
-        train=made["train"],
-        val=made["val"],
-        test=made.get("test"),
-        notes=tuple(notes),
-        answers=answers.answers,
-    )
+        if any(asked.annotation is None for asked in found[name]):
+            raise UserError(f"{folder} has no {annotations_name(name)} and cannot train without: fetch it")
+    images, answers = image_files(corpus), _answer_list(found, config)
+
+    def lacking(asked: AskedQuestion) -> str | None:
+        question = asked.question
+        known = question.image_id in images
+        return None if known else f"question {question.question_id} of image {question.image_id}"
+
+    kind = partial(VqaSplit, encoder=encoder, images=images, answers=answers)
+    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    for name, asked in found.items():
+        _note_answers(f"{folder}, {name}", name == "train", asked, answers, notes)
+    return TaskData("vqa", len(answers), 1, "overall", splits, tuple(notes), answers.answers)
+
+
+def questions_name(split: str) -> str:
+    """The official name of a split's questions."""
+    return f"v2_OpenEnded_mscoco_{SUBTYPES[split]}_questions.json"
+
+
+def annotations_name(split: str) -> str:
+    """The official name of a split's answers."""
+    return f"v2_mscoco_{SUBTYPES[split]}_annotations.json"
 
 
 def image_files(corpus: Corpus) -> dict[int, Path]:
@@ -178,10 +166,9 @@ def folder_images(root: Path) -> dict[int, Path]:
     return files
 
 
-def _read(folder: Path, split: str) -> list[AskedQuestion] | None:
+def _read(folder: Path, split: str) -> Sequence[AskedQuestion] | None:
     """The questions of a split with their annotations, where there are any; None without questions."""
-    questions_file = find_file(folder, f"v2_OpenEnded_mscoco_{_SUBTYPES[split]}_questions.json")
-    annotations_file = find_file(folder, f"v2_mscoco_{_SUBTYPES[split]}_annotations.json")
+    questions_file, annotations_file = (find_file(folder, name(split)) for name in (questions_name, annotations_name))
     if questions_file is None:
         return None
     questions = vqa.read_questions(questions_file)
@@ -209,22 +196,10 @@ def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: Downstre
         ) from None
 
 
-def _judge(
-    source: str,
-    split: str,
-    asked: Sequence[AskedQuestion],
-    images: Mapping[int, Path],
-    answers: vqa.AnswerList,
-    allow_missing: float,
-    notes: list[str],
+def _note_answers(
+    source: str, training: bool, asked: Sequence[AskedQuestion], answers: vqa.AnswerList, notes: list[str]
 ) -> None:
-    """Note what is missing from a split; raise UserError where it is too much."""
-    missing = [
-        f"question {a.question.question_id} of image {a.question.image_id}"
-        for a in asked
-        if a.question.image_id not in images
-    ]
-    judge_missing(source, missing, len(asked), split == "train", allow_missing, notes)
+    """Note the questions that have few answers, or none that the model can give."""
     annotations = [a.annotation for a in asked if a.annotation is not None]
     short = [a for a in annotations if len(a.answers) < vqa.ANNOTATORS]
     if short:
@@ -234,7 +209,7 @@ def _judge(
         )
     outside = [a for a in annotations if answers.index.keys().isdisjoint(a.answers)]
     if outside:
-        fate = "train with an all-zero target" if split == "train" else "count, though they cannot be answered"
+        fate = "train with an all-zero target" if training else "count, though they cannot be answered"
         notes.append(
             f"{source}: {len(outside):,} of {len(asked):,} questions have no answer in the list of {len(answers):,} "
             f"(the first: question {outside[0].question_id}, {outside[0].multiple_choice_answer!r}) and {fate}"

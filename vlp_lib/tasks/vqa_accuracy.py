@@ -13,12 +13,23 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import duplicates, read_entries, read_json, read_text, refuse, take
+from vlp_lib.io import (
+    duplicates,
+    placed_entries,
+    read_json,
+    read_text,
+    refuse,
+    refuse_repeated,
+    take,
+    take_all,
+    write_text,
+)
 
 QuestionId = int | str
 
@@ -76,6 +87,8 @@ class VqaAnnotation:
         answers: as they stand in the file, one for each annotator.
         multiple_choice_answer: the most common answer; the first of them where the file names none (OK-VQA).
         question_type, answer_type: None where the file does not know them (TextVQA, VizWiz).
+        records: what else the file says of each answer, where that does not tell the annotators apart (VizWiz); else
+            empty.
     """
 
     question_id: QuestionId
@@ -84,6 +97,7 @@ class VqaAnnotation:
     multiple_choice_answer: str
     question_type: str | None
     answer_type: str | None
+    records: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,8 @@ class VqaAccuracy:
         per_answer_type, per_question_type: mean over the questions of each type; empty where the file has no types.
         questions: how many were scored.
         short_questions: how many of them have fewer than ten answers.
+        other_rules: overall, by the rules that differ where the file does not tell the annotators apart ("vqaEval.py",
+            "VizWiz"); else empty.
     """
 
     overall: float
@@ -102,6 +118,7 @@ class VqaAccuracy:
     per_question_type: Mapping[str, float]
     questions: int
     short_questions: int
+    other_rules: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,25 @@ def leave_one_out(matching: int, answers: int) -> float:
     return (matching * without_match + (answers - matching) * without_other) / answers
 
 
+def _by_records(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
+    """The official code's score: an annotator's answer is left out with all whose records in the file equal its own.
+
+    In VQA's files an `answer_id` tells the ten apart. VizWiz's have none: those who agree leave each other out.
+    """
+    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in annotation.answers]
+    if len(set(answers)) > 1:
+        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+    records = list(zip(answers, annotation.records or map(str, range(len(answers))), strict=True))
+    matching = Counter(record for record in records if record[0] == prediction)
+    total = sum(matching.values())
+    return sum(min((total - matching[record]) / 3, 1.0) for record in records) / len(records)
+
+
+def _by_vizwiz(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
+    """VizWiz's own rule: the prediction is always normalised, the answers never; annotators count by their place."""
+    return leave_one_out(annotation.answers.count(normalise(prediction)), len(annotation.answers))
+
+
 def _question_score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
     prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
     # Where all annotators agree the official code compares the texts as they are.
@@ -192,9 +228,9 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
     """The official VQA accuracy (GT-Vision-Lab/VQA, vqaEval.py at HEAD).
 
     Where the annotators disagree prediction and answers are normalised, where they are unanimous neither is. Each
-    question's score is `leave_one_out`, annotators told apart by their place (the official code tells them apart by
-    their records, which in VizWiz's files need not differ). Questions with fewer than ten answers are scored over
-    those they have, and counted.
+    question's score is `leave_one_out`, annotators told apart by their place. Questions with fewer than ten answers are
+    scored over those they have, and counted. Where the file does not tell annotators apart, as VizWiz's do not, the
+    official codes of VQA and of VizWiz give other numbers, which are in `other_rules`.
 
     Raises UserError where predictions and annotations are not of the same questions, or a question has no answer.
     """
@@ -213,11 +249,17 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
 
     normalise = functools.lru_cache(maxsize=1 << 16)(normalise_answer)  # answers recur
     scores: list[float] = []
+    others: dict[str, list[float]] = {"vqaEval.py": [], "VizWiz": []}
+    unmarked = any(annotation.records for annotation in annotations)
     by_answer_type: defaultdict[str, list[float]] = defaultdict(list)
     by_question_type: defaultdict[str, list[float]] = defaultdict(list)
     for annotation in annotations:
         score = _question_score(predictions[annotation.question_id], annotation.answers, normalise)
         scores.append(score)
+        if unmarked:
+            prediction = predictions[annotation.question_id]
+            others["vqaEval.py"].append(_by_records(prediction, annotation, normalise))
+            others["VizWiz"].append(_by_vizwiz(prediction, annotation, normalise))
         if annotation.answer_type is not None:
             by_answer_type[annotation.answer_type].append(score)
         if annotation.question_type is not None:
@@ -228,6 +270,7 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
         per_question_type=_means(by_question_type),
         questions=len(scores),
         short_questions=sum(len(annotation.answers) < ANNOTATORS for annotation in annotations),
+        other_rules={rule: _mean(values) for rule, values in others.items() if values},
     )
 
 
@@ -297,6 +340,7 @@ def _by_class(path: Path, classes: Mapping[str, object]) -> list[str]:
 
 _QUESTIONS_FILE = "the official questions file, e.g. v2_OpenEnded_mscoco_val2014_questions.json"
 _ANNOTATIONS_FILE = "the official annotations file, e.g. v2_mscoco_val2014_annotations.json"
+_IDS: dict[str, tuple[type, ...]] = {"question_id": (int, str), "image_id": (int, str)}
 
 
 def read_questions(path: Path) -> tuple[VqaQuestion, ...]:
@@ -304,61 +348,42 @@ def read_questions(path: Path) -> tuple[VqaQuestion, ...]:
 
     Raises UserError for a file of another form or a question id that stands twice.
     """
-    questions = []
-    for place, entry in enumerate(read_entries(path, "questions", _QUESTIONS_FILE)):
-        where = f"{path}: questions[{place}]"
-        questions.append(
-            VqaQuestion(
-                question_id=take(entry, "question_id", (int, str), where),
-                image_id=take(entry, "image_id", (int, str), where),
-                question=take(entry, "question", (str,), where),
-            )
-        )
-    _refuse_repeated_ids(path, [question.question_id for question in questions])
-    return tuple(questions)
+    kinds = {**_IDS, "question": (str,)}
+    placed = placed_entries(path, "questions", _QUESTIONS_FILE)
+    questions = tuple(VqaQuestion(**take_all(entry, kinds, where)) for where, entry in placed)
+    refuse_repeated((question.question_id for question in questions), "question ids", path)
+    return questions
 
 
 def read_annotations(path: Path) -> tuple[VqaAnnotation, ...]:
-    """The official annotations JSON (.gz accepted), in the order of the file; header and further fields are not needed.
+    """The official annotations JSON (.gz accepted), in the order of the file.
 
     Raises UserError for a file of another form or a question id that stands twice.
     """
-    annotations = []
-    for place, entry in enumerate(read_entries(path, "annotations", _ANNOTATIONS_FILE)):
-        where = f"{path}: annotations[{place}]"
-        answers = tuple(_answer(answer, where) for answer in take(entry, "answers", (list,), where))
-        common = _optional_text(entry, "multiple_choice_answer", where)
-        annotations.append(
-            VqaAnnotation(
-                question_id=take(entry, "question_id", (int, str), where),
-                image_id=take(entry, "image_id", (int, str), where),
-                answers=answers,
-                multiple_choice_answer=_most_common(answers) if common is None else common,
-                question_type=_optional_text(entry, "question_type", where),
-                answer_type=_optional_text(entry, "answer_type", where),
-            )
-        )
-    _refuse_repeated_ids(path, [annotation.question_id for annotation in annotations])
-    return tuple(annotations)
+    placed = placed_entries(path, "annotations", _ANNOTATIONS_FILE)
+    annotations = tuple(_annotation(entry, where) for where, entry in placed)
+    refuse_repeated((annotation.question_id for annotation in annotations), "question ids", path)
+    return annotations
 
 
-def _answer(answer: object, where: str) -> str:
-    if not isinstance(answer, dict):
+def _annotation(entry: dict[str, Any], where: str) -> VqaAnnotation:
+    records = take(entry, "answers", (list,), where)
+    if not all(isinstance(record, dict) for record in records):
         raise UserError(f"{where}: an answer is no object: give {_ANNOTATIONS_FILE}")
-    text: str = take(answer, "answer", (str,), f"{where}, answers")
-    return text
-
-
-def _most_common(answers: Sequence[str]) -> str:
-    return Counter(answers).most_common(1)[0][0] if answers else ""
-
-
-def _optional_text(entry: dict[str, object], name: str, where: str) -> str | None:
-    return None if entry.get(name) is None else take(entry, name, (str,), where)
-
-
-def _refuse_repeated_ids(path: Path, ids: Sequence[QuestionId]) -> None:
-    refuse(list(duplicates(ids)), f"question ids stand more than once in {path}", "keep one entry of each")
+    answers = tuple(take(record, "answer", (str,), f"{where}, answers") for record in records)
+    names = ("multiple_choice_answer", "question_type", "answer_type")
+    common, *types = (None if entry.get(name) is None else take(entry, name, (str,), where) for name in names)
+    if common is None:
+        common = Counter(answers).most_common(1)[0][0] if answers else ""
+    rest = tuple(json.dumps({**record, "answer": None}, sort_keys=True) for record in records)
+    return VqaAnnotation(
+        **take_all(entry, _IDS, where),
+        answers=answers,
+        multiple_choice_answer=common,
+        question_type=types[0],
+        answer_type=types[1],
+        records=rest if len(set(rest)) < len(rest) else (),
+    )
 
 
 def check_same_questions(questions: Iterable[VqaQuestion], annotations: Iterable[VqaAnnotation]) -> None:
@@ -378,16 +403,14 @@ def read_results(path: Path) -> dict[QuestionId, str]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} is no list of results: write a list of {{question_id, answer}}")
-    results: dict[QuestionId, str] = {}
-    ids: list[QuestionId] = []
+    rows = []
     for place, entry in enumerate(entries):
         where = f"{path}: results[{place}]"
         if not isinstance(entry, dict):
             raise UserError(f"{where} is no object: write a list of {{question_id, answer}}")
-        ids.append(take(entry, "question_id", (int, str), where))
-        results[ids[-1]] = take(entry, "answer", (str,), where)
-    _refuse_repeated_ids(path, ids)
-    return results
+        rows.append(tuple(take_all(entry, {"question_id": (int, str), "answer": (str,)}, where).values()))
+    refuse_repeated((question_id for question_id, _ in rows), "question ids", path)
+    return dict(rows)
 
 
 def write_results(path: Path, predictions: Mapping[QuestionId, str]) -> None:
@@ -395,8 +418,6 @@ def write_results(path: Path, predictions: Mapping[QuestionId, str]) -> None:
 
     Raises UserError for an answer that is no text, or where `path` cannot be written.
     """
-    from vlp_lib.io import write_text
-
     wordless = [question_id for question_id, answer in predictions.items() if not isinstance(answer, str)]
     refuse(wordless, f"answers for {path} are no texts", "give each question a text")
     results = [{"question_id": question_id, "answer": answer} for question_id, answer in predictions.items()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.draw import shape_mask
+from vlp_lib.corpora.synthetic.shapes import shape_mask
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, COLORS, GROUNDS, PALETTES, SHAPES, STUFFS
 
 RGB = tuple[int, int, int]
