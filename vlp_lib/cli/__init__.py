@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vlp_lib import __version__
+from vlp_lib import __version__, catalogue
 from vlp_lib.cli import data, graph, measuring, notebook, scoring, sharing, training
 from vlp_lib.errors import UserError
 
@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        if getattr(options, "plugin", None):
+            catalogue.add_plugin(options.plugin)
         options.run(options)
     except UserError as error:
         print(f"vlp: {error}", file=sys.stderr)

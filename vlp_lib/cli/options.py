@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlp_lib.errors import UserError
@@ -18,6 +19,9 @@ def common(parser: argparse.ArgumentParser) -> None:
     """The options that say at which scale and on which data."""
     parser.add_argument("--profile", default="tiny", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
     parser.add_argument("--data-root", default="", help="a data set in its official layout (default: embedded corpus)")
+    parser.add_argument(
+        "--plugin", type=Path, default=None, metavar="FILE", help="a visual loss of your own, in Python"
+    )
 
 
 def numbers(text: str, name: str) -> list[int]:

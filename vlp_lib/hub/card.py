@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from vlp_lib.errors import UserError
 PAPER = (
     "*Effective End-to-End Vision Language Pretraining with Semantic Visual Loss* (Yang, Liu, Lin; arXiv 2301.07236)"
 )
+_LOSSES = "model.losses."
 _SECTIONS = ("model", "data", "training", "downstream")
 
 
@@ -53,7 +55,11 @@ def changed_settings(record: RunRecord) -> dict[str, Any]:
         known["training"] = known["downstream"][record.task]
     made = flatten({name: record.config[name] for name in _SECTIONS if name in record.config})
     usual = flatten(known)
-    changed = {name: value for name, value in made.items() if name in usual and usual[name] != value}
+    changed = {
+        name.removeprefix("model.") if name.startswith(_LOSSES) else name: value
+        for name, value in made.items()
+        if name.startswith(_LOSSES) or (name in usual and usual[name] != value)
+    }
     if not record.task:
         return changed
     prefix = f"downstream.{record.task}."
@@ -61,24 +67,34 @@ def changed_settings(record: RunRecord) -> dict[str, Any]:
 
 
 def command(record: RunRecord) -> str:
-    """The shell commands that make such a model again; settings that a shell cannot set are left out.
+    """The shell commands that make such a model again.
 
     Of the pretraining before a finetuning only the model's settings are known.
     """
     run = record.run
     words = ["--profile", run["profile"], "--variant", run["variant"], "--seed", str(run["seed"])]
     words += [] if run["synthetic"] else ["--data-root", "DATA"]
-    changed = {name: value for name, value in changed_settings(record).items() if not isinstance(value, list)}
+    words += [word for kept in run.get("plugins", {}).values() for word in ("--plugin", kept["file"])]
+    changed = changed_settings(record)
 
     def settings(*sections: str) -> list[str]:
-        chosen = [f"{name}={value}" for name, value in changed.items() if name.startswith(sections)]
+        chosen = [f"{name}={_value(value)}" for name, value in changed.items() if name.startswith(sections)]
         return [word for one in chosen for word in ("--set", one)]
 
     lines = [f"git checkout {run['commit']}"] if run.get("commit") else []
-    lines.append(shlex.join(["vlp", "pretrain", *words, *settings("model.", "data.", "training.")]))
+    lines.append(shlex.join(["vlp", "pretrain", *words, *settings("model.", "losses.", "data.", "training.")]))
     if record.task:
-        lines.append(shlex.join(["vlp", "finetune", "--task", record.task, *words, *settings("model.", "downstream.")]))
+        lines.append(
+            shlex.join(
+                ["vlp", "finetune", "--task", record.task, *words, *settings("model.", "losses.", "downstream.")]
+            )
+        )
     return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    """A setting's value as `--set` reads it: [12,16] for a list."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
 def _table(rows: dict[str, Any], head: tuple[str, str] = ("", "")) -> str:
@@ -127,11 +143,13 @@ def model_card(record: RunRecord) -> str:
         if run["synthetic"]
         else "real images and sentences, whose own licences hold for what is made of them"
     )
+    plugins = run.get("plugins", {})
     losses = ", ".join(f"{name} (weight {weight:g})" for name, weight in variant.losses)
     facts = {
         "variant": variant.name,
         "vision stream": variant.vision,
         "visual losses": losses or "none",
+        **{f"code of {name}": f"{kept['file']} (SHA-256 {kept['sha256']})" for name, kept in plugins.items()},
         "profile": run["profile"],
         "parameters": run["parameters"],
         "image size of pretraining (pixels)": config["model"]["image_size"],

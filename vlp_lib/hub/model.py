@@ -6,7 +6,7 @@ for VQA, answers.json) and a model card, README.md, that is written from it. Run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vlp_lib import io
+from vlp_lib import catalogue, io
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
@@ -29,6 +29,8 @@ from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.trainers.checkpoint import load_weights, save_weights
 from vlp_lib.trainers.finetune import ANSWERS, UNCUT
 from vlp_lib.trainers.loop import CONFIG, METRICS, WEIGHTS
+from vlp_lib.trainers.plugins import FOLDER as PLUGINS
+from vlp_lib.trainers.plugins import keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER
 
 RUN, CARD = "run.json", "README.md"
@@ -137,6 +139,7 @@ class TrainedModel:
         io.write_json(folder / CONFIG, config)
         io.write_json(folder / RUN, self.record.run)
         io.write_lines(folder / METRICS, list(self.record.rows))
+        keep_plugins(self.variant, folder)
         if self.answers:
             io.write_json(folder / ANSWERS, list(self.answers))
         io.write_text(folder / CARD, model_card(RunRecord(config, self.record.run, self.record.rows)))
@@ -155,7 +158,7 @@ class TrainedModel:
             )
 
 
-def from_pretrained(name_or_folder: Path | str, revision: str | None = None) -> TrainedModel:
+def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plugin: Path | str = "") -> TrainedModel:
     """A trained model, on the CPU: from a local folder (an export or a run folder), else from the hub by its name.
 
     A local folder needs no network, and neither does a hub model that was fetched before.
@@ -163,6 +166,8 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None) -> 
     Args:
         name_or_folder: a folder, or a name such as "someone/vlp-segl".
         revision: branch, tag or commit on the hub.
+        plugin: the file of a visual loss that is not the kit's, where the model has one. It is a program that will be
+            run: read it first, above all where it comes with the model.
 
     Raises UserError for a folder or name that is not there, a missing file, a model of another architecture (naming
     the tensors that differ), and values that are not finite.
@@ -177,6 +182,7 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None) -> 
             f"{folder / CONFIG} describes no model of this kit (it lacks {', '.join(lacks)}): give a run folder of "
             f"`vlp pretrain` or `vlp finetune`, or one that `vlp export` wrote"
         )
+    _add_plugins(config.get("plugins", {}), folder, plugin)
     try:
         model_config: ModelConfig = override(ModelConfig(), flatten(config["model"]))
         variant = parse_variant(config["variant"])
@@ -211,7 +217,25 @@ def export(run: Path, folder: Path) -> Path:
         raise UserError(f"no run folder {run}: give one such as results/tiny/pretrain/segl/seed0")
     if run.resolve() == folder.resolve():
         raise UserError(f"{folder} is the run's own folder: give another one to write to")
-    return from_pretrained(run).save_pretrained(folder)
+    kept = sorted((run / PLUGINS).glob("*.py"))  # the run is the user's own, and so is its code
+    return from_pretrained(run, plugin=kept[0] if kept else "").save_pretrained(folder)
+
+
+def _add_plugins(hashes: Mapping[str, str], folder: Path, plugin: Path | str) -> None:
+    """Make the losses known that are not the kit's; only code that the user names is run, and only the model's own."""
+    if plugin:
+        catalogue.add_plugin(Path(plugin))
+    for name, sha256 in hashes.items():
+        if name not in catalogue.losses():
+            raise UserError(
+                f"this model has a visual loss {name!r} that is not the kit's: read the program in {folder / PLUGINS} "
+                f"and, if you trust it, give plugin= its path"
+            )
+        if catalogue.loss(name).sha256 != sha256:
+            raise UserError(
+                f"the plug-in for {name!r} is not the one that this model was trained with: give plugin= the file in "
+                f"{folder / PLUGINS}"
+            )
 
 
 def _fetch(name: str, revision: str | None) -> Path:
@@ -219,7 +243,8 @@ def _fetch(name: str, revision: str | None) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        wanted = [*FILES, f"{PLUGINS}/*.py"]
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # the hub's library has one for every kind of failure
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -1,0 +1,165 @@
+"""A visual loss from outside the kit, through everything, with no other file touched."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from contexts import context
+
+from vlp_lib import catalogue, cli
+from vlp_lib.config import override, parse_variant, profile
+from vlp_lib.errors import UserError
+from vlp_lib.hub import export, from_pretrained
+from vlp_lib.losses import base
+from vlp_lib.losses.base import MixedVisualLoss
+from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.study.runs import read_runs
+from vlp_lib.trainers.finetune import finetune
+from vlp_lib.trainers.pretrain import pretrain
+from vlp_lib.trainers.zero_shot import retrieve
+
+EDGES = '''
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vlp_lib.losses import Context, VisualLoss, VisualOutput, visual_loss
+
+
+@visual_loss("edges")
+class Edges(VisualLoss):
+    """How much brightness changes within each cell."""
+
+    def __init__(self, context: Context, *, power: float = 1.0) -> None:
+        super().__init__(context)
+        self.power = power
+        self.predict = nn.Conv2d(context.hidden, 1, kernel_size=1)
+
+    def forward(self, features, tokens, batch):
+        grey = batch.images.mean(1, keepdim=True)
+        change = (grey[..., 1:, 1:] - grey[..., :-1, :-1]).abs() ** self.power
+        target = F.adaptive_avg_pool2d(change, features.grid)
+        predicted = self.predict(features.map()).float()
+        loss = F.mse_loss(predicted, target)
+        return VisualOutput(loss, parts={"mean": target.mean()}, drawings={"target": target})
+'''
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """What a test makes known is unknown to the next."""
+    plugins, classes = dict(catalogue._PLUGINS), dict(base._CLASSES)
+    yield
+    for kept, before in ((catalogue._PLUGINS, plugins), (base._CLASSES, classes)):
+        kept.clear()
+        kept.update(before)
+
+
+@pytest.fixture
+def edges(tmp_path):
+    file = tmp_path / "my_loss.py"
+    file.write_text(EDGES)
+    return file
+
+
+def test_a_file_makes_its_losses_known_without_being_run(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(EDGES + "\nraise SystemExit\n")
+    assert catalogue.add_plugin(file) == ["edges"]
+    assert catalogue.loss("edges").settings == ("power",)
+    assert parse_variant("edges").losses == (("edges", 1.0),)
+    assert parse_variant("segl+0.5*edges@resnet").losses == (("segl", 1.0), ("edges", 0.5))
+
+
+def test_settings_of_a_plugin_are_checked_by_name(edges):
+    catalogue.add_plugin(edges)
+    assert override(profile("smoke"), {"losses.edges.power": 2.0}).model.losses == {"edges.power": 2.0}
+    with pytest.raises(UserError, match=r"'losses\.edges\.powr': 'powr': did you mean 'power'\?"):
+        override(profile("smoke"), {"losses.edges.powr": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the plug-in .*No such file"),
+        ("def (", "is not Python, line 1"),
+        ("x = 1", "has no class under @visual_loss"),
+        (EDGES.replace('"edges"', '"segl"'), "there is a visual loss 'segl' in the kit already"),
+    ],
+)
+def test_files_that_are_no_plugins_are_named(tmp_path, text, message):
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        catalogue.add_plugin(file)
+
+
+def test_a_plugin_that_fails_is_named(edges):
+    edges.write_text(EDGES + "\n1 / 0\n")
+    catalogue.add_plugin(edges)
+    with pytest.raises(UserError, match=rf"the plug-in {edges} fails when it is run \(ZeroDivisionError"):
+        MixedVisualLoss(context(), {"edges": 1.0})
+
+
+def test_a_class_of_a_cell_is_a_loss_and_its_text_is_kept(monkeypatch, make_batch):
+    """As IPython runs a cell: its text stands in linecache under a name that is no file."""
+    import linecache
+
+    name = "<cell 7>"
+    linecache.cache[name] = (len(EDGES), None, EDGES.splitlines(keepends=True), name)
+    for _ in range(2):  # a cell may be run again
+        exec(compile(EDGES, name, "exec"), {"__name__": "__main__"})
+    mix = MixedVisualLoss(context(), {"edges": 1.0, "segl": 0.5}, {"edges": {"power": 2.0}})
+    features = VisionFeatures(torch.randn(3, 16, 8), (4, 4))
+    output = mix(features, features, make_batch())
+    assert set(output.parts) == {"edges", "edges_mean", "segl"}
+    assert catalogue.loss("edges").text == EDGES and catalogue.loss("edges").file is None
+
+
+def test_a_plugin_goes_through_everything(edges, small_profile, tiny_corpus, tmp_path):
+    """Pretraining, a mix, another backbone, finetuning, retrieval, curves and export."""
+    catalogue.add_plugin(edges)
+    chosen = override(small_profile, {"losses.edges.power": 2.0, "retrieval.images": 4})
+    folders = {}
+    for name in ("edges", "segl+0.5*edges", "edges@resnet"):
+        folders[name] = tmp_path / "results" / "pretrain" / name / "seed0"
+        rows = pretrain(chosen, parse_variant(name), tiny_corpus, 0, folders[name])
+        assert {"val_edges", "val_edges_mean", "train_edges"} <= rows[-1].keys()
+    sha256 = hashlib.sha256(EDGES.encode()).hexdigest()
+    run = json.loads((folders["edges"] / "run.json").read_text())
+    assert run["plugins"] == {"edges": {"file": "plugins/my_loss.py", "sha256": sha256}}
+    assert (folders["edges"] / "plugins" / "my_loss.py").read_text() == EDGES
+    variant = parse_variant("edges")
+    done = finetune(chosen, "vqa", variant, tiny_corpus, 0, folders["edges"], tmp_path / "vqa")
+    assert "val" in done.scores
+    assert retrieve(chosen, variant, tiny_corpus, 0, folders["edges"], tmp_path / "retrieval").scores.shape[0] == 4
+    assert set(read_runs(tmp_path / "results", "pretrain")["variant"]) == set(folders)
+
+    exported = export(folders["edges"], tmp_path / "exported")
+    card = (exported / "README.md").read_text()
+    assert sha256 in card and "--plugin plugins/my_loss.py" in card and "losses.edges.power=2.0" in card
+    catalogue._PLUGINS.clear()
+    base._CLASSES.pop("edges")
+    with pytest.raises(UserError, match=r"visual loss 'edges' that is not the kit's: read the program in .*plugins"):
+        from_pretrained(exported)
+    again = from_pretrained(exported, plugin=exported / "plugins" / "my_loss.py")
+    assert again.network.vlp.visual_loss.settings == {"edges": {"power": 2.0}}
+
+
+def test_another_file_under_the_same_name_is_refused(edges, small_profile, tiny_corpus, tmp_path):
+    catalogue.add_plugin(edges)
+    pretrain(small_profile, parse_variant("edges"), tiny_corpus, 0, tmp_path / "run")
+    edges.write_text(EDGES.replace("mse_loss", "l1_loss"))
+    catalogue.add_plugin(edges)
+    base._CLASSES.pop("edges")
+    with pytest.raises(UserError, match=r"plugins\.edges ="):
+        pretrain(small_profile, parse_variant("edges"), tiny_corpus, 0, tmp_path / "run")
+
+
+def test_the_command_line_takes_a_plugin(edges, capsys):
+    assert cli.main(["doctor", "--profile", "smoke", "--variant", "edges"]) == 2
+    assert "unknown variant 'edges'" in capsys.readouterr().err
+    assert cli.main(["doctor", "--profile", "smoke", "--variant", "edges", "--plugin", str(edges)]) == 0
+    assert "smoke, edges:" in capsys.readouterr().out
