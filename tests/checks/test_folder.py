@@ -176,7 +176,7 @@ def test_a_broken_data_set_does_not_hide_the_others(everything: Path) -> None:
     (everything / "nlvr2/data/dev.json").write_text("{")
     report = check(everything)
     assert "Cannot be used" in report
-    assert "vg: " in report and "image_data.json is missing" in report
+    assert "vg: no such file: " in report and "image_data.json" in report
     assert "nlvr2: broken: " in report
     assert ["total", "5", "230k", "10", "5M"] in [line.split() for line in report.splitlines()]
 

@@ -12,7 +12,6 @@ from vlp_lib.corpora.coco import (
     StuffAnnotations,
     read_captions,
     read_categories,
-    read_instances,
     read_karpathy,
     read_pixel_map,
 )
@@ -55,7 +54,7 @@ def test_caption_of_an_unlisted_image_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ('{"images": [', "cut off or no JSON"),
+        ('{"images": [', "is not JSON"),
         ("[]", "no list 'images'"),
         ('{"images": {}}', "no list 'images'"),
         ('{"images": []}', "no list 'annotations'"),
@@ -70,7 +69,7 @@ def test_broken_captions_file_is_named(tmp_path: Path, content: str, fault: str)
 
 
 def test_missing_captions_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"c\.json is missing"):
+    with pytest.raises(UserError, match=r"no such file: .*c\.json"):
         read_captions(tmp_path / "c.json")
 
 
@@ -84,40 +83,7 @@ def test_real_captions(shared_data: Path) -> None:
     assert read == {number: " ".join(caption.split()) for number, caption in raw.items()}
 
 
-# Instances and categories
-
-
-def test_boxes_become_corners(tmp_path: Path) -> None:
-    annotations = [
-        {"image_id": 3, "category_id": 18, "bbox": [10, 20, 30.5, 40], "iscrowd": 0},
-        {"image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 1},
-    ]
-    things = read_instances(save(tmp_path / "i.json", {"annotations": annotations}))
-    assert list(things) == [3]
-    assert things[3].boxes.tolist() == [[10, 20, 40.5, 60], [0, 0, 1, 1]]
-    assert things[3].category_ids.tolist() == [18, 1]
-    assert things[3].crowd.tolist() == [False, True]
-
-
-def test_broken_instances_file_is_named(tmp_path: Path) -> None:
-    path = save(tmp_path / "i.json", {"annotations": [{"image_id": 3, "category_id": 1, "bbox": [1, 2]}]})
-    with pytest.raises(UserError, match=r"i\.json.*official fields"):
-        read_instances(path)
-
-
-def test_real_instances(shared_data: Path) -> None:
-    folder = shared_data / "coco/annotations"
-    things = [read_instances(folder / f"instances_{part}2017.json") for part in ("train", "val")]
-    assert sum(len(t.boxes) for part in things for t in part.values()) == 1641
-    sizes = {
-        image["id"]: (image["width"], image["height"])
-        for part in ("train", "val")
-        for image in json.loads((folder / f"instances_{part}2017.json").read_text())["images"]
-    }
-    for part in things:
-        for image_id, found in part.items():
-            assert (found.boxes >= 0).all()
-            assert (found.boxes <= np.tile(sizes[image_id], 2) + 0.01).all()
+# Categories
 
 
 def test_categories_are_found_wherever_they_stand(tmp_path: Path) -> None:
@@ -134,7 +100,7 @@ def test_broken_categories_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "i.json").write_text(content)
     with pytest.raises(UserError, match=r"i\.json has"):
         read_categories(tmp_path / "i.json")
-    with pytest.raises(UserError, match=r"absent\.json is missing"):
+    with pytest.raises(UserError, match=r"no such file: .*absent\.json"):
         read_categories(tmp_path / "absent.json")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_lib.corpora.corpus import find_folder
 from vlp_lib.corpora.detections import write_detections
 from vlp_lib.corpora.joined import JoinedCorpus
+from vlp_lib.corpora.layout import find_folder
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import Detections
 from vlp_lib.corpora.table import ID_STRIDE

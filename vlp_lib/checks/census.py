@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vlp_lib.corpora.corpus import Corpus, list_files
+from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
-from vlp_lib.corpora.members import ShardCorpus, genome_folders
+from vlp_lib.corpora.layout import list_files
+from vlp_lib.corpora.opening import ShardCorpus, genome_folders
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, read_image_data, read_regions
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file

@@ -21,12 +21,20 @@ from vlp_lib.checks.census import (
 )
 from vlp_lib.checks.proof import arithmetic, evaluated_sets, prove, write_splits
 from vlp_lib.corpora.coco import read_captions, read_karpathy
-from vlp_lib.corpora.corpus import Corpus, find_folder, find_karpathy, is_synthetic, list_files, open_annotated
+from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.exclusion import HeldOut
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists
-from vlp_lib.corpora.joined import JoinedCorpus, flickr30k_folders, join, needs_joining, read_held_out_images
-from vlp_lib.corpora.members import Place, ShardCorpus, find_places, open_place
-from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.joined import JoinedCorpus, flickr30k_folders, join, read_held_out_images
+from vlp_lib.corpora.layout import find_folder, find_karpathy, is_synthetic, list_files
+from vlp_lib.corpora.opening import (
+    Place,
+    ShardCorpus,
+    find_places,
+    needs_joining,
+    open_annotated,
+    open_corpus,
+    open_place,
+)
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import SPLITS, Photographs
 from vlp_lib.corpora.visual_genome import REGIONS
@@ -118,7 +126,7 @@ class _Found:
                 opened.append((place, open_place(place, 1.0)))
             except UserError as error:
                 faults.append(f"{place.source}: {error}")
-        return cls(opened, join(root, opened) if opened else None, faults)
+        return cls(opened, join(root, [(place.source, corpus) for place, corpus in opened]) if opened else None, faults)
 
 
 def _of_corpus(corpus: Corpus, found: _Found, sample: int) -> list[tuple[str, list[str]]]:

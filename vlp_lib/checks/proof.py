@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.exclusion import COCO, FLICKR30K, HeldOut
-from vlp_lib.corpora.members import VISUAL_GENOME
+from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME, HeldOut
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import ID_STRIDE, NO_ID, SPLITS, Photographs, caption_counts
 from vlp_lib.io import write_text

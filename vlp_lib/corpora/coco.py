@@ -1,4 +1,4 @@
-"""Readers of COCO's captions, instances, COCO-Stuff and Karpathy's splits, in their official formats.
+"""Readers of COCO's captions, COCO-Stuff and Karpathy's splits, in their official formats.
 
 Formats: cocodataset.org/#format-data, github.com/nightrome/cocostuff, cs.stanford.edu/people/karpathy/deepimagesent.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from vlp_lib.corpora.images import read_label_values
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
+from vlp_lib.io import read_json
 
 _STUFF_OTHER = 183
 """COCO-Stuff JSON's category "other": all things together, no class of its own."""
@@ -43,25 +46,22 @@ _OFFICIAL_NAMES = (
 )
 
 
-def read_json(path: Path, key: str) -> dict[str, Any]:
-    """A JSON file whose top level is an object with the list `key`.
-
-    Raises:
-        UserError: the file is missing, cut off, no JSON, or lacks the key.
-    """
+@contextmanager
+def official_fields(path: Path) -> Iterator[None]:
+    """Make a UserError that names the file of what an entry without the official fields raises in the block."""
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is cut off or no JSON ({error}): fetch it again") from error
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        raise UserError(f"{path} has no list {key!r}: give the official file of that name")
-    return content
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again") from error
 
 
-def _malformed(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again")
+def _lists(path: Path, *keys: str) -> list[list[Any]]:
+    """Some lists of a JSON file's top level; raises UserError where the file is broken or has no such list."""
+    content = read_json(path)
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"{path} has no list {key!r}: give the official file of that name")
+    return [content[key] for key in keys]
 
 
 def tidy(text: str) -> str:
@@ -104,81 +104,30 @@ def read_captions(path: Path) -> list[CaptionedImage]:
     Raises:
         UserError: the file is missing or broken, or a caption names an image that the file does not list.
     """
-    content = read_json(path, "images")
-    try:
-        spoken: dict[int, tuple[list[str], list[int]]] = {image["id"]: ([], []) for image in content["images"]}
-        for annotation in read_json_list(content, "annotations", path):
-            own = spoken.get(annotation["image_id"])
-            if own is None:
+    images, annotations = _lists(path, "images", "annotations")
+    with official_fields(path):
+        spoken: dict[int, dict[int, str]] = {image["id"]: {} for image in images}
+        for annotation in annotations:
+            if annotation["image_id"] not in spoken:
                 raise UserError(
                     f"{path}: caption {annotation['id']} is of image {annotation['image_id']}, which the file does not "
                     f"list: fetch it again or remove the caption"
                 )
             if sentence := tidy(annotation["caption"]):
-                own[0].append(sentence)
-                own[1].append(annotation["id"])
+                spoken[annotation["image_id"]][annotation["id"]] = sentence
         return [
             CaptionedImage(
-                image["id"],
-                image["file_name"],
-                image["width"],
-                image["height"],
-                tuple(spoken[image["id"]][0]),
-                tuple(spoken[image["id"]][1]),
-                image["id"],
-                flickr_id(image.get("flickr_url", "")),
+                image_id=image["id"],
+                file_name=image["file_name"],
+                width=image["width"],
+                height=image["height"],
+                captions=tuple(spoken[image["id"]].values()),
+                caption_ids=tuple(spoken[image["id"]]),
+                coco_id=image["id"],
+                flickr_id=flickr_id(image.get("flickr_url", "")),
             )
-            for image in content["images"]
+            for image in images
         ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _malformed(path, error) from error
-
-
-def read_json_list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
-    """A further list of a file that `read_json` gave; raises UserError where it is missing."""
-    if not isinstance(content.get(key), list):
-        raise UserError(f"{path} has no list {key!r}: give the official file of that name")
-    return content[key]
-
-
-@dataclass(frozen=True)
-class Instances:
-    """The annotated things of an image.
-
-    Attributes:
-        category_ids: [K] int64, COCO category ids.
-        boxes: [K, 4] float32, (x1, y1, x2, y2) in pixels of the declared width and height.
-        crowd: [K] bool, True where the box holds a crowd.
-    """
-
-    category_ids: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
-
-
-def read_instances(path: Path) -> dict[int, Instances]:
-    """The boxes of a COCO instances JSON by image id; an image without a thing is not in it.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    things: dict[int, list[dict[str, Any]]] = {}
-    try:
-        for annotation in read_json(path, "annotations")["annotations"]:
-            things.setdefault(annotation["image_id"], []).append(annotation)
-        return {image_id: _instances(annotations) for image_id, annotations in things.items()}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise _malformed(path, error) from error
-
-
-def _instances(annotations: list[dict[str, Any]]) -> Instances:
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64)
-    boxes[:, 2:] += boxes[:, :2]
-    return Instances(
-        np.array([a["category_id"] for a in annotations], dtype=np.int64),
-        boxes.astype(np.float32),
-        np.array([a.get("iscrowd", 0) for a in annotations], dtype=bool),
-    )
 
 
 def read_categories(path: Path) -> dict[int, str]:
@@ -191,16 +140,15 @@ def read_categories(path: Path) -> dict[int, str]:
     """
     try:
         content = path.read_bytes()
-        # Within a JSON string the quotes would be escaped: this matches a key only.
-        key = re.search(rb'"categories"\s*:\s*(?=\[)', content)
-        if key is None:
-            raise UserError(f"{path} has no list 'categories': give the official file of that name")
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}; check the path") from None
+    # Within a JSON string the quotes would be escaped: this matches a key only.
+    key = re.search(rb'"categories"\s*:\s*(?=\[)', content)
+    if key is None:
+        raise UserError(f"{path} has no list 'categories': give the official file of that name")
+    with official_fields(path):
         categories, _ = json.JSONDecoder().raw_decode(content[key.end() :].decode())
         return {category["id"]: category["name"] for category in categories}
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it again") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise _malformed(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -272,18 +220,15 @@ class StuffAnnotations:
             self._add(path)
 
     def _add(self, path: Path) -> None:
-        content = read_json(path, "images")
-        try:
-            for image in content["images"]:
-                self._sizes[image["id"]] = (image["height"], image["width"])
-            for annotation in read_json_list(content, "annotations", path):
+        images, annotations = _lists(path, "images", "annotations")
+        with official_fields(path):
+            self._sizes |= {image["id"]: (image["height"], image["width"]) for image in images}
+            for annotation in annotations:
                 image_id = annotation["image_id"]
                 if image_id not in self._sizes:
                     raise UserError(f"{path}: a mask is of image {image_id}, which is not listed: fetch it again")
                 self._files[image_id] = path
                 self._masks.setdefault(image_id, []).append((annotation["category_id"], annotation["segmentation"]))
-        except (KeyError, TypeError) as error:
-            raise _malformed(path, error) from error
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._masks
@@ -374,25 +319,22 @@ def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
     Raises:
         UserError: the file is missing or broken, or names another split.
     """
+    (entries,) = _lists(path, "images")
     images = []
-    try:
-        for entry in read_json(path, "images")["images"]:
+    with official_fields(path):
+        for entry in entries:
             if entry["split"] not in _SPLITS:
                 raise UserError(
                     f"{path}: image {entry['filename']} is in split {entry['split']!r}: it must be one of "
                     f"{', '.join(_SPLITS)}"
                 )
             images.append(SplitImage(_SPLITS[entry["split"]], entry.get("filepath", ""), _split_image(entry, captions)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _malformed(path, error) from error
     return images
 
 
 def _split_image(entry: dict[str, Any], captions: bool) -> CaptionedImage:
     # Flickr30k has no id of its own but the number that is the file's name.
     image_id = entry["cocoid"] if "cocoid" in entry else Path(entry["filename"]).stem
-    said = [(tidy(s["raw"]), s["sentid"]) for s in entry["sentences"]] if captions else []
-    said = [(sentence, number) for sentence, number in said if sentence]
-    sentences, numbers = tuple(s for s, _ in said), tuple(n for _, n in said)
+    said = {s["sentid"]: sentence for s in entry["sentences"] if (sentence := tidy(s["raw"]))} if captions else {}
     ids = (int(image_id), None) if "cocoid" in entry else (None, int(image_id))
-    return CaptionedImage(int(image_id), entry["filename"], 0, 0, sentences, numbers, *ids)
+    return CaptionedImage(int(image_id), entry["filename"], 0, 0, tuple(said.values()), tuple(said), *ids)

@@ -22,7 +22,7 @@ from vlp_lib.corpora.table import NO_ID, SPLITS, Photographs
 DROPPED = -1
 """Split of an image that takes no part."""
 
-COCO, FLICKR30K = "coco", "flickr30k"
+COCO, FLICKR30K, VISUAL_GENOME = "coco", "flickr30k", "vg"
 
 _TRAIN, _VAL, _TEST = (SPLITS.index(name) for name in ("train", "val", "test"))
 _NOTHING: Mapping[int, int] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vlp_lib.corpora.coco import CaptionedImage, tidy
 from vlp_lib.errors import UserError
+from vlp_lib.io import read_text
 
 _TOKEN_FILES = ("results_20130124.token", "results.token")
 _LIST_FOLDERS = (".", "entities_splits", "flickr30k_entities", "annotations")
@@ -38,33 +39,19 @@ def read_tokens(path: Path) -> list[CaptionedImage]:
     Raises:
         UserError: the file is missing, no UTF-8, or a line has another form.
     """
-    said: dict[str, list[tuple[int, str]]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it again") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text ({error}): fetch it again") from error
-    for number, line in enumerate(lines, 1):
+    said: dict[str, dict[int, str]] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         match = _TOKEN.fullmatch(line)
         if match is None:
             raise UserError(f"{path}, line {number}, is {line[:60]!r} not 'number.jpg#k<tab>sentence': fetch it again")
-        own = said.setdefault(match[1], [])
+        own = said.setdefault(match[2], {})
         if sentence := tidy(match[4]):
-            own.append((10 * int(match[2]) + int(match[3]), sentence))
+            own[10 * int(match[2]) + int(match[3])] = sentence
     return [
-        CaptionedImage(
-            int(name[:-4]),
-            name,
-            0,
-            0,
-            tuple(sentence for _, sentence in own),
-            tuple(caption_id for caption_id, _ in own),
-            flickr_id=int(name[:-4]),
-        )
-        for name, own in said.items()
+        CaptionedImage(int(i), f"{i}.jpg", 0, 0, tuple(own.values()), tuple(own), flickr_id=int(i))
+        for i, own in said.items()
     ]
 
 
@@ -76,7 +63,7 @@ def read_split_lists(lists: dict[str, Path]) -> dict[int, str]:
     """
     splits: dict[int, str] = {}
     for part, path in lists.items():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             if not (word := line.strip().removesuffix(".jpg")):
                 continue
             if not word.isdecimal():

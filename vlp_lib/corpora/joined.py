@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_karpathy
-from vlp_lib.corpora.corpus import Corpus, CorpusReport, find_detections, find_karpathy, has_annotations
+from vlp_lib.corpora.corpus import Corpus, CorpusReport
 from vlp_lib.corpora.detections import DetectionSource, DetectionStore, open_detections
-from vlp_lib.corpora.exclusion import COCO, DROPPED, FLICKR30K, HeldOut, assign
+from vlp_lib.corpora.exclusion import COCO, DROPPED, FLICKR30K, VISUAL_GENOME, HeldOut, assign
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
-from vlp_lib.corpora.members import VISUAL_GENOME, Place, open_place
+from vlp_lib.corpora.layout import find_detections, find_karpathy, has_annotations
 from vlp_lib.corpora.records import Detections, ImageRecord
 from vlp_lib.corpora.refer import find_refs, read_held_out
 from vlp_lib.corpora.table import ID_STRIDE, SPLITS, JoinedRecords, Photographs, caption_counts
@@ -225,16 +225,7 @@ def _captions_files(folder: Path) -> list[Path]:
     return next((files for files in years if files), [])
 
 
-def open_joined(root: Path, places: Sequence[Place], allow_missing: float) -> JoinedCorpus:
-    """Open all data sets of a folder as one corpus.
-
-    Raises:
-        UserError: a data set cannot be opened, or two detectors' vocabularies differ.
-    """
-    return join(root, [(place, open_place(place, allow_missing)) for place in places])
-
-
-def join(root: Path, opened: Sequence[tuple[Place, Corpus]]) -> JoinedCorpus:
+def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
     """One corpus of opened data sets, without the images that the exclusion rule keeps out.
 
     Raises:
@@ -243,14 +234,14 @@ def join(root: Path, opened: Sequence[tuple[Place, Corpus]]) -> JoinedCorpus:
     held_out = read_held_out_images(root)
     members: list[Member] = []
     parts, rows, splits = [], [], []
-    for place, corpus in opened:
-        number = _NUMBERS.get(place.source, len(_NUMBERS) + sum(m.number >= len(_NUMBERS) for m in members))
-        roles, dropped = assign(place.source, Photographs.of(corpus.records), held_out)
+    for source, corpus in opened:
+        number = _NUMBERS.get(source, len(_NUMBERS) + sum(m.number >= len(_NUMBERS) for m in members))
+        roles, dropped = assign(source, Photographs.of(corpus.records), held_out)
         kept = np.flatnonzero(roles != DROPPED)
         parts.append(np.full(len(kept), len(members), dtype=np.int16))
         rows.append(kept)
         splits.append(roles[kept])
-        members.append(Member(place.source, number, corpus, dropped))
+        members.append(Member(source, number, corpus, dropped))
     records = JoinedRecords(
         [member.corpus.records for member in members],
         [member.number * ID_STRIDE for member in members],
@@ -284,14 +275,3 @@ def _detections(root: Path, members: Sequence[Member]) -> DetectionStore | None:
         if member.corpus.detections:
             sources += [_NumberedDetections(source, member.number) for source in member.corpus.detections.sources]
     return DetectionStore(sources) if sources else None
-
-
-def needs_joining(root: Path, places: Sequence[Place]) -> bool:
-    """Whether a folder is more than one annotated data set by itself, or has lists of images to keep out."""
-    alone = len(places) == 1 and places[0].folder == root and places[0].source in (COCO, FLICKR30K)
-    return bool(places) and (not alone or bool(find_refs(root)) or bool(_lists_of_others(root, places[0].source)))
-
-
-def _lists_of_others(root: Path, source: str) -> bool:
-    """Whether Flickr30k's numbers lie beside COCO, without the data set itself."""
-    return source == COCO and bool(find_split_lists(root / "flickr30k"))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.corpora.coco import tidy
+from vlp_lib.corpora.coco import official_fields, tidy
 from vlp_lib.errors import UserError
+from vlp_lib.io import read_text
 
 IMAGE_DATA, REGIONS = "image_data.json", "region_descriptions.json"
 IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
@@ -59,18 +60,11 @@ def read_image_data(path: Path) -> dict[int, GenomeImage]:
         UserError: the file is missing or broken.
     """
     images = {}
-    for entry in _entries(path):
-        try:
-            coco, flickr = entry["coco_id"], entry["flickr_id"]
-            images[entry["image_id"]] = GenomeImage(
-                image_id=int(entry["image_id"]),
-                width=int(entry["width"]),
-                height=int(entry["height"]),
-                coco_id=None if coco is None else int(coco),
-                flickr_id=None if flickr is None else int(flickr),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise _malformed(path, error) from error
+    with official_fields(path):
+        for entry in _entries(path):
+            coco, flickr = (None if entry[name] is None else int(entry[name]) for name in ("coco_id", "flickr_id"))
+            size = int(entry["width"]), int(entry["height"])
+            images[entry["image_id"]] = GenomeImage(int(entry["image_id"]), *size, coco, flickr)
     return images
 
 
@@ -81,27 +75,17 @@ def read_regions(path: Path) -> Iterator[Regions]:
         UserError: the file is missing or broken.
     """
     for entry in _entries(path):
-        try:
-            said = [(tidy(region["phrase"]), region["region_id"]) for region in entry["regions"]]
-            kept = [(phrase, region_id) for phrase, region_id in said if phrase]
-            yield Regions(
-                image_id=entry["id"] if "id" in entry else entry["image_id"],  # as releases call it
-                phrases=tuple(phrase for phrase, _ in kept),
-                region_ids=tuple(region_id for _, region_id in kept),
-                empty=len(said) - len(kept),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _malformed(path, error) from error
+        with official_fields(path):
+            said = [(region["region_id"], tidy(region["phrase"])) for region in entry["regions"]]
+            image_id = entry["id"] if "id" in entry else entry["image_id"]  # as releases call it
+        kept = [(region_id, phrase) for region_id, phrase in said if phrase]
+        ids, phrases = tuple(region_id for region_id, _ in kept), tuple(phrase for _, phrase in kept)
+        yield Regions(image_id, phrases, ids, len(said) - len(kept))
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON list one by one: parsed at once, region_descriptions.json takes ten times its 700 MB."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: fetch it from visualgenome.org") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text ({error}): fetch it again") from error
+    text = read_text(path)
     place = _skip(text, 0)
     if text[place : place + 1] != "[":
         raise UserError(f"{path} is no JSON list: give Visual Genome's official file of that name")
@@ -124,7 +108,3 @@ def _skip(text: str, place: int) -> int:
     while text[place : place + 1].isspace():
         place += 1
     return place
-
-
-def _malformed(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again")

@@ -19,9 +19,9 @@ from vlp_lib.batches.augment import View, show_detections, show_image
 from vlp_lib.batches.collate import detection_fields, pad
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import CLS, SEP, Tokenizer
-from vlp_lib.corpora.corpus import list_files
 from vlp_lib.corpora.detections import DetectionStore
 from vlp_lib.corpora.images import read_image
+from vlp_lib.corpora.layout import list_files
 from vlp_lib.corpora.records import NO_DETECTIONS, Detections
 from vlp_lib.errors import UserError
 

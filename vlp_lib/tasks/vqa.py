@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from vlp_lib.config import DownstreamConfig
-from vlp_lib.corpora.corpus import Corpus, find_folder, list_files
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.layout import find_folder, list_files
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
