@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -90,10 +90,4 @@ def show_detections(detections: Detections, view: View) -> Detections:
     if view.flip:
         boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
     seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Detections(
-        detections.labels[seen],
-        detections.scores[seen],
-        boxes[seen].astype(np.float32),
-        detections.attributes[seen],
-        None if detections.features is None else detections.features[seen],
-    )
+    return replace(detections, boxes=boxes.astype(np.float32)).chosen(seen)

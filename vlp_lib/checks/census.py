@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vlp_lib.corpora.corpus import Corpus
@@ -15,13 +15,13 @@ from vlp_lib.io import find_file
 from vlp_lib.tasks.common import Folders
 from vlp_lib.tasks.nlvr2 import read_statements
 from vlp_lib.tasks.vcr import read_questions as read_vcr
-from vlp_lib.tasks.vqa import folder_images
+from vlp_lib.tasks.vqa import annotations_name, folder_images, questions_name
 from vlp_lib.tasks.vqa_accuracy import read_annotations, read_questions
 
 _FLICKR30K = (31_783, 158_915)  # images, captions
 _ENTITIES = {"train": 29_783, "val": 1_000, "test": 1_000}
 _GENOME = (108_077, 5_408_689)  # images, regions
-_VQA = {"train": ("train2014", 443_757), "val": ("val2014", 214_354), "test": ("test2015", 447_793)}
+_VQA = {"train": 443_757, "val": 214_354, "test": 447_793}
 _NLVR2 = {"train": 86_373, "dev": 6_982, "test1": 6_967}
 _VCR = {"train": 212_923, "val": 26_534, "test": 25_263}
 
@@ -99,12 +99,10 @@ def count_tasks(root: Path) -> tuple[list[str], list[str]]:
 
 def _count_vqa(root: Path) -> tuple[list[str], list[str]]:
     files, lines, absent = folder_images(root), [], []
-    for split, (subtype, expected) in _VQA.items():
-        questions_name = f"v2_OpenEnded_mscoco_{subtype}_questions.json"
-        annotations_name = f"v2_mscoco_{subtype}_annotations.json"
-        questions, annotations = (find_file(root / "vqav2", name) for name in (questions_name, annotations_name))
+    for split, expected in _VQA.items():
+        questions, annotations = (find_file(root / "vqav2", name(split)) for name in (questions_name, annotations_name))
         if questions is None:
-            absent.append(questions_name)
+            absent.append(questions_name(split))
             continue
         asked = read_questions(questions)
         images = {question.image_id for question in asked}
@@ -112,34 +110,45 @@ def _count_vqa(root: Path) -> tuple[list[str], list[str]]:
         if annotations:
             parts.append(of(len(read_annotations(annotations)), expected, "annotations"))
         elif split != "test":
-            absent.append(annotations_name)
+            absent.append(annotations_name(split))
         parts.append(f"{sum(image in files for image in images):,} of their {len(images):,} images are there")
         lines.append(f"vqav2 {split}: {', '.join(parts)}")
     return lines, absent
 
 
 def _count_nlvr2(root: Path) -> tuple[list[str], list[str]]:
-    files, lines, absent = Folders(), [], []
-    for name, expected in _NLVR2.items():
+    def pictures(name: str) -> list[Sequence[Path]] | None:
         statements = read_statements(root / "nlvr2", name)
-        if statements is None:
-            absent.append(f"data/{name}.json")
-            continue
-        whole = sum(files.lacks(s.pictures) is None for s in statements)
-        lines.append(f"nlvr2 {name}: {of(len(statements), expected, 'statements')}, {whole:,} have both pictures")
-    return lines, absent
+        return None if statements is None else [statement.pictures for statement in statements]
+
+    return _count_pictured("nlvr2", _NLVR2, "data/{}.json", pictures, "statements", "both pictures")
 
 
 def _count_vcr(root: Path) -> tuple[list[str], list[str]]:
-    files, lines, absent = Folders(), [], []
-    for name, expected in _VCR.items():
+    def pictures(name: str) -> list[Sequence[Path]] | None:
         path = find_file(root / "vcr", f"{name}.jsonl")
-        if path is None:
-            absent.append(f"{name}.jsonl")
+        return [[root / "vcr/vcr1images" / question.image] for question in read_vcr(path)] if path else None
+
+    return _count_pictured("vcr", _VCR, "{}.jsonl", pictures, "questions", "their image")
+
+
+def _count_pictured(
+    task: str,
+    official: Mapping[str, int],
+    file: str,
+    pictures_of: Callable[[str], Sequence[Sequence[Path]] | None],
+    noun: str,
+    whole: str,
+) -> tuple[list[str], list[str]]:
+    """Of each split how many items it has and how many of them have all their pictures; and the absent files."""
+    folders, lines, absent = Folders(), [], []
+    for name, expected in official.items():
+        items = pictures_of(name)
+        if items is None:
+            absent.append(file.format(name))
             continue
-        images = [question.image for question in read_vcr(path)]
-        there = sum(files.lacks([root / "vcr/vcr1images" / image]) is None for image in images)
-        lines.append(f"vcr {name}: {of(len(images), expected, 'questions')}, {there:,} have their image")
+        there = sum(folders.lacks(pictures) is None for pictures in items)
+        lines.append(f"{task} {name}: {of(len(items), expected, noun)}, {there:,} have {whole}")
     return lines, absent
 
 
@@ -178,5 +187,5 @@ def genome_missing(corpus: Corpus) -> list[str]:
 
 def vqa_images(root: Path, split: str) -> frozenset[int]:
     """The COCO ids that VQAv2's questions of a split ask about; empty where there are none."""
-    path = find_file(root / "vqav2", f"v2_OpenEnded_mscoco_{_VQA[split][0]}_questions.json")
+    path = find_file(root / "vqav2", questions_name(split))
     return frozenset(int(q.image_id) for q in read_questions(path)) if path else frozenset()

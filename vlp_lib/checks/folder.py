@@ -60,8 +60,7 @@ def check(root: Path, sample: int = 50, splits: bool = False) -> str:
         sample: how many images, label maps and detector rows, evenly spaced, are decoded to find broken ones.
         splits: write the split lists into `root`/splits.
 
-    Raises:
-        UserError: there is nothing to report on, or the lists cannot be written.
+    Raises UserError where there is nothing to report on, or the lists cannot be written.
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder of a corpus")

@@ -132,8 +132,7 @@ def write_splits(parts: Parts, held_out: HeldOut, folder: Path) -> list[Path]:
     held_out_<set>.txt: COCO ids that no pretraining may see; held_out_flickr30k.txt: Flickr numbers that no other data
     set may bring in.
 
-    Raises:
-        UserError: the folder cannot be written.
+    Raises UserError where the folder cannot be written.
     """
     lists: dict[str, list[str]] = {}
     for source, records in parts.items():

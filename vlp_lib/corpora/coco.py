@@ -101,8 +101,7 @@ def flickr_id(url: str) -> int | None:
 def read_captions(path: Path) -> list[CaptionedImage]:
     """The images of a COCO captions JSON, in the order of the file; some may have no caption.
 
-    Raises:
-        UserError: the file is missing or broken, or a caption names an image that the file does not list.
+    Raises UserError where the file is missing or broken, or a caption names an image that the file does not list.
     """
     images, annotations = _lists(path, "images", "annotations")
     with official_fields(path):
@@ -135,8 +134,7 @@ def read_categories(path: Path) -> dict[int, str]:
 
     Only this list is parsed: the masks and boxes around it take a thousand times as long.
 
-    Raises:
-        UserError: the file is missing or has no sound list of categories.
+    Raises UserError where the file is missing or has no sound list of categories.
     """
     try:
         content = path.read_bytes()
@@ -177,8 +175,7 @@ class SegmentationClasses:
     def of(cls, categories: dict[int, str]) -> SegmentationClasses:
         """The classes of a category table, COCO-Stuff's "other" left out.
 
-        Raises:
-            UserError: an id does not fit into the 8 bits of a pixel map.
+        Raises UserError where an id does not fit into the 8 bits of a pixel map.
         """
         ids = sorted(set(categories) - {_STUFF_OTHER})
         if not ids or ids[0] < 1 or ids[-1] > IGNORED:
@@ -196,8 +193,7 @@ class SegmentationClasses:
 def read_pixel_map(path: Path, classes: SegmentationClasses) -> np.ndarray:
     """A COCO-Stuff pixel map (PNG: category id − 1, 255 void) as [H, W] uint8 class indices, 255 without class.
 
-    Raises:
-        UserError: the file is missing, broken or no pixel map.
+    Raises UserError where the file is missing, broken or no pixel map.
     """
     return classes.lookup[read_label_values(path)]
 
@@ -208,8 +204,7 @@ class StuffAnnotations:
     Args:
         paths: stuff_*.json files.
 
-    Raises:
-        UserError: a file is missing or broken.
+    Raises UserError where a file is missing or broken.
     """
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
@@ -316,8 +311,7 @@ def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
         path: dataset_coco.json, dataset_flickr30k.json or another file of the same layout.
         captions: False leaves them empty, which is faster where captions_*.json has them.
 
-    Raises:
-        UserError: the file is missing or broken, or names another split.
+    Raises UserError where the file is missing or broken, or names another split.
     """
     (entries,) = _lists(path, "images")
     images = []

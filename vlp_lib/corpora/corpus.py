@@ -166,8 +166,7 @@ class Corpus:
     def read_label_map(self, record: ImageRecord) -> np.ndarray | None:
         """[h, w] uint8 class indices at the size of the stored image, 255 without class; None where there is no map.
 
-        Raises:
-            UserError: the map is broken, or has neither the image's stored size nor its declared one.
+        Raises UserError where the map is broken, or has neither the image's stored size nor its declared one.
         """
         path = self._pixel_map(record)
         if path is not None:

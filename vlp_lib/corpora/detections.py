@@ -113,8 +113,8 @@ class DetectionSource(Protocol):
 class NpzDetections:
     """Detections in the kit's npz; features stay on disk until asked for.
 
-    Raises:
-        UserError: the file is missing or broken, an array is missing, of a wrong shape, or holds an impossible value.
+    Raises UserError where the file is missing or broken, an array is missing, of a wrong shape, or holds an impossible
+    value.
     """
 
     def __init__(self, path: Path) -> None:
@@ -257,8 +257,7 @@ def write_detections(
         features: in place of those of the detections, where they do not fit into memory: [k, D] of each image that has
             a box, one after the other in the same order.
 
-    Raises:
-        UserError: a value is impossible; it is named and nothing is written.
+    Raises UserError where a value is impossible; it is named and nothing is written.
     """
     images = list(images)
     found = [detections for _, _, detections in images]
@@ -310,8 +309,7 @@ class TsvDetections:
     there (the first of several synonyms); else the classes are called "object 0" … . The first need of a row reads
     through the file once to find where the rows begin.
 
-    Raises:
-        UserError: the file is missing, has other columns, or (when a row is read) a broken or impossible value.
+    Raises UserError where the file is missing, has other columns, or (when a row is read) a broken or impossible value.
     """
 
     def __init__(self, path: Path) -> None:
@@ -435,8 +433,7 @@ class DetectionStore:
     Args:
         sources: the files; where two hold the same image, the first counts.
 
-    Raises:
-        UserError: the files have different vocabularies.
+    Raises UserError where the files have different vocabularies.
     """
 
     def __init__(self, sources: Sequence[DetectionSource]) -> None:
@@ -472,21 +469,14 @@ class DetectionStore:
         Returns:
             Detections, best score first, possibly none of them; None where the detector has not seen the image.
 
-        Raises:
-            UserError: the image's row is broken.
+        Raises UserError where the image's row is broken.
         """
         source = next((source for source in self.sources if image_id in source), None)
         if source is None:
             return None
         found = source.read(image_id)
         count = min(max_count, int((found.scores >= min_score).sum()))
-        return Detections(
-            found.labels[:count],
-            found.scores[:count],
-            found.boxes[:count],
-            found.attributes[:count],
-            None if found.features is None else found.features[:count],
-        )
+        return found.chosen(slice(count))
 
 
 def open_detections(paths: Sequence[Path]) -> DetectionStore:

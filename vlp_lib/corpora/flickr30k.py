@@ -36,8 +36,7 @@ def find_split_lists(root: Path) -> dict[str, Path]:
 def read_tokens(path: Path) -> list[CaptionedImage]:
     """The images of a token file, in its order; caption k of image i has the id 10 i + k.
 
-    Raises:
-        UserError: the file is missing, no UTF-8, or a line has another form.
+    Raises UserError where the file is missing, no UTF-8, or a line has another form.
     """
     said: dict[str, dict[int, str]] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -56,11 +55,7 @@ def read_tokens(path: Path) -> list[CaptionedImage]:
 
 
 def read_split_lists(lists: dict[str, Path]) -> dict[int, str]:
-    """Image number → split.
-
-    Raises:
-        UserError: a line is no number, or an image stands in two lists.
-    """
+    """Image number → split; raises UserError where a line is no number, or an image stands in two lists."""
     splits: dict[int, str] = {}
     for part, path in lists.items():
         for number, line in enumerate(read_text(path).splitlines(), 1):

@@ -40,8 +40,7 @@ def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels as stored, read from the header alone.
 
-    Raises:
-        UserError: the file is missing or no image.
+    Raises UserError where the file is missing or no image.
     """
     with _opened(path) as image:
         return image.size
@@ -63,8 +62,7 @@ def read_image(path: Path, file: BinaryIO | None = None) -> Image.Image:
         path: the file; where `file` is given, what errors call it.
         file: an open file to read instead, such as one within an archive.
 
-    Raises:
-        UserError: the file is missing, truncated or no image.
+    Raises UserError where the file is missing, truncated or no image.
     """
     with _opened(path, file) as image:
         if image.mode.startswith("I"):
@@ -77,8 +75,7 @@ def read_image(path: Path, file: BinaryIO | None = None) -> Image.Image:
 def read_label_values(path: Path) -> np.ndarray:
     """The raw values of an 8-bit grey or palette PNG as [H, W] uint8; of a palette the indices, not the colours.
 
-    Raises:
-        UserError: the file is missing, broken, or an image with colours instead of values.
+    Raises UserError where the file is missing, broken, or an image with colours instead of values.
     """
     with _opened(path) as image:
         mode = image.mode

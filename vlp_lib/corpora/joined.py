@@ -183,8 +183,7 @@ def read_held_out_images(root: Path) -> HeldOut:
     COCO's Karpathy file and captions are looked for at root and in coco/, RefCOCO's references in refer/, Flickr30k's
     numbers (Karpathy's file, the token file or Entities' lists, all of them) at root and in flickr30k/.
 
-    Raises:
-        UserError: a list is broken.
+    Raises UserError where a list is broken.
     """
     coco: dict[str, frozenset[int]] = {}
     validation: frozenset[int] = frozenset()
@@ -228,8 +227,7 @@ def _captions_files(folder: Path) -> list[Path]:
 def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
     """One corpus of opened data sets, without the images that the exclusion rule keeps out.
 
-    Raises:
-        UserError: a list of images is broken, nothing is left, or two detectors' vocabularies differ.
+    Raises UserError where a list of images is broken, nothing is left, or two detectors' vocabularies differ.
     """
     held_out = read_held_out_images(root)
     members: list[Member] = []

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.detections import NpzDetections, TsvDetections, write_detections
-from vlp_lib.corpora.records import Detections, ImageRecord
+from vlp_lib.corpora.detections import DetectionStore, NpzDetections, TsvDetections, write_detections
+from vlp_lib.corpora.records import NO_DETECTIONS, Detections, ImageRecord
 from vlp_lib.corpora.workers import load
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_json
@@ -103,8 +103,7 @@ class Labelled:
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Which of how many processes this is: "2/8" is the third of eight; "" asks torchrun's and accelerate's variables.
 
-    Raises:
-        UserError: the text is no such fraction.
+    Raises UserError where the text is no such fraction.
     """
     if not text:
         return int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
@@ -124,8 +123,7 @@ def device_of_process(environment: Mapping[str, str] = os.environ) -> torch.devi
 def load_detector(config: LabelConfig, device: torch.device) -> Detector:
     """A torchvision detector with its weights.
 
-    Raises:
-        UserError: there is no such detector, or its weights cannot be loaded or do not fit.
+    Raises UserError where there is no such detector, or its weights cannot be loaded or do not fit.
     """
     from torchvision.models import detection as models
     from torchvision.models import get_model, get_model_weights, list_models
@@ -364,23 +362,15 @@ def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0, f
         most, threshold: labels an image and their lowest score.
         features: region features as well, for the region model; 8 KB a box.
 
-    Raises:
-        UserError: the TSV is missing or a row of it is broken.
+    Raises UserError where the TSV is missing or a row of it is broken.
     """
     source = TsvDetections(tsv)
+    store = DetectionStore([source])
 
     def kept(image_id: int) -> Detections:
-        found = source.read(image_id)
-        count = min(most, int((found.scores >= threshold).sum()))
-        rows = None if found.features is None else found.features[:count]
-        return Detections(
-            found.labels[:count], found.scores[:count], found.boxes[:count], found.attributes[:count], rows
-        )
+        return store.get(image_id, most, threshold) or NO_DETECTIONS
 
-    def without_features(found: Detections) -> Detections:
-        return Detections(found.labels, found.scores, found.boxes, found.attributes)
-
-    images = [(i, source.size(i), without_features(kept(i))) for i in source.image_ids]
+    images = [(i, source.size(i), replace(kept(i), features=None)) for i in source.image_ids]
     rows = (found.features for i in source.image_ids if (found := kept(i)).features is not None) if features else ()
     about = {"detector": "Bottom-Up", "source": tsv.name, "labels an image": most, "threshold": threshold}
     write_detections(path, images, source.classes, source.attribute_names, about, rows)

@@ -72,8 +72,7 @@ def find_places(root: Path) -> list[Place]:
     """The data sets of a root: the root itself where it is one, its subfolders coco/, flickr30k/ and vg/, and every
     subfolder of shards unless the root has shards itself; in the order of their ids.
 
-    Raises:
-        UserError: a data set is there twice.
+    Raises UserError where a data set is there twice.
     """
     places = []
     for source, names in _FOLDERS.items():
@@ -118,8 +117,7 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
         root: the folder.
         allow_missing: share of the listed images whose file may be missing; they are counted in the report.
 
-    Raises:
-        UserError: no corpus is there, a file is broken, or more images are missing than allowed.
+    Raises UserError where no corpus is there, a file is broken, or more images are missing than allowed.
     """
     root = Path(root)
     if not root.is_dir():
@@ -145,8 +143,7 @@ def _lists_of_others(root: Path, source: str) -> bool:
 def open_place(place: Place, allow_missing: float) -> Corpus:
     """One data set, with its own ids and splits.
 
-    Raises:
-        UserError: a file is broken, or more images are missing than allowed.
+    Raises UserError where a file is broken, or more images are missing than allowed.
     """
     if place.shards:
         return _open_pairs(place.folder)

@@ -85,8 +85,7 @@ class PreparedImages:
         count: images in the packs.
         skipped: images that could not be read when the packs were made.
 
-    Raises:
-        UserError: a pack is missing, truncated, or older than the images, or was made for smaller views.
+    Raises UserError where a pack is missing, truncated, or older than the images, or was made for smaller views.
     """
 
     def __init__(self, corpus: Corpus, folder: Path, side: int) -> None:
@@ -161,8 +160,7 @@ def open_prepared(
     Args:
         folder: where they were put; "" looks where `vlp data prepare` puts them by itself.
 
-    Raises:
-        UserError: they are incomplete, stale or too small, or the named folder has none.
+    Raises UserError where they are incomplete, stale or too small, or the named folder has none.
     """
     place = Path(folder) if folder else prepared_folder(corpus.root, image_size)
     if not (place / MANIFEST).is_file():
@@ -216,8 +214,7 @@ def prepare(
         folder: where to put them; None is <corpus>/prepared/<image_size>.
         workers: processes that decode; 0 decodes in this one.
 
-    Raises:
-        UserError: the disk is too small or cannot be written, or not one image can be read.
+    Raises UserError where the disk is too small or cannot be written, or not one image can be read.
     """
     side = prepared_side(image_size, resize)
     folder = folder or prepared_folder(corpus.root, image_size)

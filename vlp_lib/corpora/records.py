@@ -29,6 +29,11 @@ class Detections:
     attributes: np.ndarray
     features: np.ndarray | None = None
 
+    def chosen(self, rows: slice | np.ndarray) -> Detections:
+        """Some of them: a slice, or [T] bool, or the places in their new order."""
+        features = None if self.features is None else self.features[rows]
+        return Detections(self.labels[rows], self.scores[rows], self.boxes[rows], self.attributes[rows], features)
+
 
 NO_DETECTIONS = Detections(
     np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)

@@ -26,8 +26,7 @@ def find_refs(root: Path) -> list[Path]:
 def read_held_out(paths: list[Path]) -> dict[str, frozenset[int]]:
     """The COCO ids of the val and of the test images, by "RefCOCO val" and "RefCOCO test"; empty without files.
 
-    Raises:
-        UserError: a file is broken or of another form.
+    Raises UserError where a file is broken or of another form.
     """
     found: dict[str, set[int]] = {}
     for path in paths:

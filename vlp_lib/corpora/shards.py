@@ -74,8 +74,7 @@ def expand_braces(pattern: str) -> list[str]:
 
     Leading zeros are kept; a pattern without braces is itself.
 
-    Raises:
-        UserError: braces hold neither a range nor a list, or are nested or not closed.
+    Raises UserError where braces hold neither a range nor a list, or are nested or not closed.
     """
     pieces = _BRACES.split(pattern)
     if any("{" in piece or "}" in piece for piece in pieces[::2]):
@@ -103,8 +102,7 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     They are the *.tar of the folder, or of its subfolders train/ and val/, or those that its shards.txt names: a path
     or brace pattern a line, relative to the folder or absolute. Listed shards that do not exist are in the result.
 
-    Raises:
-        UserError: a pattern in shards.txt is wrong.
+    Raises UserError where a pattern in shards.txt is wrong.
     """
     if (folder / _LIST).is_file():
         lines = [line.strip() for line in (folder / _LIST).read_text(encoding="utf-8").splitlines()]
@@ -120,8 +118,7 @@ def open_shard(path: Path) -> Shard:
     Where the folder cannot be written to, indexes are kept in results/. One that does not fit its shard (another size
     or time of change) is made anew.
 
-    Raises:
-        UserError: the shard cannot be read, or there is no room for the index.
+    Raises UserError where the shard cannot be read, or there is no room for the index.
     """
     state = path.stat()
     stamp = np.array([_FORMAT, state.st_size, state.st_mtime_ns], dtype=np.int64)
@@ -176,8 +173,7 @@ def _load(kept: Path, path: Path, stamp: np.ndarray) -> Shard | None:
 def scan(path: Path) -> Shard:
     """Read through a shard; what a cut-off or damaged one has before the damage is used, and the damage counted.
 
-    Raises:
-        UserError: the shard cannot be read.
+    Raises UserError where the shard cannot be read.
     """
     skipped: Counter[str] = Counter()
     found: list[_Sample] = []
@@ -319,11 +315,7 @@ class ShardedPairs:
     faulty: tuple[Path, ...]
 
     def read(self, image_id: int) -> io.BytesIO:
-        """The file of an image, from its shard.
-
-        Raises:
-            UserError: the shard is gone.
-        """
+        """The file of an image, from its shard; raises UserError where the shard is gone."""
         number = int(self.records.folder_of[image_id])
         shard, place = self.shards[number], image_id - int(np.searchsorted(self.records.folder_of, number))
         try:
@@ -339,8 +331,7 @@ def open_shards(found: Mapping[str, Sequence[Path]]) -> ShardedPairs:
     Args:
         found: as `find_shards` gives them.
 
-    Raises:
-        UserError: a shard cannot be read.
+    Raises UserError where a shard cannot be read.
     """
     shards: list[Shard] = []
     splits: list[np.ndarray] = []

@@ -54,11 +54,7 @@ class Regions:
 
 
 def read_image_data(path: Path) -> dict[int, GenomeImage]:
-    """The images of image_data.json by id.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
+    """The images of image_data.json by id; raises UserError where the file is missing or broken."""
     images = {}
     with official_fields(path):
         for entry in _entries(path):
@@ -71,8 +67,7 @@ def read_image_data(path: Path) -> dict[int, GenomeImage]:
 def read_regions(path: Path) -> Iterator[Regions]:
     """The regions of region_descriptions.json, image by image; one image's at a time is held as objects.
 
-    Raises:
-        UserError: the file is missing or broken.
+    Raises UserError where the file is missing or broken.
     """
     for entry in _entries(path):
         with official_fields(path):
