@@ -6,15 +6,14 @@ variants of this kit bear the variant's name (`vlp_lib.config.VARIANTS`), the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise, product
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vlp_lib.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Unit = Literal["text", "images", "hours", "ms", "percent", "fraction"]
 
@@ -57,25 +56,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Value:
-    """One cell with its place.
-
-    Attributes:
-        table: Roman numeral.
-        row, column: names in code.
-        label, header: of the row and the column, as printed.
-        unit: of `value`.
-        printed: the cell as the paper prints it.
-        value: the number, the words of a text column, or None where the paper prints "-".
-    """
+    """One cell: its table (Roman numeral), row and column (names in code), unit, and what the paper prints there."""
 
     table: str
     row: str
     column: str
-    label: str
-    header: str
     unit: Unit
     printed: str
-    value: float | str | None
+
+    @property
+    def value(self) -> float | str | None:
+        """The number, the words of a text column, or None where the paper prints "-"."""
+        return self.printed if self.unit == "text" else parse(self.printed)
 
 
 @dataclass(frozen=True)
@@ -84,13 +76,26 @@ class Ranking:
 
     Attributes:
         metric: what is ranked: a column of the tables, or "itm_loss" for how fast the validation matching loss falls.
-        higher_is_better: whether the best is the highest.
-        groups: row names, best group first.
+        order: such as "segl > ssul = spl_large > naive_vit", the best first; "<" where the best is the lowest.
     """
 
     metric: str
-    higher_is_better: bool
-    groups: tuple[tuple[str, ...], ...]
+    order: str
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Row names, best group first."""
+        return tuple(tuple(group.split(" = ")) for group in re.split(" [<>] ", self.order))
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the best is the highest."""
+        return ">" in self.order
+
+    @property
+    def neighbours(self) -> list[tuple[str, str]]:
+        """Better and worse, of each two groups that follow one another."""
+        return [pair for two in pairwise(self.groups) for pair in product(*two)]
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,10 @@ class Claim:
     rankings: tuple[Ranking, ...] = ()
 
 
-def _row(name: str, label: str, cells: str) -> Row:
-    return Row(name, label, tuple(cells.split()))
+def _table(number: str, title: str, columns: tuple[Column, ...], rows: str) -> Table:
+    """A table from lines of a name, the label and the cells, which two or more spaces part."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in rows.strip().splitlines()]
+    return Table(number, title, columns, tuple(Row(name, label, tuple(cells)) for name, label, *cells in lines))
 
 
 def _recalls(name: str, header: str) -> tuple[Column, ...]:
@@ -118,131 +125,108 @@ def _recalls(name: str, header: str) -> tuple[Column, ...]:
 _MODEL_TIME = Column("inference_ms", "Inference Time (ms)", "ms")
 _IMAGES = Column("images", "Images", "images")
 
-TABLES: Mapping[str, Table] = MappingProxyType(
-    {
-        table.number: table
-        for table in (
-            Table(
-                "I",
-                "Comparison of the three proposed methods",
-                (
-                    Column("extra_computation", "Extra Comp Cost", "text"),
-                    Column("extra_data", "Extra Data", "text"),
-                    Column("scalability", "Scalability", "text"),
-                    Column("inference_speed", "Inference Speed", "text"),
-                ),
-                (
-                    Row("none", "No Visual Loss", ("No", "No", "Yes", "-")),
-                    Row("ssul", "SSUL", ("No", "No", "Yes", "Same")),
-                    Row("segl", "SEGL", ("1 layer 1x1 Conv", "Segmentation Mask", "Partial", "Same")),
-                    Row("spl", "SPL", ("1 layer transformer decoder", "Pretrained detector", "Yes", "Faster")),
-                ),
-            ),
-            Table(
-                "II",
-                "Ablation experiments on VQAv2",
-                (_MODEL_TIME, Column("vqa", "VQA(%)", "percent")),
-                (
-                    _row("naive_vit", "Baseline (ViT)", "40 68.95"),
-                    _row("naive_resnet", "ResNet", "40 68.52"),
-                    _row("ssul", "Baseline + SSUL", "40 70.26"),
-                    _row("segl", "Baseline + SEGL", "40 70.92"),
-                    _row("segl_resnet", "ResNet + SEGL", "40 70.53"),
-                    _row("spl_small", "Baseline + SPL(36)", "34 69.41"),
-                    _row("spl_large", "Baseline + SPL(100)", "37 70.20"),
-                ),
-            ),
-            Table(
-                "III",
-                "Ablation experiments on zero-shot retrieval, R@1",
-                (
-                    _MODEL_TIME,
-                    Column("coco_5k_tr_r1", "TR (COCO 5k)", "fraction"),
-                    Column("coco_5k_ir_r1", "IR (COCO 5k)", "fraction"),
-                    Column("coco_1k_tr_r1", "TR (COCO 1k)", "fraction"),
-                    Column("coco_1k_ir_r1", "IR (COCO 1k)", "fraction"),
-                ),
-                (
-                    _row("naive_vit", "Baseline (ViT)", "40 0.25 0.12 0.40 0.33"),
-                    _row("naive_resnet", "ResNet", "40 0.27 0.11 0.38 0.32"),
-                    _row("ssul", "Baseline + SSUL", "40 0.48 0.33 0.62 0.51"),
-                    _row("segl", "Baseline + SEGL", "40 0.50 0.37 0.67 0.54"),
-                    _row("segl_resnet", "ResNet + SEGL", "40 0.50 0.37 0.65 0.535"),
-                    _row("spl_small", "Baseline + SPL(36)", "34 0.42 0.25 0.55 0.44"),
-                    _row("spl_large", "Baseline + SPL(100)", "37 0.42 0.26 0.61 0.495"),
-                ),
-            ),
-            Table(
-                "IV",
-                "Comparison with other vision-language pre-training models on VQAv2, NLVR2 and VCR",
-                (
-                    _IMAGES,
-                    Column("pretrain_gpu_hours", "Pretrain GPU hrs", "hours"),
-                    _MODEL_TIME,
-                    Column("vqav2_test_dev", "VQAv2 / test-dev", "percent"),
-                    Column("vqav2_test_std", "VQAv2 / test-std", "percent"),
-                    Column("nlvr2_val", "NLVR2 / val", "percent"),
-                    Column("nlvr2_test_p", "NLVR2 / test-P", "percent"),
-                    Column("vcr_q_to_a", "VCR / Q → A", "percent"),
-                    Column("vcr_qa_to_r", "VCR / QA → R", "percent"),
-                    Column("vcr_q_to_ar", "VCR / Q → AR", "percent"),
-                ),
-                (
-                    _row("vilbert", "ViLBERT [4]", "3m - ~900 70.55 70.92 - - - - -"),
-                    _row("lxmert", "LXMERT [17]", "180k ~800 ~900 72.42 72.5 74.9 74.5 - - -"),
-                    _row("uniter_base", "UNITER-base [5]", "4.2m 882 ~900 72.70 72.91 75.85 75.80 74.56 77.03 57.76"),
-                    _row("pixel_bert_r50", "Pixel-BERT (R50) [8]", "200k ~4000 ~60 71.35 71.42 71.7 72.4 - - -"),
-                    _row("vilt", "ViT [32]", "4.1m ~4600 ~15 71.26 - 75.70 76.13 - - -"),
-                    _row("segl", "Ours (SEGL)", "230k 470 ~40 71.69 72.03 72.3 72.9 75.37 77.86 58.33"),
-                ),
-            ),
-            Table(
-                "V",
-                "Zero-shot image and text retrieval on Flickr30k and COCO 1k",
-                (
-                    _IMAGES,
-                    *_recalls("flickr30k_1k", "Flickr 30k (1k image)"),
-                    *_recalls("coco_1k", "MSCOCO (1k image)"),
-                ),
-                (
-                    _row("vilbert", "ViLBERT [4]", "3m 31.83 61.12 72.80 - - - - - - - - -"),
-                    _row(
-                        "unicoder_vl",
-                        "Unicoder-VL [16]",
-                        "3.8m 48.40 76.00 85.20 64.30 85.80 92.30 - - - - - -",
-                    ),
-                    _row(
-                        "imagebert",
-                        "ImageBERT [33]",
-                        "10m 54.3 79.6 87.5 70.7 90.2 94.0 53.6 83.2 91.7 67.0 90.3 96.1",
-                    ),
-                    _row(
-                        "uniter_base",
-                        "UNITER-base [5]",
-                        "4.2m 66.16 88.40 92.94 80.70 95.70 98.00 - - - - - -",
-                    ),
-                    _row(
-                        "segl",
-                        "Ours (SEGL)",
-                        "230k 62.46 86.71 92.80 82.70 96.50 98.00 54 86 94.8 67.1 92.2 97.1",
-                    ),
-                ),
-            ),
-            Table(
-                "VI",
-                "Zero-shot image and text retrieval on COCO 5k",
-                (_IMAGES, *_recalls("coco_5k", "MSCOCO (5k image)")),
-                (
-                    # Nearly the Flickr30k figures of Table V; kept as printed.
-                    _row("vilbert", "ViLBERT [4]", "3m 31.86 61.12 72.80 - - -"),
-                    _row("imagebert", "ImageBERT [33]", "10m 32.3 59.0 70.2 44.0 71.2 80.4"),
-                    _row("vilt", "ViT [32]", "4.1m 40.4 70.0 81.1 56.5 82.6 89.6"),
-                    _row("segl", "Ours (SEGL)", "230k 37.2 63.3 74.4 49.8 75.9 83.1"),
-                ),
-            ),
-        )
-    }
+_ALL = (
+    _table(
+        "I",
+        "Comparison of the three proposed methods",
+        (
+            Column("extra_computation", "Extra Comp Cost", "text"),
+            Column("extra_data", "Extra Data", "text"),
+            Column("scalability", "Scalability", "text"),
+            Column("inference_speed", "Inference Speed", "text"),
+        ),
+        """
+        none  No Visual Loss  No                           No                   Yes      -
+        ssul  SSUL            No                           No                   Yes      Same
+        segl  SEGL            1 layer 1x1 Conv             Segmentation Mask    Partial  Same
+        spl   SPL             1 layer transformer decoder  Pretrained detector  Yes      Faster
+        """,
+    ),
+    _table(
+        "II",
+        "Ablation experiments on VQAv2",
+        (_MODEL_TIME, Column("vqa", "VQA(%)", "percent")),
+        """
+        naive_vit     Baseline (ViT)       40  68.95
+        naive_resnet  ResNet               40  68.52
+        ssul          Baseline + SSUL      40  70.26
+        segl          Baseline + SEGL      40  70.92
+        segl_resnet   ResNet + SEGL        40  70.53
+        spl_small     Baseline + SPL(36)   34  69.41
+        spl_large     Baseline + SPL(100)  37  70.20
+        """,
+    ),
+    _table(
+        "III",
+        "Ablation experiments on zero-shot retrieval, R@1",
+        (
+            _MODEL_TIME,
+            Column("coco_5k_tr_r1", "TR (COCO 5k)", "fraction"),
+            Column("coco_5k_ir_r1", "IR (COCO 5k)", "fraction"),
+            Column("coco_1k_tr_r1", "TR (COCO 1k)", "fraction"),
+            Column("coco_1k_ir_r1", "IR (COCO 1k)", "fraction"),
+        ),
+        """
+        naive_vit     Baseline (ViT)       40  0.25  0.12  0.40  0.33
+        naive_resnet  ResNet               40  0.27  0.11  0.38  0.32
+        ssul          Baseline + SSUL      40  0.48  0.33  0.62  0.51
+        segl          Baseline + SEGL      40  0.50  0.37  0.67  0.54
+        segl_resnet   ResNet + SEGL        40  0.50  0.37  0.65  0.535
+        spl_small     Baseline + SPL(36)   34  0.42  0.25  0.55  0.44
+        spl_large     Baseline + SPL(100)  37  0.42  0.26  0.61  0.495
+        """,
+    ),
+    _table(
+        "IV",
+        "Comparison with other vision-language pre-training models on VQAv2, NLVR2 and VCR",
+        (
+            _IMAGES,
+            Column("pretrain_gpu_hours", "Pretrain GPU hrs", "hours"),
+            _MODEL_TIME,
+            Column("vqav2_test_dev", "VQAv2 / test-dev", "percent"),
+            Column("vqav2_test_std", "VQAv2 / test-std", "percent"),
+            Column("nlvr2_val", "NLVR2 / val", "percent"),
+            Column("nlvr2_test_p", "NLVR2 / test-P", "percent"),
+            Column("vcr_q_to_a", "VCR / Q → A", "percent"),
+            Column("vcr_qa_to_r", "VCR / QA → R", "percent"),
+            Column("vcr_q_to_ar", "VCR / Q → AR", "percent"),
+        ),
+        """
+        vilbert         ViLBERT [4]           3m    -      ~900  70.55  70.92  -      -      -      -      -
+        lxmert          LXMERT [17]           180k  ~800   ~900  72.42  72.5   74.9   74.5   -      -      -
+        uniter_base     UNITER-base [5]       4.2m  882    ~900  72.70  72.91  75.85  75.80  74.56  77.03  57.76
+        pixel_bert_r50  Pixel-BERT (R50) [8]  200k  ~4000  ~60   71.35  71.42  71.7   72.4   -      -      -
+        vilt            ViT [32]              4.1m  ~4600  ~15   71.26  -      75.70  76.13  -      -      -
+        segl            Ours (SEGL)           230k  470    ~40   71.69  72.03  72.3   72.9   75.37  77.86  58.33
+        """,
+    ),
+    _table(
+        "V",
+        "Zero-shot image and text retrieval on Flickr30k and COCO 1k",
+        (_IMAGES, *_recalls("flickr30k_1k", "Flickr 30k (1k image)"), *_recalls("coco_1k", "MSCOCO (1k image)")),
+        """
+    vilbert      ViLBERT [4]       3m    31.83  61.12  72.80  -      -      -      -     -     -     -     -     -
+    unicoder_vl  Unicoder-VL [16]  3.8m  48.40  76.00  85.20  64.30  85.80  92.30  -     -     -     -     -     -
+    imagebert    ImageBERT [33]    10m   54.3   79.6   87.5   70.7   90.2   94.0   53.6  83.2  91.7  67.0  90.3  96.1
+    uniter_base  UNITER-base [5]   4.2m  66.16  88.40  92.94  80.70  95.70  98.00  -     -     -     -     -     -
+    segl         Ours (SEGL)       230k  62.46  86.71  92.80  82.70  96.50  98.00  54    86    94.8  67.1  92.2  97.1
+        """,
+    ),
+    # ViLBERT's row is nearly that of Flickr30k in Table V; kept as printed.
+    _table(
+        "VI",
+        "Zero-shot image and text retrieval on COCO 5k",
+        (_IMAGES, *_recalls("coco_5k", "MSCOCO (5k image)")),
+        """
+        vilbert    ViLBERT [4]     3m    31.86  61.12  72.80  -     -     -
+        imagebert  ImageBERT [33]  10m   32.3   59.0   70.2   44.0  71.2  80.4
+        vilt       ViT [32]        4.1m  40.4   70.0   81.1   56.5  82.6  89.6
+        segl       Ours (SEGL)     230k  37.2   63.3   74.4   49.8  75.9  83.1
+        """,
+    ),
 )
+
+TABLES: Mapping[str, Table] = MappingProxyType({one.number: one for one in _ALL})
 """Tables I–VI by Roman numeral."""
 
 CLAIMS: tuple[Claim, ...] = (
@@ -252,11 +236,8 @@ CLAIMS: tuple[Claim, ...] = (
         "SSUL and SPL; the naive model comes last and stays near ln 2 for a long time.",
         "figures 1 and 5 (left), section IV-E1",
         (
-            Ranking(
-                "itm_loss",
-                False,
-                (("region",), ("segl",), ("ssul", "spl_small", "spl_large"), ("naive_vit",)),
-            ),
+            Ranking("itm_loss", "region < segl < ssul = spl_small = spl_large < naive_vit"),
+            Ranking("itm_loss", "segl_resnet < naive_resnet"),
         ),
     ),
     Claim(
@@ -265,8 +246,8 @@ CLAIMS: tuple[Claim, ...] = (
         "visual loss (68.95), and with ResNet SEGL (70.53) > no visual loss (68.52).",
         "table II",
         (
-            Ranking("vqa", True, (("segl",), ("ssul", "spl_large"), ("spl_small",), ("naive_vit",))),
-            Ranking("vqa", True, (("segl_resnet",), ("naive_resnet",))),
+            Ranking("vqa", "segl > ssul = spl_large > spl_small > naive_vit"),
+            Ranking("vqa", "segl_resnet > naive_resnet"),
         ),
     ),
     Claim(
@@ -275,12 +256,9 @@ CLAIMS: tuple[Claim, ...] = (
         "order.",
         "table III",
         tuple(
-            Ranking(column, True, groups)
+            Ranking(column, order)
             for column in ("coco_5k_tr_r1", "coco_5k_ir_r1", "coco_1k_tr_r1", "coco_1k_ir_r1")
-            for groups in (
-                (("segl",), ("ssul",), ("spl_small", "spl_large"), ("naive_vit",)),
-                (("segl_resnet",), ("naive_resnet",)),
-            )
+            for order in ("segl > ssul > spl_small = spl_large > naive_vit", "segl_resnet > naive_resnet")
         ),
     ),
     Claim(
@@ -291,13 +269,7 @@ CLAIMS: tuple[Claim, ...] = (
         (
             Ranking(
                 "inference_ms",
-                False,
-                (
-                    ("spl_small",),
-                    ("spl_large",),
-                    ("naive_vit", "naive_resnet", "ssul", "segl", "segl_resnet"),
-                    ("region",),
-                ),
+                "spl_small < spl_large < naive_vit = naive_resnet = ssul = segl = segl_resnet < region",
             ),
         ),
     ),
@@ -331,16 +303,7 @@ def values(number: str | None = None) -> Iterator[Value]:
     for found in TABLES.values() if number is None else (table(number),):
         for row in found.rows:
             for column, printed in zip(found.columns, row.cells, strict=True):
-                yield Value(
-                    table=found.number,
-                    row=row.name,
-                    column=column.name,
-                    label=row.label,
-                    header=column.header,
-                    unit=column.unit,
-                    printed=printed,
-                    value=printed if column.unit == "text" else parse(printed),
-                )
+                yield Value(found.number, row.name, column.name, column.unit, printed)
 
 
 def value(number: str, row: str, column: str) -> float | str | None:
@@ -353,31 +316,3 @@ def value(number: str, row: str, column: str) -> float | str | None:
         f"table {number} has no cell ({row!r}, {column!r}): its rows are {', '.join(r.name for r in found.rows)}; "
         f"its columns {', '.join(c.name for c in found.columns)}"
     )
-
-
-def frame(number: str, printed: bool = False) -> pd.DataFrame:
-    """A table as a data frame: one row a method (index: its name), `label`, then one column for each of the table's.
-
-    Numbers, NaN where the paper prints "-"; with `printed`, the cells as the paper prints them under its own headers.
-    Raises UserError for an unknown table.
-    """
-    import pandas as pd  # here, so that asking for a number does not load it
-
-    found = table(number)
-    columns: dict[str, Sequence[object]] = {"Method" if printed else "label": [row.label for row in found.rows]}
-    for position, column in enumerate(found.columns):
-        cells = [row.cells[position] for row in found.rows]
-        if printed:
-            columns[column.header] = cells
-        elif column.unit == "text":
-            columns[column.name] = cells
-        else:
-            columns[column.name] = [parse(cell) for cell in cells]
-    return pd.DataFrame(columns, index=pd.Index([row.name for row in found.rows], name="row"))
-
-
-def long_frame(number: str | None = None) -> pd.DataFrame:
-    """One row a cell, of one table or of all, with the fields of `Value` as columns."""
-    import pandas as pd  # here, so that asking for a number does not load it
-
-    return pd.DataFrame([vars(cell) for cell in values(number)])

@@ -16,7 +16,7 @@ from vlp_lib.config import parse_variant
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
-from vlp_lib.figures import attention as figures
+from vlp_lib.figures import attention_maps as figures
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vocabularies import Vocabularies

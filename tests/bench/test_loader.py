@@ -9,7 +9,7 @@ import torch
 
 from vlp_lib.bench import loader as loading
 from vlp_lib.errors import UserError
-from vlp_lib.figures.loading import loader_table
+from vlp_lib.figures.bench_tables import loader_table
 
 NAMES = ["plain_pil", "plain_tensor", "files", "prepared_cpu", "prepared"]
 

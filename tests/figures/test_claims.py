@@ -6,19 +6,12 @@ import pytest
 from scipy import stats
 
 from vlp_lib.config import VARIANTS
-from vlp_lib.figures.claims import (
-    above,
-    claims_table,
-    draw_claims,
-    equivalence,
-    no_gain,
-    overview,
-    smallest_step,
-    within,
-)
+from vlp_lib.figures.plots import draw_claims
 from vlp_lib.figures.style import save_all, save_figure
 from vlp_lib.paper import CLAIMS, Ranking
+from vlp_lib.study.claims import claims_table, overview, smallest_step
 from vlp_lib.study.scores import read_results
+from vlp_lib.study.verdicts import above, equal, no_gain, within
 
 CONFIRMED, CONTRADICTED, NOT_RUN = "confirmed", "contradicted", "not run"
 NO_SEEDS, NO_RUNS = "not decidable with these seeds", "not decidable with these runs"
@@ -45,11 +38,11 @@ def claims(made_up, claim):
     ],
 )
 def test_equivalence(first, second, margin, expected):
-    difference, half, decision = equivalence(np.array(first), np.array(second), margin)
+    found, decision = equal(np.array(first), np.array(second), margin)
     assert decision == expected
     if len(first) > 1:
         low, high = stats.ttest_rel(first, second).confidence_interval()
-        assert (difference - half, difference + half) == (pytest.approx(low), pytest.approx(high))
+        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 @pytest.mark.parametrize(
@@ -63,14 +56,14 @@ def test_equivalence(first, second, margin, expected):
     ],
 )
 def test_no_gain(more, best, expected):
-    assert no_gain(np.array(more), np.array(best), 0.46)[2] == expected
+    assert no_gain(np.array(more), np.array(best), 0.46)[1] == expected
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"), [(1.1, 1.3, CONFIRMED), (0.8, 0.9, CONTRADICTED), (0.9, 1.2, NO_RUNS)]
 )
 def test_above(low, high, expected):
-    assert above(low, high, 1.0) == expected
+    assert above(low, high, 1.0, "runs") == expected
 
 
 @pytest.mark.parametrize(
@@ -78,14 +71,14 @@ def test_above(low, high, expected):
     [(0.95, 1.05, CONFIRMED), (1.2, 1.3, CONTRADICTED), (0.5, 0.6, CONTRADICTED), (0.95, 1.2, NO_RUNS)],
 )
 def test_within(low, high, expected):
-    assert within(low, high, 1.1) == expected
+    assert within(low, high, 1 / 1.1, 1.1, "runs") == expected
 
 
 def test_the_margin_is_the_papers_smallest_step():
     vqa = next(claim for claim in CLAIMS if claim.id == "vqa").rankings
     assert smallest_step(vqa[0]) == pytest.approx(69.41 - 68.95)
     assert smallest_step(vqa[1]) == pytest.approx(70.53 - 68.52)
-    coco = Ranking("coco_1k_ir_r1", True, (("segl_resnet",), ("naive_resnet",)))
+    coco = Ranking("coco_1k_ir_r1", "segl_resnet > naive_resnet")
     assert smallest_step(coco) == pytest.approx(53.5 - 32)  # fractions in the paper
 
 

@@ -8,20 +8,22 @@ from scipy import stats
 
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
-from vlp_lib.figures.convergence import (
+from vlp_lib.figures.one_run import draw_run, first_and_last
+from vlp_lib.figures.palette import colours
+from vlp_lib.figures.plots import draw_convergence
+from vlp_lib.figures.style import save_figure, save_table
+from vlp_lib.io import write_json, write_lines
+from vlp_lib.study.convergence import (
     LN2,
     ORDER,
+    ablation_table,
     convergence_curves,
-    draw_convergence,
     order_table,
     samples_until,
     speed_table,
-    verdict,
 )
-from vlp_lib.figures.style import save_figure, save_table
-from vlp_lib.figures.training import draw_run, first_and_last
-from vlp_lib.io import write_json, write_lines
-from vlp_lib.study.runs import describe, interval, over_seeds, read_runs, variant_order
+from vlp_lib.study.runs import describe, in_order, read_runs
+from vlp_lib.study.verdicts import Estimate, difference, estimate, higher, over_seeds
 
 SAMPLES = (0, 100, 200, 300, 400)
 
@@ -30,6 +32,7 @@ def made_up(**losses):
     """Rows as of metrics.jsonl: for each variant a list of loss curves, one a seed."""
     rows = [
         {
+            "name": variant,
             "variant": variant,
             "seed": seed,
             "synthetic": True,
@@ -99,7 +102,7 @@ def test_speed_up_over_a_baseline_that_never_gets_there_is_a_bound():
 @pytest.mark.parametrize("values", [[1.0, 2.0], [0.3, 0.1, 0.7, 0.2], [5.0, 5.0, 5.0]])
 @pytest.mark.parametrize("level", [0.95, 0.8])
 def test_interval_is_students(values, level):
-    mean, half = interval(np.array(values), level)
+    mean, half, _ = estimate(np.array(values), level)
     assert mean == pytest.approx(np.mean(values))
     error = stats.sem(values)
     if error == 0:
@@ -110,21 +113,21 @@ def test_interval_is_students(values, level):
 
 
 def test_interval_of_one_value_is_unknown():
-    mean, half = interval(pd.Series([0.4]))
+    mean, half, _ = estimate(pd.Series([0.4]))
     assert mean == 0.4
     assert math.isnan(half)
 
 
 def test_over_seeds_groups_and_counts():
     runs = made_up(segl=[[0.7, 0.2], [0.5, 0.4]], ssul=[[0.6, 0.1]])
-    table = over_seeds(runs, ["variant", "samples"], "val_itm").set_index(["variant", "samples"])
+    table = over_seeds(runs, ["name", "samples"], "val_itm").set_index(["name", "samples"])
     assert len(table) == 4
     assert table.loc[("segl", 0), "mean"] == pytest.approx(0.6)
     assert table.loc[("segl", 100), "mean"] == pytest.approx(0.3)
-    assert table.loc[("segl", 0), "half"] == pytest.approx(interval(np.array([0.7, 0.5]))[1])
+    assert table.loc[("segl", 0), "half"] == pytest.approx(estimate(np.array([0.7, 0.5])).half)
     assert table["seeds"].to_dict() == {("segl", 0): 2, ("segl", 100): 2, ("ssul", 0): 1, ("ssul", 100): 1}
     assert np.isnan(table.loc[("ssul", 0), "half"])
-    accuracy = convergence_curves(runs, "val_itm_accuracy").set_index(["variant", "samples"])
+    accuracy = convergence_curves(runs, "val_itm_accuracy").set_index(["name", "samples"])
     assert accuracy.loc[("segl", 0), "mean"] == pytest.approx(0.7)
 
 
@@ -132,7 +135,7 @@ def test_over_seeds_groups_and_counts():
 
 
 @pytest.mark.parametrize(
-    ("lower", "higher", "expected"),
+    ("lower", "upper", "expected"),
     [
         ([0.1, 0.12, 0.11], [0.5, 0.52, 0.5], "confirmed"),
         ([0.5, 0.52, 0.5], [0.1, 0.12, 0.11], "contradicted"),
@@ -142,15 +145,15 @@ def test_over_seeds_groups_and_counts():
         ([0.1, 0.3, 0.5], [0.2, 0.41, 0.59], "confirmed"),
     ],
 )
-def test_verdict(lower, higher, expected):
-    difference, half, decision = verdict(np.array(lower), np.array(higher))
-    assert difference == pytest.approx(np.mean(higher) - np.mean(lower))
+def test_verdict(lower, upper, expected):
+    found, decision = higher(np.array(upper), np.array(lower))
+    assert found.mean == pytest.approx(np.mean(upper) - np.mean(lower))
     assert decision == expected
     if len(lower) > 1:
-        significant = stats.ttest_rel(higher, lower).pvalue < 0.05
+        significant = stats.ttest_rel(upper, lower).pvalue < 0.05
         assert (decision != "not decidable with these seeds") == significant
     else:
-        assert math.isnan(half)
+        assert math.isnan(found.half)
 
 
 def test_order_table_of_made_up_runs():
@@ -195,6 +198,53 @@ def test_the_papers_order_names_variants():
     assert pytest.approx(math.log(2)) == LN2
 
 
+@pytest.mark.parametrize("samples", [(0, 100, 200, 300), (0, 100, 200, 300, 400)])
+def test_each_seed_counts_once_at_half_of_the_run(samples):
+    """Also where two evaluations are equally near to it: the loss between them counts."""
+    curve = [0.7, 0.68, 0.66, 0.64, 0.62][: len(samples)]
+    rows = order_table(made_up(naive_vit=[curve])).set_index("the paper's order")
+    row = rows.loc["Naive (ViT) within 10 % of ln 2 at half of the run"]
+    assert (row["seeds"], row["verdict"]) == (1, "not decidable with these seeds")
+    assert row["difference of the final matching loss"] == ("loss 0.670" if len(samples) == 4 else "loss 0.660")
+
+
+def test_a_zero_is_zero():
+    """The mean of 0.1, 0.2 and −0.3 is noise of binary fractions, and a small loss has no minus zero."""
+    found = difference([0.3, 0.5, 0.1], [0.2, 0.3, 0.4])
+    assert found.mean == 0 and math.copysign(1, found.mean) == 1
+    noise, decision = higher([0.1 + 0.2, 0.1 + 0.2], [0.3, 0.3])  # 5.6e-17 in both
+    assert (noise.mean, noise.half, decision) == (0, 0, "not decidable with these seeds")
+    assert Estimate(-0.0001, 0.0002, 3).written(3) == "0.000 ± 0.000"
+
+
+def test_named_runs_stand_beside_the_variants():
+    runs = made_up(naive_vit=[falling(0.4), falling(0.41)], segl=[falling(0.2), falling(0.21)])
+    named = runs[runs["variant"] == "segl"].assign(name="majority")
+    named["val_itm"] -= 0.1 * (named["samples"] == SAMPLES[-1]) + 0.002 * named["seed"]
+    alone = runs[runs["variant"] == "segl"].assign(name="alone", variant="ssul")  # SSUL itself was not run
+    runs = pd.concat([runs, named, alone])
+    assert speed_table(runs, 0.5)["variant"].tolist() == ["Naive (ViT)", "SEGL", "alone", "majority"]
+    assert order_table(runs)["the paper's order"].tolist() == order_table(made_up(naive_vit=[falling(0.4)],
+        segl=[falling(0.2)]))["the paper's order"].tolist()  # the paper says nothing of them  # fmt: skip
+    (row,) = ablation_table(runs).to_dict("records")
+    assert row["named run"] == "majority < SEGL"
+    assert row["difference of the final matching loss"].startswith("0.101 ± ")
+    assert (row["seeds"], row["verdict"]) == (2, "confirmed")
+    drawn = draw_convergence(convergence_curves(runs)).axes[0].lines
+    assert [line.get_label() for line in drawn[:-1]] == ["Naive (ViT)", "SEGL", "alone", "majority"]
+    assert len({line.get_color() for line in drawn[:-1]}) == 4
+
+
+def test_colours_are_fixed_for_the_paper_and_in_turn_for_others():
+    fixed = colours()
+    assert set(fixed) == set(VARIANTS) and fixed["segl"] == "#0072B2"
+    others = [f"run {i}" for i in range(20)]
+    tints = colours(["segl", *others])
+    assert {name: tints[name] for name in fixed} == fixed
+    assert tints == colours([*others, "segl"]) | fixed
+    assert len({tints[name] for name in others[:8]} - set(fixed.values())) == 8
+
+
 # Drawing
 
 
@@ -222,7 +272,7 @@ def test_a_line_a_variant_and_one_for_chance(tmp_path):
 
 def test_only_the_asked_variants_are_drawn():
     curves = convergence_curves(made_up(naive_vit=[falling(0.3)], segl=[falling(0.1)], ssul=[falling(0.2)]))
-    figure = draw_convergence(curves, variants=("segl", "naive_vit", "region"))
+    figure = draw_convergence(curves, names=("segl", "naive_vit", "region"))
     assert [line.get_label() for line in figure.axes[0].lines[:-1]] == ["Naive (ViT)", "SEGL"]
 
 
@@ -234,11 +284,11 @@ def test_no_curve_leaves_its_axes(highest, top):
     rows = [{"samples": s, "val_itm": loss} for s, loss in enumerate((0.69, highest))]
     assert draw_run(rows).axes[0].get_ylim() == (0, pytest.approx(top))
     # What is not drawn does not count.
-    assert draw_convergence(curves, variants=["segl"]).axes[0].get_ylim() == (0, 0.8)
+    assert draw_convergence(curves, names=["segl"]).axes[0].get_ylim() == (0, 0.8)
 
 
 def test_order_of_variants_is_the_papers():
-    assert variant_order(["zebra", "segl", "region", "segl", "a+b"]) == ["region", "segl", "a+b", "zebra"]
+    assert in_order(["zebra", "segl", "region", "segl", "a+b"]) == ["region", "segl", "a+b", "zebra"]
 
 
 def test_a_runs_panels_are_its_losses():
@@ -263,10 +313,13 @@ def test_finished_runs_are_read(tmp_path):
         folder = tmp_path / "pretrain" / variant / f"seed{seed}"
         write_lines(folder / "metrics.jsonl", [{"samples": s, "val_itm": 0.1 * seed} for s in SAMPLES])
         if finished:
-            write_json(folder / "run.json", {"variant": variant, "seed": seed, "synthetic": seed == 0})
+            # An older record has no name.
+            name = {"name": "majority"} if seed else {}
+            write_json(folder / "run.json", {"variant": variant, "seed": seed, "synthetic": seed == 0, **name})
     runs = read_runs(tmp_path, "pretrain")
     assert len(runs) == 2 * len(SAMPLES)
     assert set(runs["variant"]) == {"segl"}
+    assert runs.groupby("seed")["name"].unique().map(list).to_dict() == {0: ["segl"], 1: ["majority"]}
     assert runs.groupby("seed")["val_itm"].mean().to_dict() == pytest.approx({0: 0.0, 1: 0.1})
     assert describe(runs, "tiny") == "profile tiny, real images, 2 seeds"
     assert describe(runs[runs["seed"] == 0], "tiny") == "profile tiny, embedded synthetic corpus, 1 seed"

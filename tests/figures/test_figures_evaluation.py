@@ -8,7 +8,7 @@ from vlp_lib.attention.pointing import Look, Pointing, Shown, summarise
 from vlp_lib.bench.cost import METHODS
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
-from vlp_lib.figures import attention, retrieval, speed
+from vlp_lib.figures import attention_maps, bench_tables, examples, one_run, plots
 from vlp_lib.figures.style import save_figure
 from vlp_lib.study import scores
 from vlp_lib.tasks.retrieval import all_recalls, gallery_of
@@ -17,12 +17,12 @@ from vlp_lib.tasks.retrieval import all_recalls, gallery_of
 def test_recalls_beside_chance(tiny_corpus):
     gallery = gallery_of(tiny_corpus, 6)
     perfect = (gallery.image_index == np.arange(6)[:, None]).astype(np.float32)
-    table = retrieval.recall_table(all_recalls(perfect, gallery.image_index, 3))
+    table = one_run.recall_table(all_recalls(perfect, gallery.image_index, 3))
     assert table["gallery"].tolist() == ["all", "folds", "fold 0", "fold 1"]
     assert (table[["text R@1", "image R@1"]] == 100).all(axis=None)
     assert table["chance, image R@1"].tolist() == [16.7, 33.3, 33.3, 33.3]
     assert table["chance, text R@1"].tolist() == [16.7, 33.3, 33.3, 33.3]
-    figure = retrieval.draw_found(tiny_corpus, gallery, perfect, queries=2, best=3)
+    figure = examples.draw_found(tiny_corpus, gallery, perfect, queries=2, best=3)
     assert len(figure.axes[1].texts) == 3
 
 
@@ -50,12 +50,12 @@ def test_inference_time(tmp_path):
         latency_row("region_bottom_up", 900.0, detector=850.0, selection=30.0, vision=1.0, language=9.0, cross=10.0),
         latency_row("visual_bert", 15.0, whole=15.0),
     ]
-    table = speed.latency_table(rows)
+    table = bench_tables.latency_table(rows)
     assert table["times the naive ViT"].tolist() == [1.0, 0.8, 9.0, 0.15]
     assert table["paper (ms, P40)"].tolist() == ["40", "34", "~900", ""]
     note = scores.latency_note(rows, full_size=True)
     assert "random weights" in note and "600 px" in note
-    figure = speed.draw_latency(rows, note)
+    figure = plots.draw_latency(rows, note)
     times, shares = figure.axes
     assert times.get_ylim() == shares.get_ylim()  # a model's stages stand beside its time
     assert save_figure(figure, table, tmp_path, "time").is_file()
@@ -63,7 +63,7 @@ def test_inference_time(tmp_path):
 
 @pytest.mark.parametrize("name", [v for v in VARIANTS if v != "region"])
 def test_the_paper_has_a_time_for_every_variant(name):
-    assert speed.paper_ms(name) in ("34", "37", "40")
+    assert scores.paper_ms(name) in ("34", "37", "40")
 
 
 def test_cost_beside_table_i():
@@ -81,7 +81,7 @@ def test_cost_beside_table_i():
         }
         for name in METHODS
     ]
-    table = speed.cost_table(rows)
+    table = bench_tables.cost_table(rows)
     assert table["method"].tolist()[0] == "No visual loss"
     assert table["time of a training step"].tolist() == ["1.25×", "1.25×", "", "1.25×", "1.25×"]
     assert table["paper: extra computation"].tolist()[2:4] == ["1 layer 1x1 Conv", "1 layer transformer decoder"]
@@ -99,21 +99,21 @@ def seen(number, right, score):
 
 def test_figure_6(tmp_path):
     score = Pointing(1.0, 0.5, 0.25, 0.25, "boxes")
-    examples = [
+    shown = [
         (Shown("stuff", True, 0, (1,)), [seen(7, True, score), seen(8, False, "no mask")]),
         (Shown("count", False, 2, ()), [seen(9, False, score)]),
     ]
-    figure, data = attention.draw_figure_6(examples, "SEGL")
+    figure, data = attention_maps.draw_figure_6(shown, "SEGL")
     assert data["question_id"].tolist() == [7, 8, 9]
     assert data["attention on the object"].isna().tolist() == [False, True, False]
     assert len(figure.axes) == 6
     assert save_figure(figure, data, tmp_path, "figure_6").is_file()
     with pytest.raises(UserError, match="look at more questions"):
-        attention.draw_figure_6([])
+        attention_maps.draw_figure_6([])
 
 
 def test_pointing_table():
     rows, _ = summarise([("small", Pointing(1.0, 0.5, 0.25, 0.25, "boxes"))])
-    table = attention.pointing_table(rows)
+    table = one_run.pointing_table(rows)
     assert table["questions about"].tolist() == ["all", "small"]
     assert table["pointing accuracy"].tolist() == [1.0, 1.0]

@@ -12,6 +12,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
 from vlp_lib.figures.style import draw_table, save_all
+from vlp_lib.io import read_json, write_json
 from vlp_lib.study import scores
 from vlp_lib.study.scores import read_results
 
@@ -71,13 +72,13 @@ def test_scores_of_every_kind_in_percent(made_up):
         "folds": "5 folds of 16 images",
     }
     assert results.provenance == "profile tiny, embedded corpus"
-    assert results.variants == list(VARIANTS)
+    assert results.names == list(VARIANTS)
 
 
 def test_mixes_stand_after_the_papers_variants(made_up):
     made_up.finetune("vqa", "segl+0.5*ssul", 0.6)
     results = read_results(made_up.root)
-    assert results.variants == [*VARIANTS, "segl+0.5*ssul"]
+    assert results.names == [*VARIANTS, "segl+0.5*ssul"]
     assert tables.table_ii(results)["model"].tolist()[-1] == "segl+0.5*ssul"
 
 
@@ -299,6 +300,30 @@ def test_every_link_of_the_page_leads_somewhere(made_up):
     assert page.index("id='order'") < page.index("id='claims'") < page.index("id='of_my_own'")
     # A long table is folded away.
     assert page.count("<details>") == 1 and page.index("id='claims'") < page.index("all 60 rows")
+
+
+def test_figure_6_of_each_name_has_its_title_and_place(made_up):
+    made_up.finetune("vqa", "segl", 0.6)
+    for name in ("figure_6_ssul", "figure_6_majority", "figure_6_segl+ssul", "of_my_own"):
+        save_all(pd.DataFrame({"row": [1]}), made_up.root / "figures", name, name)
+    save_all(pd.DataFrame({"row": [1]}), made_up.root / "tables", "pointing", "")
+    page = write_index(made_up.root).read_text(encoding="utf-8")
+    titles = re.findall("<h2[^>]*>([^<]*)</h2>", page)
+    looks = "Figure 6 – where the model looks"
+    assert titles == [
+        f"{looks}: SSUL", f"{looks}: majority", f"{looks}: segl+ssul", TITLES["pointing"], "of my own",
+    ]  # fmt: skip
+
+
+def test_a_named_run_has_its_row(made_up):
+    made_up.finetune("vqa", "segl", 0.6)
+    path = made_up.root / "finetune-vqa" / "segl" / "seed0" / "run.json"
+    write_json(path.parents[2] / "majority" / "seed0" / "run.json", read_json(path) | {"name": "majority"})
+    results = read_results(made_up.root)
+    assert results.names == [*VARIANTS, "majority"]
+    row = tables.table_ii(results).set_index("model").loc["majority"]
+    assert row.tolist() == [NOT_RUN, "60.00", "-", "-", "profile tiny, embedded corpus, 1 seed"]
+    assert results.seeds("vqa", "segl") == 1  # and the variant's own is not mixed with it
 
 
 def test_a_pictures_cells_are_the_tables():

@@ -4,7 +4,7 @@ import pytest
 
 from vlp_lib.errors import UserError
 from vlp_lib.run import project_root
-from vlp_lib.study.publish import MOST_BYTES, publish
+from vlp_lib.study.publish import MANIFEST, MOST_BYTES, publish
 
 
 @pytest.fixture
@@ -34,8 +34,9 @@ def results(tmp_path):
 
 def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
     target = tmp_path / "reference"
-    target.mkdir()
-    (target / "stale.txt").write_text("old")
+    (results / "figures" / "stale.csv").write_text("old")
+    assert target / "figures" / "stale.csv" in publish(results, target)
+    (results / "figures" / "stale.csv").unlink()
     names = {file.relative_to(target).as_posix() for file in publish(results, target)}
     assert names == {
         "index.html",
@@ -45,7 +46,7 @@ def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
         "pretrain/segl/seed0/metrics.jsonl",
         "notebooks/a.ipynb",
     }
-    assert not (target / "stale.txt").exists()
+    assert not (target / "figures" / "stale.csv").exists()
     notebook = (target / "notebooks" / "a.ipynb").read_text()
     assert "somewhere" not in notebook
     assert '"val: results/tiny/finetune-vqa\\n"' in notebook and '"vlp_lib/a.py:3: a warning\\n"' in notebook
@@ -78,3 +79,54 @@ def test_refuses_large_files_and_empty_results(results, tmp_path):
         publish(results, tmp_path / "reference")
     with pytest.raises(UserError, match="holds no results"):
         publish(tmp_path / "nothing", tmp_path / "reference")
+
+
+def test_paths_of_the_data_are_not_shared(results, tmp_path):
+    record = {
+        "data_root": "/data/coco",
+        "notes": [
+            "/data/coco/vqav2, train: 3 images are missing",
+            "/data/coco2 and /data/coco-small are other folders",
+        ],
+    }
+    (results / "pretrain" / "segl" / "seed0" / "run.json").write_text(json.dumps(record))
+    notebook = json.loads((results / "notebooks" / "a.ipynb").read_text())
+    notebook["metadata"]["papermill"]["parameters"] = {"data_root": "/scratch/me/flickr30k/"}
+    notebook["cells"].append({"source": ['data_root = "/scratch/me/flickr30k/"'], "outputs": []})
+    (results / "notebooks" / "a.ipynb").write_text(json.dumps(notebook))
+    publish(results, tmp_path / "reference")
+    shared = json.loads((tmp_path / "reference" / "pretrain/segl/seed0/run.json").read_text())
+    assert shared == {
+        "data_root": "coco",
+        "notes": ["coco/vqav2, train: 3 images are missing", "/data/coco2 and /data/coco-small are other folders"],
+    }
+    assert "scratch" not in (tmp_path / "reference" / "notebooks" / "a.ipynb").read_text()
+
+
+def everything_in(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["tiny", "tiny/", "tiny/../tiny", ".", "tiny/pretrain", "tiny/corpus", "link", "papers", "file", "published"],
+)
+def test_empties_no_folder_that_it_did_not_write(results, tmp_path, place):
+    (tmp_path / "link").symlink_to(results)
+    (tmp_path / "papers" / "deep").mkdir(parents=True)
+    (tmp_path / "papers" / "deep" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("a file")
+    publish(results, tmp_path / "published")
+    (tmp_path / "published" / "figures" / "of_my_own.txt").write_text("put there by hand")
+    before = everything_in(tmp_path)
+    with pytest.raises(UserError, match=r"another folder|give a folder"):
+        publish(results, tmp_path / place)
+    assert everything_in(tmp_path) == before
+
+
+def test_publishes_again_into_its_own_folder_and_into_an_empty_one(results, tmp_path):
+    (tmp_path / "reference").mkdir()
+    first = publish(results, tmp_path / "reference")
+    named = (tmp_path / "reference" / MANIFEST).read_text().splitlines()
+    assert named == [file.relative_to(tmp_path / "reference").as_posix() for file in first]
+    assert publish(results, tmp_path / "reference") == first

@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
 def _bench_speed(options: argparse.Namespace) -> None:
     from vlp_lib.bench.latency import LATENCY, bench_speed
     from vlp_lib.config import profile
-    from vlp_lib.figures.speed import latency_table
+    from vlp_lib.figures.bench_tables import latency_table
     from vlp_lib.run import Layout
     from vlp_lib.study.scores import latency_note
 
@@ -70,7 +70,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
     from vlp_lib.bench.loader import TARGET, bench_loader
     from vlp_lib.config import profile
     from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.figures.loading import loader_table
+    from vlp_lib.figures.bench_tables import loader_table
     from vlp_lib.figures.style import markdown
     from vlp_lib.io import write_text
     from vlp_lib.run import results_root
@@ -109,7 +109,7 @@ def _bench_train(options: argparse.Namespace) -> None:
 def _model(options: argparse.Namespace) -> None:
     from vlp_lib.bench.architecture import describe
     from vlp_lib.config import VARIANTS, parse_variant, profile
-    from vlp_lib.figures.architecture import architecture_note, architecture_table
+    from vlp_lib.figures.bench_tables import architecture_note, architecture_table
     from vlp_lib.figures.style import save_table
 
     chosen, sizes = profile(options.profile), numbers(options.image_sizes, "image-sizes")

@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from vlp_lib.errors import UserError
-from vlp_lib.figures.style import LABELS, label
 from vlp_lib.figures.tables import title
-from vlp_lib.io import read_json, write_text
+from vlp_lib.io import write_text
+from vlp_lib.study.runs import in_order, label, read_records
 
 TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
     "figure_5_left": "Figure 5 (left) – convergence of every variant",
     "order": "The paper's order of convergence, pair by pair",
+    "ablations": "Named runs, each against its own variant",
     "convergence": "Images until the matching loss falls below a threshold",
     "claims_overview": "The paper's claims: how many comparisons confirm each",
     "claims": "The paper's claims, comparison by comparison",
@@ -28,13 +29,13 @@ TITLES = {
     "table_iv": title("IV"),
     "table_v": title("V"),
     "table_vi": title("VI"),
-    **{f"figure_6_{name}": f"Figure 6 – where the model looks: {label(name)}" for name in LABELS},
+    "figure_6": "Figure 6 – where the model looks",
     "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
     "corpus_annotations": "The corpus: images, label maps, detections",
     "corpus_pairs": "The corpus: matched and mismatched pairs",
     "corpus_colours": "The corpus: mean colours do not give classes away",
 }
-"""What stands on the page, in this order."""
+"""What stands on the page, in this order; figure_6 is one for each name, such as figure_6_segl."""
 
 _LONG = 20
 """Rows from which on a table is folded away."""
@@ -52,9 +53,7 @@ def write_index(root: Path) -> Path:
         raise UserError(f"no folder {root}: name the results of a profile, such as results/tiny")
     figures = {p.stem: p for p in sorted((root / "figures").glob("*.png"))}
     tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
-    order = [name for name in TITLES if name in figures or name in tables]
-    order += dict.fromkeys(name for name in (*figures, *tables) if name not in TITLES)
-    named = {name: html.escape(TITLES.get(name, name.replace("_", " "))) for name in order}
+    named = {name: html.escape(words) for name, words in _titles({*figures, *tables}).items()}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
     parts = [
         f"<h1>Results of {html.escape(root.name)}</h1>",
@@ -83,9 +82,21 @@ def write_index(root: Path) -> Path:
     return root / "index.html"
 
 
+def _titles(present: set[str]) -> dict[str, str]:
+    """The title of each figure and table that there is, in the order of the page."""
+    titles: dict[str, str] = {}
+    for name, words in TITLES.items():
+        if name == "figure_6":
+            looks = in_order(one.removeprefix("figure_6_") for one in present if one.startswith("figure_6_"))
+            titles |= {f"figure_6_{one}": f"{words}: {label(one)}" for one in looks}
+        elif name in present:
+            titles[name] = words
+    return titles | {name: name.replace("_", " ") for name in sorted(present - set(titles))}
+
+
 def _provenance(root: Path) -> str:
     """Where the numbers come from, in a sentence."""
-    runs = [read_json(path) for path in sorted(root.glob("*/*/seed*/run.json"))]
+    runs = read_records(root, "*").values()
     if not runs:
         return "No finished runs."
     seeds = sorted({run["seed"] for run in runs})

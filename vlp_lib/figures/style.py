@@ -7,51 +7,16 @@ import textwrap
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from vlp_lib.io import write_atomically, write_text
-
-LABELS = {
-    "region": "Region features",
-    "naive_vit": "Naive (ViT)",
-    "naive_resnet": "Naive (ResNet)",
-    "ssul": "SSUL",
-    "segl": "SEGL",
-    "segl_resnet": "SEGL (ResNet)",
-    "spl_small": "SPL (small)",
-    "spl_large": "SPL (large)",
-}
-
-# Okabe and Ito's palette, which the colour-blind can tell apart; a dashed line says ResNet.
-COLOURS = {
-    "region": "#000000",
-    "naive_vit": "#D55E00",
-    "naive_resnet": "#D55E00",
-    "ssul": "#E69F00",
-    "segl": "#0072B2",
-    "segl_resnet": "#0072B2",
-    "spl_small": "#56B4E9",
-    "spl_large": "#009E73",
-}
-
-
-def label(variant: str) -> str:
-    """A variant's name in figures and tables."""
-    return LABELS.get(variant, variant)
-
-
-def colour(variant: str) -> str:
-    """A variant's colour, the same in every figure; grey for mixes."""
-    return COLOURS.get(variant, "#999999")
-
-
-def line_style(variant: str) -> str:
-    """Dashed for ResNet."""
-    return "--" if "resnet" in variant else "-"
+from vlp_lib.study.convergence import LN2
 
 
 def new_figure(width: float = 7.0, height: float = 4.4, columns: int = 1) -> Figure:
@@ -60,6 +25,21 @@ def new_figure(width: float = 7.0, height: float = 4.4, columns: int = 1) -> Fig
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.subplots(1, columns)
     return figure
+
+
+def picture_grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure for pictures, of axes [rows, columns] that are not seen; width and height of each in inches."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def draw_chance(axes: Axes, highest: float) -> None:
+    """A line at ln 2, and the range of an axis for matching losses: the same everywhere unless one rises far above."""
+    axes.axhline(LN2, color="0.5", lw=0.8, ls=":")
+    axes.set_ylim(0.0, max(0.8, 1.05 * highest))
 
 
 def plain_log_ticks(axis: Axis) -> None:
@@ -120,7 +100,7 @@ def draw_table(table: pd.DataFrame, title: str = "", note: str = "", widest: int
 def _cell(value: object) -> str:
     """A value as a table shows it: four figures, nothing for NaN."""
     if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4g}"
+        return "" if pd.isna(value) else f"{value:z.4g}"
     return str(value)
 
 

@@ -14,12 +14,10 @@ import pandas as pd
 
 from vlp_lib import paper
 from vlp_lib.config import PROFILES, VARIANTS
-from vlp_lib.figures.retrieval import chance_text
-from vlp_lib.figures.speed import cost_table, paper_ms
-from vlp_lib.figures.style import label
-from vlp_lib.study.runs import NOT_RUN
-from vlp_lib.study.scores import NOT_SCORED, Results, contender
-from vlp_lib.tasks.recalls import CUTOFFS, Recalls
+from vlp_lib.figures.bench_tables import cost_table
+from vlp_lib.study.runs import NOT_RUN, label
+from vlp_lib.study.scores import NOT_SCORED, Results, guessing, paper_ms
+from vlp_lib.tasks.recalls import CUTOFFS
 
 BEST = next(row.name for row in paper.table("IV").rows if row.name in VARIANTS)
 """The variant that the paper puts beside other models' rows ("Ours (SEGL)")."""
@@ -28,8 +26,8 @@ PAPER = "paper"
 _NOTHING = "-"
 """As the paper prints a cell without a number."""
 
-_COMPARED = ("naive_vit", "ssul", "segl", "spl_small", "spl_large")
-"""Table I's rows, SPL in both sizes, as `bench.cost.METHODS` has them."""
+_COMPARED = tuple(name for name, variant in VARIANTS.items() if variant.vision == "vit")
+"""Table I's rows where nothing was measured, SPL in both sizes: those of `bench.cost.METHODS`."""
 
 _UNMEASURED: Mapping[str, Any] = {
     "extra_parameters": 0,
@@ -60,29 +58,30 @@ def title(number: str) -> str:
 
 def table_i(results: Results) -> pd.DataFrame:
     """What each visual loss costs, measured: cost.json and latency.json beside the paper's words."""
-    table = cost_table(results.costs or [{**_UNMEASURED, "variant": name} for name in _COMPARED])
+    costs = results.costs or [{**_UNMEASURED, "variant": name} for name in _COMPARED]
+    table = cost_table(costs)
     if not results.costs:
         own = [column for column in table.columns if column != "method" and not column.startswith("paper: ")]
         table[own] = NOT_RUN
     table["time of a training step"] = table["time of a training step"].replace("", NOT_RUN)
-    table.insert(4, "time of an answer", [_times_naive(results, name) for name in _COMPARED])
+    table.insert(4, "time of an answer", [_times_naive(results, row["variant"]) for row in costs])
     table["this run"] = results.provenance
     return table
 
 
 def table_ii(results: Results) -> pd.DataFrame:
-    """Inference time and VQA accuracy of every variant, beside the paper's."""
+    """Inference time and VQA accuracy of every variant and named run, beside the paper's."""
     split = results.split("vqa")
     return pd.DataFrame(
         {
-            "model": label(variant),
-            "inference time (ms, 5–95 %)": _time(results, variant),
-            f"VQA, {split} (%)": results.cell("vqa", variant, split, "overall"),
-            "paper: inference time (ms, P40)": paper_ms(contender(variant)) or _NOTHING,
-            "paper: VQAv2 (%)": _printed("II", variant, "vqa"),
-            "this run": results.source("vqa", variant),
+            "model": label(name),
+            "inference time (ms, 5–95 %)": _time(results, name),
+            f"VQA, {split} (%)": results.cell("vqa", name, split, "overall"),
+            "paper: inference time (ms, P40)": paper_ms(name) or _NOTHING,
+            "paper: VQAv2 (%)": _printed("II", name, "vqa"),
+            "this run": results.source("vqa", name),
         }
-        for variant in results.variants
+        for name in results.names
     )
 
 
@@ -94,17 +93,17 @@ def table_iii(results: Results) -> pd.DataFrame:
     """
     rows = []
     for gallery, column in _GALLERIES.items():
-        for variant in results.variants:
+        for name in results.names:
             rows.append(
                 {
-                    "model": label(variant),
+                    "model": label(name),
                     "gallery": _gallery(results, gallery),
-                    "text R@1 (%)": results.cell("retrieval", variant, gallery, "text_r1"),
-                    "image R@1 (%)": results.cell("retrieval", variant, gallery, "image_r1"),
+                    "text R@1 (%)": results.cell("retrieval", name, gallery, "text_r1"),
+                    "image R@1 (%)": results.cell("retrieval", name, gallery, "image_r1"),
                     "paper: gallery": column.replace("_", " ").upper(),
-                    "paper: text R@1 (%)": _percent("III", variant, f"{column}_tr_r1"),
-                    "paper: image R@1 (%)": _percent("III", variant, f"{column}_ir_r1"),
-                    "this run": results.source("retrieval", variant),
+                    "paper: text R@1 (%)": _percent("III", name, f"{column}_tr_r1"),
+                    "paper: image R@1 (%)": _percent("III", name, f"{column}_ir_r1"),
+                    "this run": results.source("retrieval", name),
                 }
             )
     for gallery in results.galleries:
@@ -124,8 +123,9 @@ def table_iv(results: Results) -> pd.DataFrame:
     own = {"Method": f"{label(BEST)}, this run"} | {column.header: cells[column.name] for column in found.columns}
     tasks = [results.source(task, BEST) for task in ("vqa", "nlvr2", "vcr")]
     said = list(dict.fromkeys(one for one in tasks if one != NOT_RUN)) or [NOT_RUN]
-    published = paper.frame("IV", printed=True).assign(**{"from": PAPER})
-    return pd.concat([published, pd.DataFrame([own | {"from": "; ".join(said)}])], ignore_index=True)
+    heads = [column.header for column in found.columns]
+    published = [{"Method": row.label, **dict(zip(heads, row.cells, strict=True)), "from": PAPER} for row in found.rows]
+    return pd.DataFrame([*published, own | {"from": "; ".join(said)}])
 
 
 def table_v(results: Results) -> pd.DataFrame:
@@ -143,7 +143,7 @@ def table_vi(results: Results) -> pd.DataFrame:
 
 
 def pointing_scores(results: Results) -> pd.DataFrame:
-    """How much of the attention lies on what a question asks for (beside figure 6), a row a variant; percent.
+    """How much of the attention lies on what a question asks for (beside figure 6), a row a name; percent.
 
     The paper has no such number.
     """
@@ -155,11 +155,11 @@ def pointing_scores(results: Results) -> pd.DataFrame:
     }
     return pd.DataFrame(
         {
-            "model": label(variant),
-            **{head: results.cell("attention", variant, "all", metric) for head, metric in heads.items()},
-            "this run": results.source("attention", variant),
+            "model": label(name),
+            **{head: results.cell("attention", name, "all", metric) for head, metric in heads.items()},
+            "this run": results.source("attention", name),
         }
-        for variant in results.variants
+        for name in results.names
     )
 
 
@@ -178,14 +178,14 @@ def _percent(number: str, row: str, column: str) -> str:
     return _NOTHING if share is None else f"{100 * share:g}"
 
 
-def _time(results: Results, variant: str) -> str:
-    row = results.time(variant)
+def _time(results: Results, name: str) -> str:
+    row = results.time(name)
     return NOT_RUN if row is None else f"{row['median_ms']:.1f} ({row['p5_ms']:.1f}–{row['p95_ms']:.1f})"
 
 
-def _times_naive(results: Results, variant: str) -> str:
+def _times_naive(results: Results, name: str) -> str:
     """The median inference time relative to the naive model's."""
-    own, naive = results.time(variant), results.time(_COMPARED[0])
+    own, naive = results.time(name), results.time(_COMPARED[0])
     return NOT_RUN if own is None or naive is None else f"{own['median_ms'] / naive['median_ms']:.2f}×"
 
 
@@ -198,10 +198,7 @@ def _gallery(results: Results, name: str) -> str:
 def _guessing(results: Results, gallery: str, way: str, k: int) -> str:
     """What drawing k at random would find in the run's gallery, in percent."""
     size = results.galleries[gallery]
-    share = min(1.0, k / size.images)
-    if way == "text":
-        share = chance_text(Recalls({}, {}, size.images, size.captions), k)
-    return f"{100 * share:.2f}"
+    return f"{100 * guessing(size.images, size.captions, way, k):.2f}"
 
 
 def _iv_cell(results: Results, column: str) -> str:
@@ -235,7 +232,7 @@ def _hours(results: Results) -> str:
 
 
 def _pretrained(results: Results) -> list[Mapping[str, Any]]:
-    return [run for run in results.pretraining if run["variant"] == BEST]
+    return [run for run in results.pretraining if run["name"] == BEST]
 
 
 def _recall_table(results: Results, number: str, gallery: str) -> pd.DataFrame:

@@ -1,13 +1,12 @@
-"""The runs of a profile as data frames, and intervals over seeds."""
+"""The finished runs of a profile, and how runs are called and in which order they stand."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
@@ -16,48 +15,52 @@ from vlp_lib.io import read_json, read_lines
 NOT_RUN = "not run"
 """What a cell of a table says whose run is not there."""
 
+_LABELS = {
+    "region": "Region features",
+    "naive_vit": "Naive (ViT)",
+    "naive_resnet": "Naive (ResNet)",
+    "ssul": "SSUL",
+    "segl": "SEGL",
+    "segl_resnet": "SEGL (ResNet)",
+    "spl_small": "SPL (small)",
+    "spl_large": "SPL (large)",
+}
+
+
+def label(name: str) -> str:
+    """How a run is called in figures and tables: the paper's variants by their labels, others by their names."""
+    return _LABELS.get(name, name)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The names that occur, each once: the paper's variants in its own order first, then the others by name."""
+    present = set(names)
+    return [name for name in VARIANTS if name in present] + sorted(present - set(VARIANTS))
+
+
+def read_records(root: Path, stage: str) -> dict[Path, dict[str, Any]]:
+    """run.json of each finished run of a stage ("*": of all), by its folder.
+
+    An older record has no `name`: it is the variant's.
+    """
+    records = {path.parent: read_json(path) for path in sorted(root.glob(f"{stage}/*/seed*/run.json"))}
+    return {folder: {"name": run["variant"]} | run for folder, run in records.items()}
+
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:
-    """All rows of metrics.jsonl of a stage, with `variant`, `seed` and `synthetic`; finished runs only.
+    """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed` and `synthetic`; finished runs only.
 
     Raises UserError where there is none.
     """
-    frames = []
-    for record in sorted(root.glob(f"{stage}/*/seed*/run.json")):
-        run = read_json(record)
-        rows = pd.DataFrame(read_lines(record.parent / "metrics.jsonl"))
-        frames.append(rows.assign(variant=run["variant"], seed=run["seed"], synthetic=run["synthetic"]))
+    frames = [
+        pd.DataFrame(read_lines(folder / "metrics.jsonl")).assign(
+            **{key: run[key] for key in ("name", "variant", "seed", "synthetic")}
+        )
+        for folder, run in read_records(root, stage).items()
+    ]
     if not frames:
         raise UserError(f"no finished {stage} run under {root}: run `make reproduce` or the {stage} notebook first")
     return pd.concat(frames, ignore_index=True)
-
-
-def variant_order(variants: pd.Series | list[str]) -> list[str]:
-    """The variants that occur, the paper's in its own order first."""
-    found = list(dict.fromkeys(variants))
-    known = [v for v in VARIANTS if v in found]
-    return known + sorted(set(found) - set(known))
-
-
-def interval(values: np.ndarray | pd.Series, level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of its confidence interval over seeds (Student's t); the half-width of one value is NaN."""
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2:
-        return float(array.mean()) if len(array) else math.nan, math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
-    return float(array.mean()), float(half)
-
-
-def with_half(mean: float, half: float, digits: int) -> str:
-    """A mean with the half-width of its interval, "70.12 ± 0.34"; without it where that is unknown."""
-    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
-
-
-def over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Mean, half-width of the 95 % interval and number of seeds of `value` for each group."""
-    groups = rows.groupby(by, sort=False)[value]
-    summary = groups.apply(lambda v: pd.Series([*interval(v), float(len(v))], index=["mean", "half", "seeds"]))
-    return summary.unstack().reset_index()
 
 
 def describe(runs: pd.DataFrame, profile: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import pandas as pd
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
-from vlp_lib.study.runs import NOT_RUN, interval, variant_order, with_half
+from vlp_lib.paper import values
+from vlp_lib.study.runs import NOT_RUN, in_order, read_records
+from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS
 
 NOT_SCORED = "not scored"
@@ -23,9 +26,12 @@ TASKS = ("vqa", "nlvr2", "vcr")
 # The files of `bench.latency` and `bench.cost`, which are not imported because they bring torch along.
 LATENCY, COST = "speed/latency.json", "speed/cost.json"
 
-_COLUMNS = ["task", "variant", "seed", "split", "metric", "value"]
+_COLUMNS = ["task", "name", "seed", "split", "metric", "value"]
 _CONTENDERS = {"region": "region_bottom_up"}
 """The timed model, where it has another name than the variant: region features need their detector."""
+
+_TIME_ROWS = {"region": "uniter_base", "region_bottom_up": "uniter_base"}
+"""Table IV's row, where it has another name."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,22 @@ class Gallery:
         return f"all {self.images:,} images" if self.folds == 1 else f"{self.folds} folds of {self.images:,} images"
 
 
+def guessing(images: int, captions: int, way: str, k: int) -> float:
+    """The share of queries that k draws from a gallery answer: "image", or "text" with several captions an image."""
+    if way == "image":
+        return min(1.0, k / images)
+    return 1 - math.comb(captions - captions // images, k) / math.comb(captions, k)
+
+
 @dataclass(frozen=True)
 class Results:
     """What has been run of a profile.
 
     Attributes:
         root: the profile's folder, results/<profile>/.
-        scores: one row a score: task ("vqa", "nlvr2", "vcr", "retrieval", "attention"), variant, seed, split ("val",
-            "test"; the gallery "all" or "folds"; the kind of question that attention is about), metric and value, in
-            percent.
+        scores: one row a score: task ("vqa", "nlvr2", "vcr", "retrieval", "attention"), name of the run, seed, split
+            ("val", "test"; the gallery "all" or "folds"; the kind of question that attention is about), metric and
+            value, in percent.
         galleries: retrieval's, by "all" and "folds"; empty where it was not run.
         times: the rows of latency.json by the model's name.
         costs: the rows of cost.json.
@@ -67,47 +80,52 @@ class Results:
     timing: str
 
     @property
-    def variants(self) -> list[str]:
-        """All variants of the paper in its order, then the mixes that were run."""
-        return variant_order([*VARIANTS, *self.scores["variant"]])
+    def names(self) -> list[str]:
+        """All variants of the paper in its order, then the mixes and named runs that there are."""
+        return in_order([*VARIANTS, *self.scores["name"]])
 
-    def values(self, task: str, variant: str, split: str, metric: str) -> pd.Series:
+    def values(self, task: str, name: str, split: str, metric: str) -> pd.Series:
         """The score of each seed in percent (index: the seed); empty where it was not run or not scored."""
-        wanted = {"task": task, "variant": variant, "split": split, "metric": metric}
+        wanted = {"task": task, "name": name, "split": split, "metric": metric}
         chosen = (self.scores[list(wanted)] == pd.Series(wanted)).all(axis=1)
         return self.scores[chosen].set_index("seed")["value"].astype(float)
 
-    def seeds(self, task: str, variant: str) -> int:
-        """How many seeds of a variant were run on a task."""
+    def seeds(self, task: str, name: str) -> int:
+        """How many seeds of a name were run on a task."""
         rows = self.scores
-        return int(rows[(rows["task"] == task) & (rows["variant"] == variant)]["seed"].nunique())
+        return int(rows[(rows["task"] == task) & (rows["name"] == name)]["seed"].nunique())
 
     def split(self, task: str) -> str:
         """The split that stands for a finetuned task: test where every run has its score, else val."""
         rows = self.scores[self.scores["task"] == task]
-        runs = rows.groupby(["variant", "seed"])["split"].agg(set)
+        runs = rows.groupby(["name", "seed"])["split"].agg(set)
         return "test" if len(runs) and all("test" in found for found in runs) else "val"
 
-    def cell(self, task: str, variant: str, split: str, metric: str) -> str:
+    def cell(self, task: str, name: str, split: str, metric: str) -> str:
         """A score as "mean ± half-width of its 95 % interval over seeds"; or that it was not run, or not scored."""
-        values = self.values(task, variant, split, metric)
+        values = self.values(task, name, split, metric)
         if values.empty:
-            return NOT_SCORED if self.seeds(task, variant) else NOT_RUN
-        return with_half(*interval(values), 2)
+            return NOT_SCORED if self.seeds(task, name) else NOT_RUN
+        return estimate(values).written(2)
 
-    def time(self, variant: str) -> Mapping[str, Any] | None:
+    def time(self, name: str) -> Mapping[str, Any] | None:
         """A variant's row of latency.json, the region model's with its detector; None where it was not timed."""
-        return self.times.get(contender(variant))
+        return self.times.get(_CONTENDERS.get(name, name))
 
-    def source(self, task: str, variant: str) -> str:
+    def source(self, task: str, name: str) -> str:
         """Where a row of a table comes from: profile, corpus and seeds; or that it was not run."""
-        seeds = self.seeds(task, variant)
+        seeds = self.seeds(task, name)
         return f"{self.provenance}, {seeds} seed{'s' if seeds > 1 else ''}" if seeds else NOT_RUN
 
 
-def contender(variant: str) -> str:
-    """The name of a variant among the timed models."""
-    return _CONTENDERS.get(variant, variant)
+def paper_ms(name: str) -> str:
+    """The paper's milliseconds of a variant or timed model as it prints them (Tables II and IV); "" where it has none.
+
+    Its region models' times are with their detector.
+    """
+    row = _TIME_ROWS.get(name, name)
+    times = (cell for number in ("II", "IV") for cell in values(number) if cell.unit == "ms")
+    return next((cell.printed for cell in times if cell.row == row), "")
 
 
 def latency_note(rows: Sequence[Mapping[str, Any]], full_size: bool) -> str:
@@ -125,8 +143,8 @@ def read_results(root: Path) -> Results:
 
     Raises UserError where there is nothing at all, and for a broken file.
     """
-    finetuned = [(task, run) for task in TASKS for run in _records(root, f"finetune-{task}")]
-    retrieved, looked = _records(root, "retrieval"), _records(root, "attention")
+    finetuned = [(task, run) for task in TASKS for run in read_records(root, f"finetune-{task}").values()]
+    retrieved, looked = (list(read_records(root, stage).values()) for stage in ("retrieval", "attention"))
     latency = read_json(root / LATENCY) if (root / LATENCY).is_file() else {}
     cost = read_json(root / COST) if (root / COST).is_file() else {}
     made = [*(run for _, run in finetuned), *retrieved, *looked, *(one for one in (cost, latency) if one)]
@@ -146,14 +164,10 @@ def read_results(root: Path) -> Results:
         galleries=_galleries(retrieved[0]["recalls"]) if retrieved else {},
         times={row["name"]: row for row in latency.get("rows", ())},
         costs=cost.get("rows", ()),
-        pretraining=_records(root, "pretrain"),
+        pretraining=list(read_records(root, "pretrain").values()),
         provenance=_provenance(made, root.name),
         timing=latency_note(latency["rows"], latency["architecture"] == "the paper's") if latency else "",
     )
-
-
-def _records(root: Path, stage: str) -> list[dict[str, Any]]:
-    return [read_json(path) for path in sorted(root.glob(f"{stage}/*/seed*/run.json"))]
 
 
 def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
@@ -168,7 +182,7 @@ def _finetuned(task: str, run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for split in ("val", "test"):
         for metric, value in run.get(split, {}).items():
             if isinstance(value, float):  # counts are whole numbers, and means of one type of question are mappings
-                yield task, run["variant"], run["seed"], split, metric, value
+                yield task, run["name"], run["seed"], split, metric, value
 
 
 def _retrieved(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -176,13 +190,13 @@ def _retrieved(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         found = run["recalls"].get(gallery, {})
         for metric in (f"{way}_r{k}" for way in ("text", "image") for k in CUTOFFS):
             if metric in found:
-                yield "retrieval", run["variant"], run["seed"], gallery, metric, 100 * found[metric]
+                yield "retrieval", run["name"], run["seed"], gallery, metric, 100 * found[metric]
 
 
 def _pointed(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for kind, row in run["pointing"].items():
         for metric in ("pointing", "mass", "chance", "even"):
-            yield "attention", run["variant"], run["seed"], kind, metric, 100 * row[metric]
+            yield "attention", run["name"], run["seed"], kind, metric, 100 * row[metric]
 
 
 def _galleries(recalls: Mapping[str, Mapping[str, Any]]) -> dict[str, Gallery]:

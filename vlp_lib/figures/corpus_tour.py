@@ -16,13 +16,8 @@ from vlp_lib.batches.sample import Sample
 from vlp_lib.batches.tokenizer import SPECIAL, Tokenizer
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import IGNORED, ImageRecord
-
-
-def _grid(rows: int, columns: int, width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    return figure
+from vlp_lib.figures.palette import RIGHT, WRONG
+from vlp_lib.figures.style import picture_grid
 
 
 def _class_colours(shown: Sequence[int], count: int) -> np.ndarray:
@@ -45,7 +40,7 @@ def draw_label_map(axes: Axes, labels: np.ndarray, colours: np.ndarray) -> None:
 
 def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Figure, pd.DataFrame]:
     """Each image, its label map and its detections in a row; the frame holds the detections."""
-    figure = _grid(len(records), 3, 3.0, 2.9)
+    figure, _ = picture_grid(len(records), 3, 3.0, 2.9)
     names = corpus.segmentation_classes.names
     maps = [corpus.read_label_map(record) for record in records]
     shown = sorted({int(i) for labels in maps if labels is not None for i in np.unique(labels)} - {IGNORED})
@@ -85,7 +80,7 @@ def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Fi
 
 def draw_pairs(samples: Sequence[Sample], tokenizer: Tokenizer, columns: int = 4) -> tuple[Figure, pd.DataFrame]:
     """Augmented images: above, in green, their own sentence; below, in red, the other image's they get as well."""
-    figure = _grid(-(-len(samples) // columns), columns, 2.4, 3.8)
+    figure, _ = picture_grid(-(-len(samples) // columns), columns, 2.4, 3.8)
     rows = []
     for axes, sample in zip(figure.axes, samples, strict=False):
         axes.set_axis_on()
@@ -96,9 +91,9 @@ def draw_pairs(samples: Sequence[Sample], tokenizer: Tokenizer, columns: int = 4
             sentence = " ".join(p for p in pieces if p not in SPECIAL).replace(" ##", "").replace(" ,", ",")
             wrapped = "\n".join(textwrap.wrap(("✓ " if text.matched else "✗ ") + sentence, 32))
             if text.matched:
-                axes.set_title(wrapped, fontsize=8, color="#00664b")
+                axes.set_title(wrapped, fontsize=8, color=RIGHT)
             else:
-                axes.set_xlabel(wrapped, fontsize=8, color="#a33c00")
+                axes.set_xlabel(wrapped, fontsize=8, color=WRONG)
             rows.append({"image": sample.image_id, "sentence": sentence, "matched": text.matched})
     return figure, pd.DataFrame(rows)
 

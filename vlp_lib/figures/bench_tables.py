@@ -1,18 +1,20 @@
-"""Inference time (Tables II and IV) and what each visual loss costs (Table I), beside the paper's own words."""
+"""Measurements as tables: inference time (Tables II and IV), what each visual loss costs (Table I), loading, sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from vlp_lib.figures.style import label, new_figure, plain_log_ticks
 from vlp_lib.paper import values
+from vlp_lib.study.runs import label
+from vlp_lib.study.scores import paper_ms
 
-NAMES = {
+if TYPE_CHECKING:  # it brings torch along, which the tables of finished runs need not wait for
+    from vlp_lib.bench.architecture import Architecture
+
+_NAMES = {
     "region_bottom_up": "Region pipeline (Bottom-Up-like)",
     "region_stock": "Region pipeline (torchvision's R50-FPN)",
     "vilt": "ViLT",
@@ -20,32 +22,13 @@ NAMES = {
     "visual_bert": "VisualBERT, regions given",
 }
 
-_TIME_ROWS = {"region_bottom_up": "uniter_base"}
-"""Table IV's row, where it has another name; the region models' times there are with their detector."""
-
 _COST_ROWS = {"naive_vit": "none", "spl_small": "spl", "spl_large": "spl"}
 """Table I's row, where it has another name than the variant."""
-
-_STAGES = {
-    "detector": "#D55E00",
-    "selection": "#E69F00",
-    "vision": "#0072B2",
-    "language": "#56B4E9",
-    "cross": "#009E73",
-    "whole": "#999999",
-}
 
 
 def name_of(contender: str) -> str:
     """How a timed model is called in tables and figures."""
-    return NAMES.get(contender, label(contender))
-
-
-def paper_ms(contender: str) -> str:
-    """The paper's milliseconds on a P40 as it prints them (Tables II and IV), or nothing."""
-    row = _TIME_ROWS.get(contender, contender)
-    times = [cell for number in ("II", "IV") for cell in values(number) if cell.unit == "ms"]
-    return next((cell.printed for cell in times if cell.row == row), "")
+    return _NAMES.get(contender, label(contender))
 
 
 def _paper_cost(variant: str) -> dict[str, str]:
@@ -79,36 +62,6 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
-    """Left each model's median with its 5th to 95th percentile (log scale), right what share each stage has of it."""
-    figure = new_figure(9.0, 0.32 * len(rows) + 1.4, columns=2)
-    times, shares = figure.axes
-    for place, row in enumerate(rows):
-        times.plot([row["p5_ms"], row["p95_ms"]], [place, place], color="0.6", lw=3)
-        times.plot(row["median_ms"], place, "o", color="k", ms=5)
-        times.annotate(f"{row['median_ms']:,.1f}", (row["p95_ms"], place), (5, 0), textcoords="offset points",
-                       va="center", fontsize=8)  # fmt: skip
-        total = sum(row["stages_ms"].values())
-        left = 0.0
-        for stage, took in row["stages_ms"].items():
-            shares.barh(place, took / total, left=left, color=_STAGES[stage], height=0.7)
-            left += took / total
-    times.set_yticks(range(len(rows)), [name_of(row["name"]) for row in rows], fontsize=8)
-    times.set_xscale("log")
-    times.margins(x=0.2)
-    plain_log_ticks(times.xaxis)
-    times.set_xlabel("milliseconds a question (log scale)")
-    shares.set_yticks([])
-    shares.set_xlabel("share of each stage")
-    for axes in (times, shares):
-        axes.set_ylim(len(rows) - 0.5, -0.5)  # the same rows beside each other, the first on top
-    present = [stage for stage in _STAGES if any(stage in row["stages_ms"] for row in rows)]
-    shares.legend(handles=[Patch(color=_STAGES[stage], label=stage) for stage in present], frameon=False, fontsize=8,
-                  loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
-    figure.suptitle(note, fontsize=9)
-    return figure
-
-
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Table I, measured: the rows of cost.json beside the paper's words."""
     return pd.DataFrame(
@@ -125,4 +78,48 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             }
             for row in rows
         ]
+    )
+
+
+def loader_table(rows: Sequence[Mapping[str, Any]], target: int) -> pd.DataFrame:
+    """The rows of loader.json for people."""
+    return pd.DataFrame(
+        [
+            {
+                "loader": row["what"],
+                "files": f"{row['files']} ({row['width']}×{row['height']})",
+                "images/s per core": round(row["rate"]),
+                "5–95 %": f"{row['p5']:.0f}–{row['p95']:.0f}",
+                "times plain": f"{row['times_plain']:.1f}",
+                f"cores for {target:,} images/s": row["cores"],
+            }
+            for row in rows
+        ]
+    )
+
+
+def architecture_table(sizes: Sequence[Architecture]) -> pd.DataFrame:
+    """Parameters by part, their total, those used at inference, and visual tokens by image size."""
+    return pd.DataFrame(
+        [
+            {
+                "variant": one.variant,
+                **one.parameters,
+                "total": one.total,
+                "at_inference": one.at_inference,
+                **{f"tokens_{size}": count for size, count in one.tokens.items()},
+            }
+            for one in sizes
+        ]
+    )
+
+
+def architecture_note(profile: str) -> str:
+    """What the numbers are of."""
+    from vlp_lib.bench.latency import SIZES  # it brings torch along
+
+    return (
+        f"Parameters of profile {profile} in pretraining, with {SIZES.words:,} words, {SIZES.segmentation} + 1 "
+        f"segmentation classes and {SIZES.detector:,} detector classes; at_inference without a task's head; tokens_S: "
+        f"visual tokens of an image of S px."
     )

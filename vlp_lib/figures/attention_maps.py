@@ -1,11 +1,10 @@
-"""Figure 6: attention maps over images, and the table of how much of the attention lies on what is asked for."""
+"""Attention maps over images: figure 6, and all layers, heads and words of one question."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,17 +14,10 @@ from matplotlib.figure import Figure
 from vlp_lib.attention.maps import Direction, Query
 from vlp_lib.attention.pointing import Look, Pointing, QuestionView, Shown
 from vlp_lib.errors import UserError
+from vlp_lib.figures.palette import RIGHT, WRONG
+from vlp_lib.figures.style import picture_grid
 
 _ROWS = {"stuff": "no object (stuff)", "small": "small object", "count": "counting"}
-_RIGHT, _WRONG = "#00664b", "#a33c00"
-
-
-def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    return figure, grid
 
 
 def draw_map(axes: Axes, image: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None) -> None:
@@ -46,7 +38,7 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
     if not examples:
         raise UserError("none of the questions asks for stuff, a small object or a number: look at more questions")
     columns = 1 + max(len(looks) for _, looks in examples)
-    figure, grid = _axes(len(examples), columns, 2.3, 2.75)
+    figure, grid = picture_grid(len(examples), columns, 2.3, 2.75)
     rows = []
     for (shown, looks), line in zip(examples, grid, strict=True):
         line[0].imshow(looks[0].image, interpolation="nearest")
@@ -55,7 +47,7 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
             draw_map(axes, look.image, look.map, look.mask)
             said = look.answer if look.right else f"{look.answer} (people: {look.truth})"
             axes.set_title("\n".join(textwrap.wrap(look.text, 28)) + f"\n{said}", fontsize=8,
-                           color=_RIGHT if look.right else _WRONG)  # fmt: skip
+                           color=RIGHT if look.right else WRONG)  # fmt: skip
             rows.append(
                 {
                     "row": shown.kind,
@@ -73,26 +65,11 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
     return figure, pd.DataFrame(rows)
 
 
-def pointing_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of `pointing.summarise` for people."""
-    return pd.DataFrame(
-        {
-            "questions about": [row["kind"] for row in rows],
-            "questions": [row["questions"] for row in rows],
-            "pointing accuracy": [round(row["pointing"], 3) for row in rows],
-            "attention on the object": [round(row["mass"], 3) for row in rows],
-            "the object's area (chance)": [round(row["chance"], 3) for row in rows],
-            "evenly spread attention": [round(row["even"], 3) for row in rows],
-            "by label map": [row["from_label_maps"] for row in rows],
-        }
-    )
-
-
 def draw_heads(view: QuestionView, direction: Direction, query: Query) -> Figure:
     """A map for each layer (a row) and head (a column), the mean over heads last; empty where a layer has none."""
     layers = view.attention.layers
     heads = layers[0].to_vision.shape[1]
-    figure, grid = _axes(len(layers), heads + 1, 1.7, 1.9)
+    figure, grid = picture_grid(len(layers), heads + 1, 1.7, 1.9)
     for layer, line in enumerate(grid):
         for head, axes in enumerate(line):
             name = f"head {head}" if head < heads else "mean"
@@ -109,7 +86,7 @@ def draw_heads(view: QuestionView, direction: Direction, query: Query) -> Figure
 def draw_words(view: QuestionView, direction: Direction, layer: int, head: int | None) -> Figure:
     """A map for each word piece of the question, in one layer and head (None: the mean over heads)."""
     columns = min(6, len(view.pieces) + 1)
-    figure, grid = _axes(-(-(len(view.pieces) + 1) // columns), columns, 1.9, 2.1)
+    figure, grid = picture_grid(-(-(len(view.pieces) + 1) // columns), columns, 1.9, 2.1)
     first, *rest = grid.flat
     first.imshow(view.image, interpolation="nearest")
     for position, (piece, axes) in enumerate(zip(view.pieces, rest, strict=False)):

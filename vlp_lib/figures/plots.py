@@ -1,0 +1,171 @@
+"""What several runs say, as plots: curves of convergence, time against accuracy, claims, inference times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import StrMethodFormatter
+
+from vlp_lib.figures.bench_tables import name_of
+from vlp_lib.figures.palette import OTHER, RIGHT, STAGES, WRONG, colours, line_style
+from vlp_lib.figures.style import draw_chance, new_figure, plain_log_ticks
+from vlp_lib.study.claims import POINTS
+from vlp_lib.study.convergence import LN2
+from vlp_lib.study.runs import in_order, label
+from vlp_lib.study.trade_off import RUN, not_shown
+from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
+
+_MARKERS = {RUN: "o", "paper, table II": "o", "paper, table IV": "D"}
+
+
+def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str = "") -> Figure:
+    """Validation matching loss against samples seen: a line a name, its 95 % interval over seeds shaded.
+
+    Args:
+        curves: see `study.convergence.convergence_curves`.
+        names: what is drawn of them; all where none is given.
+        title: above the figure.
+    """
+    figure = new_figure()
+    (axes,) = figure.axes
+    present = in_order(curves["name"])
+    tints = colours(present)
+    highest = 0.0
+    for name in present:
+        if names and name not in names:
+            continue
+        curve = curves[curves["name"] == name].sort_values("samples")
+        axes.plot(curve["samples"], curve["mean"], line_style(name), color=tints[name], label=label(name), lw=1.8)
+        highest = max(highest, curve["mean"].max())
+        low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
+        axes.fill_between(curve["samples"], low, high, color=tints[name], alpha=0.15, lw=0)
+    draw_chance(axes, highest)
+    axes.annotate("chance (ln 2)", (1, LN2), (0, 3), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
+    axes.set_xlabel("images seen, each with its own and another's sentence")
+    axes.set_ylabel("validation matching loss")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_title(title, fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+    return figure
+
+
+def draw_trade_off(points: pd.DataFrame, note: str = "") -> Figure:
+    """Left the run, right the paper (circles: table II, diamonds: table IV); times on a log scale.
+
+    The two panels share no axis: neither machine, nor corpus, nor scale are the same. What is missing in the left one
+    is named below it.
+    """
+    figure = new_figure(9.5, 4.4, columns=2)
+    own, published = figure.axes
+    is_own = points["source"] == RUN
+    _draw(own, points[is_own], RUN, colours(points[is_own]["row"]))
+    if own.containers:
+        own.legend(frameon=False, fontsize=7)
+    _draw(published, points[~is_own], "the paper: ○ table II, ◇ table IV", colours())
+    _name(published, points[~is_own])
+    published.set_xlabel("inference time (ms, Nvidia P40, log scale)")
+    missing = not_shown(points)
+    lines = [note, f"not shown: {', '.join(missing)}" if missing else ""]
+    figure.supxlabel("\n".join(line for line in lines if line), fontsize=8, wrap=True)
+    return figure
+
+
+def _draw(axes: Axes, points: pd.DataFrame, title: str, tints: Mapping[str, str]) -> None:
+    complete = points.dropna(subset=["ms", "vqa"])
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("inference time (ms, log scale)")
+    axes.set_ylabel("VQA accuracy (%)")
+    if complete.empty:
+        axes.text(0.5, 0.5, "no model has both", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        return
+    axes.set_xscale("log")
+    axes.margins(0.25, 0.15)
+    for point in complete.to_dict("records"):
+        spread = [[point["ms"] - point["ms_low"]], [point["ms_high"] - point["ms"]]]
+        axes.errorbar(
+            point["ms"],
+            point["vqa"],
+            xerr=None if math.isnan(point["ms_low"]) else spread,
+            yerr=None if math.isnan(point["half"]) else point["half"],
+            fmt=_MARKERS[point["source"]],
+            color=tints.get(point["row"], OTHER),
+            # The paper's other models have no colour of their own, and ResNets that of their ViT: hollow.
+            mfc="w" if "resnet" in point["row"] or point["row"] not in tints else None,
+            ms=6,
+            label=point["model"],
+        )
+    plain_log_ticks(axes.xaxis)
+
+
+def _name(axes: Axes, points: pd.DataFrame) -> None:
+    """Names beside the points; those of about equal accuracy lie close, so the names take sides in turns."""
+    for place, point in enumerate(points.dropna(subset=["ms", "vqa"]).sort_values("vqa").to_dict("records")):
+        side = 1 if place % 2 else -1
+        axes.annotate(point["model"], (point["ms"], point["vqa"]), (7 * side, 0), textcoords="offset points",
+                      ha="left" if side > 0 else "right", va="center", fontsize=7)  # fmt: skip
+
+
+def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
+    """The claims about scores: a panel a metric, each paired difference with its 95 % interval, coloured by verdict.
+
+    Comparisons that were not run, and claims of other units, are in the table only.
+    """
+    tints = {CONFIRMED: RIGHT, CONTRADICTED: WRONG}
+    shown = table[(table["unit"] == POINTS) & table["estimate"].notna()]
+    panels = list(shown.groupby("metric", sort=False))
+    heights = [len(rows) for _, rows in panels] or [4]
+    figure = Figure(figsize=(8.5, 0.24 * sum(heights) + 0.75 * len(heights) + 0.6), layout="constrained")
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    for axes, (metric, rows) in zip(grid, panels, strict=False):
+        for place, row in enumerate(rows.to_dict("records")):
+            tint = tints.get(row["verdict"], "0.5")
+            axes.plot([row["low"], row["high"]], [place, place], color=tint, lw=2)
+            axes.plot(row["estimate"], place, "o", color=tint, ms=5)
+        axes.axvline(0, color="0.5", lw=0.8, ls=":")
+        axes.set_yticks(range(len(rows)), list(rows["comparison"]), fontsize=8)
+        axes.invert_yaxis()
+        axes.set_title(str(metric), fontsize=10, loc="left")
+    if not panels:
+        grid[0].text(0.5, 0.5, "no two variants with scores", ha="center", va="center", color="0.4")
+        grid[0].set_axis_off()
+    grid[-1].set_xlabel("difference in points of %")
+    figure.suptitle(f"green: confirmed, red: contradicted, grey: not decidable\n{note}", fontsize=9)
+    return figure
+
+
+def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:
+    """Left each model's median with its 5th to 95th percentile (log scale), right what share each stage has of it."""
+    figure = new_figure(9.0, 0.32 * len(rows) + 1.4, columns=2)
+    times, shares = figure.axes
+    for place, row in enumerate(rows):
+        times.plot([row["p5_ms"], row["p95_ms"]], [place, place], color="0.6", lw=3)
+        times.plot(row["median_ms"], place, "o", color="k", ms=5)
+        times.annotate(f"{row['median_ms']:,.1f}", (row["p95_ms"], place), (5, 0), textcoords="offset points",
+                       va="center", fontsize=8)  # fmt: skip
+        total = sum(row["stages_ms"].values())
+        left = 0.0
+        for stage, took in row["stages_ms"].items():
+            shares.barh(place, took / total, left=left, color=STAGES[stage], height=0.7)
+            left += took / total
+    times.set_yticks(range(len(rows)), [name_of(row["name"]) for row in rows], fontsize=8)
+    times.set_xscale("log")
+    times.margins(x=0.2)
+    plain_log_ticks(times.xaxis)
+    times.set_xlabel("milliseconds a question (log scale)")
+    shares.set_yticks([])
+    shares.set_xlabel("share of each stage")
+    for axes in (times, shares):
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the same rows beside each other, the first on top
+    present = [stage for stage in STAGES if any(stage in row["stages_ms"] for row in rows)]
+    shares.legend(handles=[Patch(color=STAGES[stage], label=stage) for stage in present], frameon=False, fontsize=8,
+                  loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
+    figure.suptitle(note, fontsize=9)
+    return figure
