@@ -81,10 +81,10 @@ def test_version(capsys):
 
 
 def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
-    def interrupt(name):
+    def interrupt(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlp_lib.config.profile", interrupt)
+    monkeypatch.setattr("vlp_lib.workspace.open_workspace", interrupt)
     assert cli.main(["pretrain", "--variant", "segl"]) == 130
     assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
 

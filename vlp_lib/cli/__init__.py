@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from vlp_lib import __version__, catalogue
+from vlp_lib import __version__
 from vlp_lib.cli import data, graph, measuring, notebook, scoring, sharing, training
+from vlp_lib.cli.options import Parser, check
 from vlp_lib.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a failure the user can mend is one sentence on stderr and status 2."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
     try:
-        if getattr(options, "plugin", None):
-            catalogue.add_plugin(options.plugin)
+        options = _parser().parse_args(arguments)
+        check(options)
         options.run(options)
     except UserError as error:
         print(f"vlp: {error}", file=sys.stderr)
@@ -28,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vlp", description="The vision language pretraining kit.")
+def _parser() -> Parser:
+    parser = Parser(prog="vlp", description="The vision language pretraining kit.")
     parser.add_argument("--version", action="version", version=f"vlp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for group in (graph, training, scoring, notebook, data, measuring, sharing):

@@ -46,13 +46,11 @@ def add(commands: Commands) -> None:
 
 
 def _synthesize(options: argparse.Namespace) -> None:
-    from vlp_lib.config import profile
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
-    chosen = profile(options.profile)
-    root = options.root or Layout(options.profile).corpus
-    print(f"{root}  {draw_corpus(chosen, root)}")
+    root = options.root or Layout(options.profile.name).corpus
+    print(f"{root}  {draw_corpus(options.profile, root)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -62,11 +60,10 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from vlp_lib.config import profile
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.corpora.prepared import prepare
 
-    chosen = profile(options.profile)
+    chosen = options.profile
     corpus = open_corpus(options.root, allow_missing=1.0)
     out = options.out.resolve() if options.out else None
     print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlp_lib.cli.options import Commands, common, numbers
-from vlp_lib.errors import UserError
+from vlp_lib.cli.options import TASKS, Commands, check_task, common, numbers
+from vlp_lib.config import VARIANTS
+from vlp_lib.errors import UserError, unknown
 from vlp_lib.run import project_root, results_root
+
+STAGES = (*TASKS, "retrieval")
+"""What `--tasks` takes: all that can follow a pretraining."""
 
 
 def add(commands: Commands) -> None:
@@ -39,36 +44,55 @@ def add(commands: Commands) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from vlp_lib.config import VARIANTS, parse_variant, profile
-
-    profile(options.profile)
-    variants = options.variants.split() or list(VARIANTS)
-    for name in variants:
-        parse_variant(name)
     seeds = numbers(options.seeds, "seeds")
-    data_root = str(Path(options.data_root).resolve()) if options.data_root else ""
-    targets = [options.until] if options.until else []
-    tasks = _tasks(options.tasks, options.data_root)
+    asked = None if options.tasks is None else [check_task(name, STAGES) for name in options.tasks.split()]
+    until = [check_target(options.until)] if options.until else []
+    tasks = _tasks(options.data_root) if asked is None else asked
+    variants = [variant.name for variant in options.variants] or list(VARIANTS)
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(
-        options.profile, seeds, data_root, variants, tasks, cores, targets, workflow_profile=options.workflow_profile
+        options.profile.name,
+        seeds,
+        options.data_root,
+        variants,
+        tasks,
+        cores,
+        until,
+        workflow_profile=options.workflow_profile,
     )
 
 
-def _tasks(asked: str | None, data_root: str) -> list[str]:
-    """The tasks that the graph runs: those asked for, else those that the data has; says which it leaves out."""
-    from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.tasks import RETRIEVAL, TASKS, check_task, tasks_of
-
-    everything = [*TASKS, RETRIEVAL]
-    if asked is not None:
-        return [name if name == RETRIEVAL else check_task(name) for name in asked.split()]
+def _tasks(data_root: str) -> list[str]:
+    """The tasks that the data has; says which are left out."""
     if not data_root:
-        return everything
-    found = tasks_of(open_corpus(Path(data_root)))
-    if left := [name for name in everything if name not in found]:
+        return list(STAGES)
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.tasks import tasks_of
+
+    there = tasks_of(open_corpus(Path(data_root)))
+    if left := [name for name in STAGES if name not in there]:
         print(f"{data_root} has no data for {', '.join(left)}: left out of the graph")
-    return found
+    return there
+
+
+def _snakefile() -> Path:
+    path = project_root() / "notebooks" / "Snakefile"
+    if not path.is_file():
+        raise UserError(f"no {path}: run this in a checkout of the project")
+    return path
+
+
+def targets() -> list[str]:
+    """The stages that `--until` takes: the rules of the Snakefile without wildcards."""
+    rules = re.findall(r"^rule (\w+):", _snakefile().read_text(encoding="utf-8"), re.MULTILINE)
+    return [name for name in rules if not name.endswith("_one")]
+
+
+def check_target(name: str) -> str:
+    """The name of a stage; raises UserError for an unknown one."""
+    if name not in (known := targets()):
+        raise unknown("stage", name, known)
+    return name
 
 
 def run_graph(
@@ -78,11 +102,11 @@ def run_graph(
     variants: Sequence[str],
     tasks: Sequence[str],
     cores: int | None,
-    targets: Sequence[str] = (),
+    until: Sequence[str] = (),
     extra: Sequence[str] = (),
     workflow_profile: Path | None = None,
 ) -> None:
-    """Run the graph of notebooks (notebooks/Snakefile) up to `targets` (all figures and tables by default).
+    """Run the graph of notebooks (notebooks/Snakefile) up to `until` (all figures and tables by default).
 
     Stages whose parameters, code and inputs are unchanged are skipped; an interrupted graph goes on where it stopped.
     What does not need a stage that failed is still run.
@@ -94,10 +118,7 @@ def run_graph(
 
     Raises UserError where a stage failed; its own sentence has been printed by then, or stands in the cluster's log.
     """
-    root = project_root()
-    snakefile = root / "notebooks" / "Snakefile"
-    if not snakefile.is_file():
-        raise UserError(f"no {snakefile}: run this in a checkout of the project")
+    snakefile = _snakefile()
     if workflow_profile is not None and not (workflow_profile / "config.yaml").is_file():
         raise UserError(f"{workflow_profile} has no config.yaml: give a folder such as notebooks/cluster/slurm")
     folder = results_root()
@@ -105,7 +126,7 @@ def run_graph(
     where = ["--workflow-profile", str(workflow_profile.resolve())] if workflow_profile is not None else []
     where += ["--cores", str(cores)] if cores is not None else []
     command = [
-        sys.executable, "-m", "snakemake", *targets,
+        sys.executable, "-m", "snakemake", *until,
         "--snakefile", str(snakefile), "--directory", str(folder), *where,
         "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going", "--quiet", "all",
         *extra,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlp_lib.cli.options import Commands, common, numbers, parse_parameter
+from vlp_lib.cli.options import Commands, common, numbers, settings
 from vlp_lib.errors import UserError
 
 
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     train.add_argument("--steps", type=int, default=20)
     train.add_argument("--warmup", type=int, default=5)
     train.add_argument("--output", type=Path, default=None, help="folder (default: bench/ among the results)")
-    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.compile=false")
+    settings(train, "training.compile=false")
     train.set_defaults(run=_bench_train)
 
     model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
@@ -46,21 +46,18 @@ def add(commands: Commands) -> None:
     doctor.add_argument("--variant", default="segl")
     doctor.add_argument("--gpus", type=int, default=1, help="that share the batch")
     doctor.add_argument("--gpu-memory", type=float, default=None, metavar="GIB", help="of each (default: as found)")
-    doctor.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.accumulation=2"
-    )
+    settings(doctor, "training.accumulation=2")
     doctor.set_defaults(run=_doctor)
 
 
 def _bench_speed(options: argparse.Namespace) -> None:
     from vlp_lib.bench.latency import LATENCY, bench_speed
-    from vlp_lib.config import profile
     from vlp_lib.figures.bench_tables import latency_table
     from vlp_lib.run import Layout
     from vlp_lib.study.scores import latency_note
 
-    chosen = profile(options.profile)
-    folder = Layout(options.profile).root / "speed"
+    chosen = options.profile
+    folder = Layout(chosen.name).root / "speed"
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
     print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
@@ -68,7 +65,6 @@ def _bench_speed(options: argparse.Namespace) -> None:
 
 def _bench_loader(options: argparse.Namespace) -> None:
     from vlp_lib.bench.loader import TARGET, bench_loader
-    from vlp_lib.config import profile
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.figures.bench_tables import loader_table
     from vlp_lib.figures.style import markdown
@@ -77,7 +73,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
 
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
-    table = loader_table(bench_loader(corpus, profile(options.profile), options.images, options.runs, folder), TARGET)
+    table = loader_table(bench_loader(corpus, options.profile, options.images, options.runs, folder), TARGET)
     write_text(folder / "loader.csv", table.to_csv(index=False))
     write_text(folder / "loader.md", markdown(table))
     print(table.to_string(index=False), folder, sep="\n")
@@ -87,14 +83,13 @@ def _bench_train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from vlp_lib.bench.throughput import TRAIN, bench_train
-    from vlp_lib.config import CorpusConfig, override, parse_variant, profile
+    from vlp_lib.config import CorpusConfig
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
-    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
-    variants = tuple(parse_variant(name) for name in options.variants.split())
-    folder = Layout(options.profile, options.data_root).root / "bench"
+    chosen = options.profile
+    folder = Layout(chosen.name, options.data_root).root / "bench"
     root = Path(options.data_root)
     if not options.data_root:
         # A loader's pace does not depend on how many images there are; a profile's own corpus may take hours to draw.
@@ -102,18 +97,18 @@ def _bench_train(options: argparse.Namespace) -> None:
         root = folder / f"corpus-{chosen.model.image_size}"
         draw_corpus(replace(chosen, corpus=few), root)
     output = options.output or folder
-    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
+    bench_train(chosen, tuple(options.variants), open_corpus(root), options.steps, options.warmup, output)
     print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
 
 
 def _model(options: argparse.Namespace) -> None:
     from vlp_lib.bench.architecture import describe
-    from vlp_lib.config import VARIANTS, parse_variant, profile
+    from vlp_lib.config import VARIANTS
     from vlp_lib.figures.bench_tables import architecture_note, architecture_table
     from vlp_lib.figures.style import save_table
 
-    chosen, sizes = profile(options.profile), numbers(options.image_sizes, "image-sizes")
-    variants = [parse_variant(name) for name in ([options.variant] if options.variant else VARIANTS)]
+    chosen, sizes = options.profile, numbers(options.image_sizes, "image-sizes")
+    variants = [options.variant] if options.variant else list(VARIANTS.values())
     table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
     note = architecture_note(chosen.name)
     print(table.to_string(index=False), note, sep="\n")
@@ -124,12 +119,10 @@ def _model(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> None:
     from vlp_lib.bench.forecast import PAPER_PAIRS
     from vlp_lib.checks import doctor
-    from vlp_lib.config import override, parse_variant, profile
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import results_root
 
-    chosen = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
-    variant = parse_variant(options.variant)
+    chosen, variant = options.profile, options.variant
     packages = doctor.check_packages()
     print("\n".join(str(check) for check in packages if not check.fine) or f"ok  {len(packages)} packages", flush=True)
     if not all(check.fine for check in packages):

@@ -1,18 +1,48 @@
-"""What several commands share: options, values written as text, and how a result is shown."""
+"""What several commands share: a parser that names the nearest word, options, and what they are checked against."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vlp_lib.errors import UserError
+from vlp_lib import catalogue
+from vlp_lib.config import override, parse_variant, profile
+from vlp_lib.errors import UserError, unknown
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""
 
+TASKS = ("vqa", "nlvr2", "vcr")
+"""The finetuning tasks, known here without importing them."""
+
 _WORDS = {"true": True, "false": False, "none": None}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, but a misspelt command or option is answered with the nearest known one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as argparse declares it
+        """As argparse does, after a look at every option: a missing one is often one that is misspelt."""
+        words: Sequence[str] = sys.argv[1:] if args is None else args
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        for word in words:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                break
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                self.error(str(unknown("option", name, known)))
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            self.error(str(unknown(str(action.metavar), value, action.choices)))
 
 
 def common(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +52,45 @@ def common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin", type=Path, default=None, metavar="FILE", help="a visual loss of your own, in Python"
     )
+
+
+def settings(parser: argparse.ArgumentParser, example: str) -> None:
+    """The option that changes single fields of the profile."""
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=f"e.g. {example}")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Put what they name in the place of names: a profile with its settings, variants, a data set's whole path.
+
+    It needs nothing that takes long to import, so that a wrong word is answered at once. Raises UserError for one.
+    """
+    given = vars(options)
+    if given.get("plugin"):
+        catalogue.add_plugin(options.plugin)
+    if "profile" in given:
+        options.profile = override(profile(options.profile), dict(map(parse_parameter, given.get("set", ()))))
+    if given.get("variant"):
+        options.variant = parse_variant(options.variant)
+    if "variants" in given:
+        options.variants = [parse_variant(name) for name in options.variants.split()]
+    if "task" in given:
+        check_task(options.task)
+    if "data_root" in given:
+        options.data_root = check_folder(options.data_root)
+
+
+def check_task(name: str, known: Sequence[str] = TASKS) -> str:
+    """The name of a task; raises UserError for an unknown one."""
+    if name not in known:
+        raise unknown("task", name, known)
+    return name
+
+
+def check_folder(data_root: str) -> str:
+    """The whole path of a data set's folder, from where the user stands; "" is the embedded corpus."""
+    if data_root and not Path(data_root).is_dir():
+        raise UserError(f"{data_root} is no folder: name the folder of a corpus")
+    return str(Path(data_root).resolve()) if data_root else ""
 
 
 def numbers(text: str, name: str) -> list[int]:

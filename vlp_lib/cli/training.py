@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vlp_lib.cli.options import Commands, common, parse_parameter, print_json
+from vlp_lib.cli.options import Commands, common, print_json, settings
 
 
 def add(commands: Commands) -> None:
@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
     common(pretrain)
     pretrain.add_argument("--variant", required=True, help="e.g. segl, or a mix such as segl+0.5*ssul")
     pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.steps=100")
+    settings(pretrain, "training.steps=100")
     pretrain.add_argument("--tensorboard", action="store_true", help="write the curves for TensorBoard, too")
     pretrain.set_defaults(run=_pretrain)
 
@@ -22,39 +22,31 @@ def add(commands: Commands) -> None:
     finetune.add_argument("--task", required=True, help="vqa, nlvr2 or vcr")
     finetune.add_argument("--variant", required=True, help="as it was pretrained, e.g. segl")
     finetune.add_argument("--seed", type=int, default=0, help="of the pretraining and of the finetuning")
-    finetune.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. downstream.allow_missing=0.1"
-    )
+    settings(finetune, "downstream.allow_missing=0.1")
     finetune.set_defaults(run=_finetune)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from vlp_lib.config import override, parse_variant, profile
     from vlp_lib.distributed import leave
     from vlp_lib.trainers.pretrain import pretrain
     from vlp_lib.workspace import open_workspace
 
-    settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
-    variant = parse_variant(options.variant)
-    workspace = open_workspace(options.profile, options.data_root)
-    folder = workspace.layout.run("pretrain", variant.name, options.seed)
-    pretrain(settings, variant, workspace.corpus, options.seed, folder, tensorboard=options.tensorboard)
+    workspace = open_workspace(options.profile.name, options.data_root)
+    folder = workspace.layout.run("pretrain", options.variant.name, options.seed)
+    pretrain(options.profile, options.variant, workspace.corpus, options.seed, folder, tensorboard=options.tensorboard)
     leave()
 
 
 def _finetune(options: argparse.Namespace) -> None:
-    from vlp_lib.config import override, parse_variant, profile
     from vlp_lib.distributed import is_main, leave
-    from vlp_lib.tasks import check_task
     from vlp_lib.trainers.finetune import finetune
     from vlp_lib.workspace import open_workspace
 
-    settings = override(profile(options.profile), dict(parse_parameter(text) for text in options.set))
-    variant, task = parse_variant(options.variant), check_task(options.task)
-    workspace = open_workspace(options.profile, options.data_root)
+    variant, task = options.variant, options.task
+    workspace = open_workspace(options.profile.name, options.data_root)
     pretrained = workspace.layout.run("pretrain", variant.name, options.seed)
     folder = workspace.layout.run(f"finetune-{task}", variant.name, options.seed)
-    done = finetune(settings, task, variant, workspace.corpus, options.seed, pretrained, folder)
+    done = finetune(options.profile, task, variant, workspace.corpus, options.seed, pretrained, folder)
     if is_main():
         print_json(done.scores)
     leave()
