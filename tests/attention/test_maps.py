@@ -126,9 +126,6 @@ def test_a_set_made_without_attention_has_no_place(small_model, questions):
         def tokens(self, features):
             return VisionFeatures(features.tokens.mean(1, keepdim=True), None)
 
-        def token_attention(self, features):
-            return None
-
     model = VLPModel(small_model, parse_variant("naive_vit"), SIZES).eval()
     model.visual_loss = Mean()
     with pytest.raises(UserError, match="no place on the image"):
