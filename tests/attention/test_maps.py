@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vlp_lib.attention import maps as attention
 from vlp_lib.attention import pointing
@@ -18,7 +19,9 @@ from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.figures import attention_maps as figures
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.losses.base import VisualLoss
 from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskBatch
 from vlp_lib.trainers.finetune import finetune
@@ -113,6 +116,20 @@ def test_set_predictions_are_spread_over_the_grid(seen, questions):
         decoded = loss.feed_forward(x)
     torch.testing.assert_close(decoded, tokens.tokens, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights.mean(1), found.decoder)
+
+
+def test_a_set_made_without_attention_has_no_place(small_model, questions):
+    class Mean(VisualLoss):
+        def __init__(self):
+            nn.Module.__init__(self)
+
+        def tokens(self, features):
+            return VisionFeatures(features.tokens.mean(1, keepdim=True), None)
+
+    model = VLPModel(small_model, parse_variant("naive_vit"), SIZES).eval()
+    model.visual_loss = Mean()
+    with pytest.raises(UserError, match="no place on the image"):
+        look(model, questions)
 
 
 def test_parameters_of_a_notebook():

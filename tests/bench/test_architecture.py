@@ -12,7 +12,7 @@ from torch import nn
 
 from vlp_lib import cli
 from vlp_lib.bench.architecture import describe
-from vlp_lib.bench.latency import SIZES
+from vlp_lib.bench.made_up import SIZES
 from vlp_lib.config import VARIANTS, profile
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel, visual_loss_of

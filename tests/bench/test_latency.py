@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from vlp_lib.bench import cost, latency
+from vlp_lib.bench.architecture import Architecture, count, describe
+from vlp_lib.bench.contenders import MINIATURE, contenders
+from vlp_lib.bench.made_up import SIZES
 from vlp_lib.bench.region_detector import DetectorConfig, Proposals, bottom_up_like, stock_detector
 from vlp_lib.config import VARIANTS, ModelConfig, profile
 from vlp_lib.errors import UserError
@@ -19,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def miniatures():
-    return {one.name: one for one in latency.contenders(latency.MINIATURE, 64, CPU)}
+    return {one.name: one for one in contenders(MINIATURE, 64, CPU)}
 
 
 def test_every_contender_is_there(miniatures):
@@ -33,7 +36,7 @@ def test_every_contender_is_there(miniatures):
 def test_stages_follow_each_other(miniatures):
     for one in miniatures.values():
         state = None
-        for _, stage in one.stages:
+        for stage in one.stages.values():
             state = stage(state)
         pooled = state if isinstance(state, torch.Tensor) else state[-1 if one.name == "lxmert" else 1]
         assert pooled.shape[0] == 1
@@ -45,9 +48,9 @@ def test_visual_tokens(miniatures):
     assert tokens["naive_vit"] == tokens["ssul"] == tokens["segl"] == tokens["naive_resnet"] == 4
     assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (1, 3, 8)
     # The paper's: 324 of 600 px, and N for SPL whatever the size.
-    assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_vit"], 600) == 324
-    assert latency.visual_tokens(ModelConfig(), VARIANTS["naive_resnet"], 600) == 19 * 19
-    assert [latency.visual_tokens(ModelConfig(), VARIANTS[n], 600) for n in ("spl_small", "spl_large")] == [36, 100]
+    names = ("naive_vit", "naive_resnet", "spl_small", "spl_large")
+    papers = [describe(ModelConfig(), VARIANTS[name], (600,)).tokens[600] for name in names]
+    assert papers == [324, 19 * 19, 36, 100]
 
 
 def test_heads_of_losses_are_no_parameters_at_inference(miniatures):
@@ -56,43 +59,9 @@ def test_heads_of_losses_are_no_parameters_at_inference(miniatures):
     assert count["naive_resnet"] == count["segl_resnet"]
 
 
-def counting(name, order, seconds=0.0):
-    def stage(_):
-        order.append(name)
-        return None
-
-    return latency.Contender(name, "ours", ((("whole"), stage),), 1, 1)
-
-
-def test_models_take_turns():
-    order: list[str] = []
-    found = latency.measure([counting("a", order), counting("b", order)], runs=4, warmup=2, seconds=60.0, device=CPU)
-    assert order == ["a", "a", "b", "b", *["a", "b"] * 4]
-    assert [one.runs.shape for one in found.values()] == [(4, 1), (4, 1)]
-
-
-def test_slow_models_run_less_often_but_all_along(monkeypatch):
-    order: list[str] = []
-    took = {"slow": 1000.0, "fast": 1.0}
-
-    def time_once(one, device):
-        order.append(one.name)
-        return [took[one.name]]
-
-    monkeypatch.setattr(latency, "time_once", time_once)
-    models = [counting("slow", []), counting("fast", [])]
-    found = latency.measure(models, runs=10, warmup=3, seconds=5.0, device=CPU)
-    assert {name: len(one.runs) for name, one in found.items()} == {"slow": 5, "fast": 10}
-    assert order.count("slow") == 5 + 1  # one warm-up: it takes more than a sixth of its time
-    assert order.count("fast") == 10 + 3
-    assert order[-2:] == ["slow", "fast"]
-    fewest = latency.measure(models, runs=10, warmup=1, seconds=0.5, device=CPU)
-    assert len(fewest["slow"].runs) == 3
-
-
 def test_summary():
-    runs = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    found = latency.Latency(runs, ("vision", "cross")).summary()
+    runs = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]) / 1000
+    found = latency.summary(runs, ["vision", "cross"])
     assert (found["median_ms"], found["runs"], found["stages_ms"]) == (7.0, 3, {"vision": 3.0, "cross": 4.0})
     assert (found["p5_ms"], found["p95_ms"]) == pytest.approx((3.4, 10.6))
 
@@ -167,8 +136,7 @@ def test_cost(tiny_corpus, small_profile, tmp_path):
 
 
 def test_cost_says_which_targets_are_missing(tiny_corpus, small_profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(cost, "parameters", lambda variant: {"extra_in_training": 0, "at_inference": 0})
-    monkeypatch.setattr(cost, "visual_tokens", lambda config, variant, size: 0)
+    monkeypatch.setattr(cost, "describe", lambda *_: Architecture("", {"visual_loss": 0}, 0, {384: 0, 600: 0}))
     bare = dataclasses.replace(tiny_corpus, detections=None)
     rows = {row["variant"]: row for row in cost.bench_cost(small_profile, bare, 1, tmp_path)}
     assert rows["spl_small"]["step_ms"] is None
@@ -176,8 +144,10 @@ def test_cost_says_which_targets_are_missing(tiny_corpus, small_profile, tmp_pat
 
 
 def test_parts_shared_to_save_memory_make_the_whole_model(miniatures):
-    config = dataclasses.replace(latency.MINIATURE.model, image_size=64)
-    for name in ("segl", "spl_large", "segl_resnet"):
+    config = dataclasses.replace(MINIATURE.model, image_size=64)
+    heads = {"segl": "classify", "spl_large": "classify", "segl_resnet": "classify"}
+    for name, head in heads.items():
         with torch.device("meta"):
-            whole = VLPModel(config, VARIANTS[name], latency.SIZES)
-        assert miniatures[name].parameters == latency.parameters_at_inference(whole)
+            whole = VLPModel(config, VARIANTS[name], SIZES)
+        unused = sum(count(getattr(loss, head)) for loss in whole.visual_loss.losses.values())
+        assert miniatures[name].parameters == count(whole) - unused

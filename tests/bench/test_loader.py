@@ -3,13 +3,12 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from vlp_lib.bench import loader as loading
 from vlp_lib.errors import UserError
-from vlp_lib.figures.bench_tables import loader_table
+from vlp_lib.io import read_text
 
 NAMES = ["plain_pil", "plain_tensor", "files", "prepared_cpu", "prepared"]
 
@@ -33,19 +32,11 @@ def test_all_loaders_are_measured_at_both_sizes(tiny_corpus, small_profile, tmp_
     assert written["rows"] == rows
     assert written["corpus"] == "the embedded corpus"
     assert str(tiny_corpus.root) not in (tmp_path / "loader.json").read_text()
-    table = loader_table(rows, 1750)
-    assert len(table) == 10
-    assert table["files"].iloc[-1] == "as declared (48×40)"
-
-
-def test_passes_take_turns_after_one_that_is_not_counted(monkeypatch):
-    calls = []
-    clock = iter(range(100))
-    monkeypatch.setattr(loading.time, "process_time", lambda: next(clock) * 0.5)
-    loaders = [loading.Loader(name, "", lambda name=name: calls.append(name)) for name in "ab"]
-    rates = loading.measure(loaders, 3, 2)
-    assert "".join(calls) == "ababab"
-    assert np.array_equal(rates["a"], [6, 6])
+    table = [line for line in read_text(tmp_path / "loader.md").splitlines() if line.startswith("|")]
+    assert len(table) == 10 + 2
+    assert "| as declared | 48 | 40 |" in table[-1]
+    assert "cores for 1,750 images/s" in table[0]
+    assert len(read_text(tmp_path / "loader.csv").splitlines()) == 10 + 1
 
 
 def test_nothing_to_measure(tiny_corpus, small_profile, tmp_path):

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from vlp_lib import cli
-from vlp_lib.bench import forecast
-from vlp_lib.bench.throughput import PARTS, bench_train, describe, is_full_size
+from vlp_lib.bench import budget
+from vlp_lib.bench.step import PARTS
+from vlp_lib.bench.throughput import bench_train, forecast, is_full_size
 from vlp_lib.config import ModelConfig, parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
@@ -35,9 +36,9 @@ def test_the_command_measures_a_small_size(tmp_path, monkeypatch, capsys):
 
 def test_the_forecast_is_the_papers_arithmetic():
     paper = profile("paper")
-    assert forecast.samples(paper, forecast.PAPER_PAIRS) == 75_000_000
-    assert forecast.hours(75_000_000, forecast.TARGET_RATE) == pytest.approx(11.9, abs=0.01)
-    assert forecast.samples(profile("tiny"), 1) == profile("tiny").training.steps * 32
+    assert budget.samples(paper, budget.PAPER_PAIRS) == 75_000_000
+    assert budget.hours(75_000_000, budget.TARGET_RATE) == pytest.approx(11.9, abs=0.01)
+    assert budget.samples(profile("tiny"), 1) == profile("tiny").training.steps * 32
     assert is_full_size(ModelConfig())
     assert is_full_size(paper.model)
     assert not is_full_size(replace(paper.model, image_size=64))
@@ -46,19 +47,10 @@ def test_the_forecast_is_the_papers_arithmetic():
 
 @pytest.mark.parametrize(("pace", "expected"), [(1_750.0, "| 11.9 | yes |"), (1_700.0, "| 12.25 | no |")])
 def test_the_aim_is_answered(pace, expected):
-    hours = forecast.hours(75_000_000, pace)
-    names = (
-        "variant samples_per_second step_ms memory_gib estimated_gib gflop_per_sample tflops share image_size "
-        "batch_size accumulation precision compile checkpointing workers steps matrix_tflops"
-    )
-    row = dict.fromkeys([*names.split(), *(f"{name}_ms" for name in PARTS)], 1)
-    row |= {"full_size": True, "forecast_hours": round(hours, 2)}
-    row["target_met"] = hours <= forecast.TARGET_HOURS and pace >= forecast.TARGET_RATE
-    facts = {
-        "profile": "paper", "architecture": "the paper's", "device": "NVIDIA H200", "threads": 1, "synthetic": True,
-        "paper_hours": 470.0, "target": {"samples_per_second": 1750.0, "hours": 12.0}, "rows": [row],
-    }  # fmt: skip
-    said = describe(facts)
+    hours = budget.hours(75_000_000, pace)
+    row = {"variant": "segl", "full_size": True, "forecast_hours": round(hours, 2)}
+    row["target_met"] = hours <= budget.TARGET_HOURS and pace >= budget.TARGET_RATE
+    said = forecast([row])
     assert expected in said
     assert "took 470 V100-hours" in said
 

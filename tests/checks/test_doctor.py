@@ -4,7 +4,7 @@ from importlib import metadata
 import pytest
 
 from vlp_lib import cli
-from vlp_lib.bench.budget import GIB
+from vlp_lib.bench.budget import GIB, Estimate, Need, estimate, report
 from vlp_lib.checks import doctor
 from vlp_lib.config import parse_variant, profile
 from vlp_lib.errors import UserError
@@ -71,16 +71,17 @@ def test_disk_and_folder_are_checked(tmp_path):
 
 def test_time_follows_from_the_parts():
     """By hand: 1 TFLOP a sample at 100 TFLOP/s is 100 samples a second, and a measured step of half that pace 50 %."""
-    need = doctor.Need(GIB, GIB, 2 * GIB, 0, GIB)
-    found = doctor.Estimate(1, 8, 2, need, need, 80 * GIB, None, 10**12, 1e14, 4, 0.08, 360_000)
-    assert found.rate_at_best == 200
-    assert found.rate_measured == 100
-    assert found.share == 0.5
+    need = Need(GIB, GIB, 2 * GIB, 0, GIB)
+    found = Estimate(1, 2, need, need, 4 * GIB, 10**12, 1e14, 50.0, 360_000)
     chosen = replace(profile("smoke"), training=replace(profile("smoke").training, batch_size=8))
-    said = doctor.report(found, chosen, parse_variant("segl"))
+    said = report(found, chosen, parse_variant("segl"))
+    best, measured = (line.split() for line in said.splitlines() if line.endswith(" h"))
+    assert best[-4:-2] == ["200.0", "samples/s"]
+    assert measured[-4:-2] == ["100.0", "samples/s"]
+    assert "at 50% of it, measured" in said
     assert "0.5 h" in said
     assert "1.0 h" in said
-    assert "does not fit into 80 GiB: take a GPU with more memory" in said
+    assert "does not fit into 4 GiB: take a GPU with more memory" in said
 
 
 def test_checkpoints_on_disk(small_profile, tiny_corpus, tmp_path):
@@ -94,4 +95,4 @@ def test_checkpoints_on_disk(small_profile, tiny_corpus, tmp_path):
 
 def test_no_gpus_is_an_error():
     with pytest.raises(UserError, match="shared out to 0 GPUs"):
-        doctor.estimate(profile("smoke"), parse_variant("segl"), 1, 0, None)
+        estimate(profile("smoke"), parse_variant("segl"), 1, 0, None)

@@ -4,8 +4,9 @@ The map is the last cross-modality layer's attention from the words to the visua
 [CLS] row. Visual tokens have places on the image:
 
 - a grid's token is its cell; a ViT leaves a border out where the image's side is no multiple of the patch;
-- SPL's tokens have no place of their own: each is spread over the grid by the attention of SPL's decoder, which made
-  the token from the grid (the product of the two attentions, each a distribution, is one again);
+- the tokens of a visual loss that makes a set of the grid (SPL) have no place of their own: each is spread over the
+  grid by the loss's own attention, which made the token (the product of the two attentions, each a distribution, is one
+  again);
 - a region is its box.
 """
 
@@ -112,8 +113,7 @@ def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: 
         top, left = ((side - count * cell) // 2 for count in features.grid)
         return grid_places(side, features.grid, cell, (top, left))
     if features.grid is not None and isinstance(model.vision, ResNetStream):
-        stride = min(model.config.resnet.output_stride, 2 ** (model.vision.stages + 1))
-        return grid_places(side, features.grid, stride)
+        return grid_places(side, features.grid, model.vision.stride)
     if batch.pictures.boxes is None:
         raise UserError("these tokens have no place on the image: the model reads neither a grid nor boxes")
     return box_places(side, batch.pictures.boxes[row, : features.tokens.shape[1]].cpu().numpy())
@@ -123,13 +123,14 @@ def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: 
 
 
 @dataclass(frozen=True)
-class Attention:
+class QuestionAttention:
     """The cross-attention of a batch of questions.
 
     Attributes:
         layers: each layer's maps, see `CrossAttentionMaps`.
         features: the vision stream's own output, whose tokens have places.
-        decoder: [B, Q, N], SPL's attention from its queries to these tokens, the mean over heads; None without SPL.
+        decoder: [B, Q, N], where the visual loss makes a set of Q tokens of the grid: its attention to the grid's, the
+            mean over heads; None where the model reads tokens that have places.
         text_mask: [B, L] bool, True at tokens.
         pooled: [B, C], what the answer is read from.
     """
@@ -200,14 +201,19 @@ def parse_direction(text: str) -> Direction:
 
 
 @torch.inference_mode()
-def look(model: VLPModel, batch: TaskBatch) -> Attention:
+def look(model: VLPModel, batch: TaskBatch) -> QuestionAttention:
     """The attention of a batch of questions, each about one picture; the model in evaluation mode, in float32."""
     features, tokens = model.encode_vision(batch.pictures)
     language = model.language(batch.input_ids, batch.attention_mask)
     mask = batch.attention_mask[batch.text_of]
     pooled, _, _, maps = model.join(language[batch.text_of], mask, tokens.of_texts(batch.picture_of), need_weights=True)
     decoder = model.visual_loss.token_attention(features)
-    return Attention(
+    if decoder is None and tokens.grid is None and features.grid is not None:
+        raise UserError(
+            "the visual loss makes a set of tokens and does not say by what attention (VisualLoss.token_attention), so "
+            "they have no place on the image: choose another variant for this figure"
+        )
+    return QuestionAttention(
         maps,
         features.of_texts(batch.picture_of),
         None if decoder is None else decoder[batch.picture_of],

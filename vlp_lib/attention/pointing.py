@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from vlp_lib import io, provenance
-from vlp_lib.attention.maps import Attention, Places, Query, look, places_of
+from vlp_lib.attention.maps import Places, Query, QuestionAttention, look, places_of
 from vlp_lib.batches.augment import View, show_label_map
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
@@ -305,7 +305,7 @@ class _Observer:
                 yield self._look(index, attention, row, where, image, int(decisions[row]))
 
     def _look(
-        self, index: int, attention: Attention, row: int, where: Places, image: np.ndarray, decision: int
+        self, index: int, attention: QuestionAttention, row: int, where: Places, image: np.ndarray, decision: int
     ) -> Look:
         item = self.split.items[index]
         assert item.annotation is not None  # the split is labelled
@@ -347,7 +347,7 @@ def attend(
     and run.json. Questions that could not be scored are counted by reason, there and on the screen.
 
     Args:
-        query: the word whose attention is drawn, see `Attention.on_image`.
+        query: the word whose attention is drawn, see `QuestionAttention.on_image`.
         questions: how many are looked at, the first by id.
 
     Raises UserError for a missing or other model, and (without `restart`) a folder that another configuration began.
@@ -408,7 +408,7 @@ class QuestionView:
     text: str
     pieces: tuple[str, ...]
     image: np.ndarray
-    attention: Attention
+    attention: QuestionAttention
     places: Places
 
 

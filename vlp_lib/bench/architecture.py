@@ -6,12 +6,13 @@ Nothing is computed and nothing fetched: the models have shapes but no values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from vlp_lib.bench.latency import SIZES, parameters_at_inference, visual_tokens
+from vlp_lib.batches.sample import Batch
+from vlp_lib.bench.made_up import SIZES, question, shape_of
 from vlp_lib.config import ModelConfig, Variant
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
@@ -43,20 +44,23 @@ class Architecture:
         return sum(self.parameters.values())
 
 
-def _count(*parts: nn.Module) -> int:
+def count(*parts: nn.Module) -> int:
+    """Parameters of all parts together."""
     return sum(p.numel() for part in parts for p in part.parameters())
 
 
-def parts_of(model: PretrainingModel) -> dict[str, int]:
-    """Parameters of a pretraining model, part by part."""
-    vlp = model.vlp
-    return {
-        "language": _count(vlp.language),
-        "vision": _count(vlp.vision),
-        "cross_modality": _count(vlp.cross_modality),
-        "visual_loss": _count(vlp.visual_loss),
-        "heads": _count(vlp.pooler, model.mlm_head, model.itm_head),
-    }
+def at_inference(model: VLPModel, batch: Batch) -> tuple[int, int]:
+    """Visual tokens that the cross-modality encoder reads, and the parameters that an answer is computed with.
+
+    Of a visual loss only what makes the tokens is used (the decoder of a set prediction), not its heads.
+    """
+    with torch.no_grad():
+        features = model.vision(batch)
+    tokens = model.visual_loss.tokens(features).tokens
+    own = list(model.visual_loss.parameters())
+    reached = torch.autograd.grad(tokens.sum(), own, allow_unused=True) if tokens.requires_grad else ()
+    used = sum(p.numel() for p, gradient in zip(own, reached, strict=False) if gradient is not None)
+    return tokens.shape[1], used + count(model.vision, model.language, model.cross_modality, model.pooler)
 
 
 def describe(config: ModelConfig, variant: Variant, image_sizes: Sequence[int] = IMAGE_SIZES) -> Architecture:
@@ -66,10 +70,19 @@ def describe(config: ModelConfig, variant: Variant, image_sizes: Sequence[int] =
     """
     if min(image_sizes, default=1) < 1:
         raise UserError(f"image size {min(image_sizes)} is no number of pixels: give at least a patch, e.g. 384")
+    model = shape_of(config, variant)
     with torch.device("meta"):
-        model = PretrainingModel(VLPModel(config, variant, SIZES, pretrained=False))
-    if variant.vision == "region":
-        tokens = dict.fromkeys(image_sizes, config.region.max_regions)
-    else:
-        tokens = {size: visual_tokens(config, variant, size) for size in image_sizes}
-    return Architecture(variant.name, parts_of(model), parameters_at_inference(model.vlp), tokens)
+        heads = PretrainingModel(model)
+    sizes = {
+        size: at_inference(model, question(replace(config, image_size=size), SIZES, torch.device("meta")))
+        for size in image_sizes
+    }
+    parts = {
+        "language": count(model.language),
+        "vision": count(model.vision),
+        "cross_modality": count(model.cross_modality),
+        "visual_loss": count(model.visual_loss),
+        "heads": count(model.pooler, heads.mlm_head, heads.itm_head),
+    }
+    used = next(iter(sizes.values()))[1]
+    return Architecture(variant.name, parts, used, {size: tokens for size, (tokens, _) in sizes.items()})

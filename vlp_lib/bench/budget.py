@@ -1,31 +1,61 @@
-"""What a training will need, known before it starts: memory by what it is for, operations, and the device's rate."""
+"""What a pretraining will need, known before it starts: memory by what it is for, operations, rates and hours."""
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from vlp_lib import paper
 from vlp_lib.batches.sample import Batch
-from vlp_lib.bench.probe import probe_batch, probe_model
+from vlp_lib.bench.made_up import SIZES, fill, training_batch
+from vlp_lib.bench.step import TrainingStep
+from vlp_lib.clock import take_turns, timed
 from vlp_lib.config import Profile, Variant
+from vlp_lib.errors import UserError
 from vlp_lib.models.attention import Attention
-from vlp_lib.models.model import PretrainingModel
+from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vocabularies import Vocabularies
-from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks, training_kernels
-from vlp_lib.trainers.loop import make_optimiser, resolve_precision
+from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks
+from vlp_lib.trainers.loop import resolve_precision
+from vlp_lib.trainers.trained import device_at_hand
 
 GIB = 2**30
 RESERVE = 0.1
 """Share of a GPU's memory left to its context, to kernels' workspaces and to gaps: a rule of thumb, not measured."""
+
+PAPER_PAIRS = 5_000_000
+"""Image–sentence pairs of the paper's pretraining (section IV-A2)."""
+
+TARGET_HOURS, TARGET_RATE = 12.0, 1_750.0
+"""What a whole pretraining may take on one H200, and the samples a second for it: 15 epochs of the pairs in 11.9 h."""
+
+
+def samples(profile: Profile, pairs: int) -> int:
+    """Images with their own sentences (and, as `data.pairing` says, another's) that a whole pretraining computes."""
+    training = profile.training
+    return training.steps * training.batch_size if training.steps else round(training.epochs * pairs)
+
+
+def hours(count: int, per_second: float) -> float:
+    """Hours of one GPU for so many samples."""
+    return count / per_second / 3600
+
+
+def paper_hours() -> float:
+    """V100-hours of the paper's pretraining with SEGL (Table IV)."""
+    printed = paper.value("IV", "segl", "pretrain_gpu_hours")
+    if not isinstance(printed, float):
+        raise TypeError("the paper's hours are no number")
+    return printed
 
 
 @dataclass(frozen=True)
@@ -50,8 +80,7 @@ class Need:
         return self.parameters + self.gradients + copies + self.optimiser + self.fixed + images * self.per_image
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """How a batch is computed: in `accumulation` parts, with or without checkpointing, in `bytes` a process."""
 
     accumulation: int
@@ -59,8 +88,7 @@ class Plan:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """Bytes that a forward pass keeps for the backward pass: of all, and of the block that keeps most."""
 
     total: int
@@ -93,16 +121,11 @@ def saved_for_backward(forward: Callable[[], torch.Tensor], model: nn.Module) ->
         nonlocal masks
         masks += output.numel()
 
-    def enter(block: nn.Module, _: Any) -> None:
-        running.append(block)
-
-    def leave(_: nn.Module, __: Any, ___: Any) -> None:
-        running.pop()
-
     with _without_dropout(model) as dropouts:
         handles = [part.register_forward_hook(count) for part in dropouts]
         for block in recomputed_blocks(model):
-            handles += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+            handles.append(block.register_forward_pre_hook(lambda part, _: running.append(part)))
+            handles.append(block.register_forward_hook(lambda *_: running.pop() and None))
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = forward()
         for handle in handles:
@@ -134,34 +157,29 @@ def _without_dropout(model: nn.Module) -> Iterator[list[nn.Dropout]]:
             attention.dropout = p
 
 
-def optimiser_bytes(model: nn.Module) -> int:
-    """AdamW's two moments of each trained weight, float32, and its step counters."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return sum(2 * p.numel() * p.element_size() + 4 for p in trained)
-
-
 class Probe:
-    """A variant of a profile, ready to be measured on a device."""
+    """A variant of a profile at its full size with made-up contents, ready to be measured on a device."""
 
     def __init__(self, profile: Profile, variant: Variant, sizes: Vocabularies, device: torch.device) -> None:
         self.profile, self.variant, self.sizes, self.device = profile, variant, sizes, device
-        self.model = probe_model(profile.model, variant, sizes, device)
+        self.model = self.build()
         self.bf16 = resolve_precision(profile.training.precision) == "bf16"
 
-    @property
-    def parameters(self) -> int:
-        """Numbers in the model."""
-        return sum(p.numel() for p in self.model.parameters())
+    def build(self) -> PretrainingModel:
+        """The variant's model in training mode."""
+        with torch.device("meta"):
+            model = PretrainingModel(VLPModel(self.profile.model, self.variant, self.sizes, pretrained=False))
+        return fill(model, self.device).train()
+
+    def batch(self, images: int) -> Batch:
+        """A batch of so many images."""
+        return training_batch(self.profile, self.variant, self.sizes, images, self.device)
 
     def loss(self, model: PretrainingModel, batch: Batch) -> torch.Tensor:
         """A forward pass as in training."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found: torch.Tensor = model(model.vlp.visual_loss.corrupt(batch))["loss"]
-            return found
-
-    def batch(self, images: int) -> Batch:
-        """A batch of so many images."""
-        return probe_batch(self.profile, self.variant, self.sizes, images, self.device)
+            loss: torch.Tensor = model(model.vlp.visual_loss.corrupt(batch))["loss"]
+            return loss
 
     def saved(self, model: PretrainingModel, images: int) -> Saved:
         """What a forward pass of so many images keeps."""
@@ -175,16 +193,23 @@ class Probe:
         With checkpointing the block that keeps most is there once more, while its part of the backward pass is run.
         """
         plain = [self.saved(self.model, images) for images in (1, 2)]
-        thrifty = probe_model(self.profile.model, self.variant, self.sizes, self.device)
+        thrifty = self.build()
         checkpoint_activations(thrifty)
         inputs = [self.saved(thrifty, images) for images in (1, 2)]
         again = [few.total + all_.largest_block for few, all_ in zip(inputs, plain, strict=True)]
         return self._need(*(one.total for one in plain)), self._need(*again)
 
     def _need(self, one: int, two: int) -> Need:
-        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
-        return Need(weights, trained, optimiser_bytes(self.model), max(0, 2 * one - two), two - one)
+        weights = list(self.model.parameters())
+        trained = [p for p in weights if p.requires_grad]
+        # AdamW keeps two moments of each trained weight, float32, and a step counter.
+        return Need(
+            parameters=sum(p.nbytes for p in weights),
+            gradients=sum(p.nbytes for p in trained),
+            optimiser=sum(2 * p.nbytes + 4 for p in trained),
+            fixed=max(0, 2 * one - two),
+            per_image=two - one,
+        )
 
     def operations(self, images: int = 1) -> int:
         """Floating-point operations of the matrix products of an image's forward and backward pass (×2 for a + b·c).
@@ -198,39 +223,18 @@ class Probe:
         self.model.zero_grad(set_to_none=True)
         return counter.get_total_flops() // images
 
-    def step_seconds(self, images: int, steps: int) -> float:
+    def step_seconds(self, images: int, runs: int) -> float:
         """Seconds of the fastest of some whole training steps (forward, backward, optimiser) of so many images."""
-        optimiser = make_optimiser(self.model, self.profile.training)
-        batch, best = self.batch(images), float("inf")
-        plain = replace(self.profile.training, compile=False)
-        with training_kernels(plain, self.device):
-            for _ in range(steps):
-                begun = _now(self.device)
-                self.loss(self.model, batch).backward()
-                optimiser.step()
-                optimiser.zero_grad()
-                best = min(best, _now(self.device) - begun)
-        return best
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+        step, batch = TrainingStep(self.model, self.loss, self.profile.training, self.device), self.batch(images)
+        return float(take_turns({"step": timed(lambda: step([batch]), self.device)}, runs)["step"].min())
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Operations a second of the device's best product of two square matrices, measured for about so long."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    a @ b
-    best, end = float("inf"), time.perf_counter() + seconds
-    while True:
-        begun = _now(device)
-        a @ b
-        best = min(best, _now(device) - begun)
-        if time.perf_counter() > end:
-            return 2 * size**3 / best
+    times = take_turns({"product": timed(lambda: a @ b, device)}, runs=10_000, warmup=2, seconds=seconds)
+    return float(2 * size**3 / times["product"].min())
 
 
 def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: float) -> Plan | None:
@@ -239,11 +243,126 @@ def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: f
     Parts cost nothing as long as they keep the device busy, checkpointing costs a third forward pass: it is chosen
     only where not even single images fit without it.
     """
-    usable = (1 - RESERVE) * memory
     share = images // processes
     for need, checkpointing in ((plain, False), (checkpointed, True)):
         for parts in (n for n in range(1, share + 1) if share % n == 0):
             total = need.total(share // parts, processes)
-            if total <= usable:
+            if total <= (1 - RESERVE) * memory:
                 return Plan(parts, checkpointing, total)
     return None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a pretraining will need.
+
+    Attributes:
+        parameters: numbers in the model.
+        processes: GPUs.
+        plain, checkpointed: memory without and with checkpointing.
+        memory: bytes of each GPU (or of the machine) that it has to fit into.
+        operations: of an image with its sentences, forward and backward.
+        rate: operations a second of the device's best matrix product.
+        pace: samples a second of one device, of a whole step that was measured.
+        samples: of the whole pretraining.
+    """
+
+    parameters: int
+    processes: int
+    plain: Need
+    checkpointed: Need
+    memory: float
+    operations: int
+    rate: float
+    pace: float
+    samples: int
+
+
+def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, memory: float | None) -> Estimate:
+    """Measure what a pretraining needs with a probe of its full size on the device at hand.
+
+    Its vocabularies are the real data sets' (BERT's words among them), which the embedded corpus's are not larger than.
+
+    Args:
+        pairs: image–sentence pairs of the corpus.
+        processes: GPUs.
+        memory: bytes of each; None takes the GPU's at hand, or the machine's where there is none.
+
+    Raises UserError where the batch cannot be shared out to so many processes.
+    """
+    training, device = profile.training, device_at_hand()
+    if processes < 1 or training.batch_size % processes:
+        raise UserError(
+            f"training.batch_size {training.batch_size} cannot be shared out to {processes} GPUs: choose a divisor"
+        )
+    gpu = device.type == "cuda"
+    if memory is None and gpu:
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif memory is None:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    probe = Probe(profile, variant, SIZES, device)
+    plain, checkpointed = probe.needs()
+    operations = probe.operations()
+    images = min(32, training.batch_size // processes) if gpu else 2
+    return Estimate(
+        parameters=sum(p.numel() for p in probe.model.parameters()),
+        processes=processes,
+        plain=plain,
+        checkpointed=checkpointed,
+        memory=memory,
+        operations=operations,
+        rate=matrix_rate(device, torch.bfloat16 if probe.bf16 else torch.float32),
+        pace=images / probe.step_seconds(images, 4 if gpu else 1),
+        samples=samples(profile, pairs),
+    )
+
+
+def advice(needed: Estimate, profile: Profile) -> str:
+    """What to set so that it fits, in one line."""
+    training, memory = profile.training, f"{needed.memory / GIB:.0f} GiB"
+    fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
+    if fitting is None:
+        return f"does not fit into {memory}: take a GPU with more memory, or a smaller model"
+    asked = training.batch_size // needed.processes // training.accumulation
+    need = needed.checkpointed if training.checkpointing else needed.plain
+    if need.total(asked, needed.processes) <= (1 - RESERVE) * needed.memory:
+        return f"fits into {memory} as it is"
+    settings = f"--set training.accumulation={fitting.accumulation}"
+    settings += " --set training.checkpointing=true" if fitting.checkpointing else ""
+    return f"does not fit into {memory} as it is; with {settings} it takes {fitting.bytes / GIB:.1f} GiB"
+
+
+def report(needed: Estimate, profile: Profile, variant: Variant) -> str:
+    """The estimate, to be read."""
+    training, processes = profile.training, needed.processes
+    share = training.batch_size // processes // training.accumulation
+    best, measured = processes * needed.rate / needed.operations, processes * needed.pace
+
+    def memory(name: str, need: Need) -> str:
+        return (
+            f"  {name:<21} {need.total(share, processes) / GIB:8.1f} GiB  = weights "
+            f"{need.parameters / GIB:.2f} + gradients {need.gradients / GIB:.2f} + AdamW {need.optimiser / GIB:.2f} + "
+            f"activations {need.fixed / GIB:.2f} + {share} × {need.per_image / GIB:.4f}"
+        )
+
+    def pace(name: str, rate: float) -> str:
+        return f"  {name:<21} {rate:10,.1f} samples/s  {hours(needed.samples, rate):12,.1f} h"
+
+    return "\n".join(
+        (
+            f"{profile.name}, {variant.name}: {needed.parameters / 1e6:,.1f} million parameters, "
+            f"{profile.model.image_size} px, {training.batch_size} images a step on {processes} process(es), in "
+            f"{training.accumulation} part(s)",
+            f"memory a process at {share} images (activations measured on this device):",
+            memory("as it is", needed.plain),
+            memory("with checkpointing", needed.checkpointed),
+            f"  {advice(needed, profile)}",
+            f"time for {needed.samples:,} samples of {needed.operations / 1e9:,.1f} GFLOP each, on {processes} × "
+            f"this device ({needed.rate / 1e12:,.2f} TFLOP/s in matrix products):",
+            pace("at that rate", best),
+            pace(f"at {measured / best:.0%} of it, measured", measured),
+            f"the aim, {TARGET_RATE:,.0f} samples/s on one GPU, takes "
+            f"{TARGET_RATE * needed.operations / 1e12:,.1f} TFLOP/s; the paper's own pretraining took "
+            f"{paper_hours():.0f} V100-hours",
+        )
+    )

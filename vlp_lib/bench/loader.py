@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from vlp_lib import io, provenance
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.pairs import PairDataset, TrainingOrder
 from vlp_lib.batches.sample import Batch
 from vlp_lib.batches.show import show
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import train_tokenizer
+from vlp_lib.bench.budget import TARGET_RATE
+from vlp_lib.bench.record import Record
+from vlp_lib.clock import Stopwatch, processor_timed, spread, take_turns
 from vlp_lib.config import Profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.images import image_size, read_image
@@ -36,10 +37,19 @@ from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.trainers.trained import device_at_hand
 
-LOADER = "loader.json"
+LOADER = "loader"
 
-TARGET = 1_750
-"""Images a second that one GPU is to be fed with (15 epochs of 5 million pairs in 12 hours)."""
+_COLUMNS = {
+    "what": "loader",
+    "files": "files",
+    "width": "width",
+    "height": "height",
+    "rate": "images/s per core",
+    "p5": "5 %",
+    "p95": "95 %",
+    "times_plain": "times plain",
+    "cores": f"cores for {TARGET_RATE:,.0f} images/s",
+}
 
 _BATCH = 16
 
@@ -125,19 +135,6 @@ def own_loaders(corpus: Corpus, profile: Profile, packs: Path) -> list[Loader]:
     ]  # fmt: skip
 
 
-def measure(loaders: Sequence[Loader], images: int, runs: int) -> dict[str, np.ndarray]:
-    """[runs] images a second of processor time, after one pass that is not counted; the loaders take turns."""
-    for loader in loaders:
-        loader.run()
-    rates: dict[str, list[float]] = {loader.name: [] for loader in loaders}
-    for _ in range(runs):
-        for loader in loaders:
-            begun = time.process_time()
-            loader.run()
-            rates[loader.name].append(images / (time.process_time() - begun))
-    return {name: np.array(values) for name, values in rates.items()}
-
-
 def view_milliseconds(profile: Profile, device: torch.device, images: int = 128) -> float | None:
     """Time a GPU takes to draw the view of one prepared image; None on a CPU, where nobody draws them this way."""
     if device.type != "cuda":
@@ -149,13 +146,11 @@ def view_milliseconds(profile: Profile, device: torch.device, images: int = 128)
     batch = Batch(stored, none, none, none.bool(), none, none[:, 0], none[:, 0], none[:, 0], views=views)
     for _ in range(3):
         show(batch, size)
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
+    watch = Stopwatch(device)
     for _ in range(10):
         show(batch, size)
-    end.record()
-    torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / (10 * images)
+    watch.mark("views")
+    return 1000 * watch.seconds()["views"] / (10 * images)
 
 
 def _sample(corpus: Corpus, images: int) -> Corpus:
@@ -186,22 +181,23 @@ def _enlarged(corpus: Corpus, folder: Path) -> Corpus:
     return dataclasses.replace(corpus, records=tuple(records))
 
 
-def _size(corpus: Corpus) -> tuple[int, int]:
-    """Median width and height of the files."""
-    width, height = np.median([image_size(record.path) for record in corpus.records], axis=0)
-    return round(width), round(height)
-
-
 def bench_loader(corpus: Corpus, profile: Profile, images: int, runs: int, folder: Path) -> list[dict[str, Any]]:
-    """Measure all loaders on a sample of a corpus's images, write `folder`/loader.json and return its rows.
+    """Measure all loaders on a sample of a corpus's images, write `folder`/loader.json, .csv and .md; return the rows.
 
     Where the files are smaller than their annotations declare, they are measured at both sizes. A row: name, what,
     files ("as stored" or "as declared"), width and height (median), images, runs, rate (median images a second of one
-    core), p5 and p95, times_plain (over plain_pil), cores (that load `TARGET` images a second).
+    core), p5 and p95, times_plain (over plain_pil), cores (that load `TARGET_RATE` images a second).
     """
     if images < 2 or runs < 1:
         raise UserError(f"images is {images} and runs {runs}: give at least 2 and 1")
-    begun, start = provenance.now(), time.monotonic()
+    record = Record(
+        "loader",
+        profile=profile.name,
+        corpus="the embedded corpus" if corpus.synthetic else corpus.root.name,
+        image_size=profile.model.image_size,
+        resize=list(profile.data.resize),
+        target_images_per_second=TARGET_RATE,
+    )
     device = device_at_hand()
     sample = _sample(corpus, images)
     threads = torch.get_num_threads()
@@ -215,43 +211,30 @@ def bench_loader(corpus: Corpus, profile: Profile, images: int, runs: int, folde
             for place, (kind, source) in enumerate(sources.items()):
                 loaders = plain_loaders(source.records, profile.model.image_size, profile.data.resize)
                 loaders += own_loaders(source, profile, Path(scratch) / f"packs{place}")
-                rates = measure(loaders, len(source.records), runs)
-                rows += [_row(one, rates, kind, _size(source), len(source.records)) for one in loaders]
+                times = take_turns({one.name: processor_timed(one.run) for one in loaders}, runs)
+                rates = {name: len(source.records) / seconds[:, 0] for name, seconds in times.items()}
+                rows += [_row(one, rates, kind, source) for one in loaders]
     finally:
         torch.set_num_threads(threads)
-    io.write_json(
-        folder / LOADER,
-        {
-            "stage": "loader",
-            "profile": profile.name,
-            "corpus": "the embedded corpus" if corpus.synthetic else corpus.root.name,
-            "image_size": profile.model.image_size,
-            "resize": list(profile.data.resize),
-            "target_images_per_second": TARGET,
-            "gpu_view_ms": view_milliseconds(profile, device),
-            "rows": rows,
-            "started": begun,
-            "seconds": round(time.monotonic() - start, 1),
-            **provenance.git_state(Path(__file__).parent),
-            **provenance.environment(device),
-        },
-    )
+    view = view_milliseconds(profile, device)
+    record.write(folder, LOADER, rows, device, _COLUMNS, gpu_view_ms=view)
     return rows
 
 
-def _row(loader: Loader, rates: dict[str, np.ndarray], kind: str, size: tuple[int, int], images: int) -> dict[str, Any]:
-    low, median, high = np.percentile(rates[loader.name], (5, 50, 95))
+def _row(loader: Loader, rates: dict[str, np.ndarray], kind: str, source: Corpus) -> dict[str, Any]:
+    low, median, high = spread(rates[loader.name])
+    width, height = np.median([image_size(record.path) for record in source.records], axis=0)
     return {
         "name": loader.name,
         "what": loader.what,
         "files": kind,
-        "width": size[0],
-        "height": size[1],
-        "images": images,
+        "width": round(width),
+        "height": round(height),
+        "images": len(source.records),
         "runs": len(rates[loader.name]),
-        "rate": round(float(median), 1),
-        "p5": round(float(low), 1),
-        "p95": round(float(high), 1),
-        "times_plain": round(float(median / np.median(rates["plain_pil"])), 2),
-        "cores": round(float(TARGET / median), 1),
+        "rate": round(median, 1),
+        "p5": round(low, 1),
+        "p95": round(high, 1),
+        "times_plain": round(median / float(np.median(rates["plain_pil"])), 2),
+        "cores": round(TARGET_RATE / median, 1),
     }

@@ -64,19 +64,15 @@ def _bench_speed(options: argparse.Namespace) -> None:
 
 
 def _bench_loader(options: argparse.Namespace) -> None:
-    from vlp_lib.bench.loader import TARGET, bench_loader
+    from vlp_lib.bench.loader import LOADER, bench_loader
     from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.figures.bench_tables import loader_table
-    from vlp_lib.figures.style import markdown
-    from vlp_lib.io import write_text
+    from vlp_lib.io import read_text
     from vlp_lib.run import results_root
 
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
-    table = loader_table(bench_loader(corpus, options.profile, options.images, options.runs, folder), TARGET)
-    write_text(folder / "loader.csv", table.to_csv(index=False))
-    write_text(folder / "loader.md", markdown(table))
-    print(table.to_string(index=False), folder, sep="\n")
+    bench_loader(corpus, options.profile, options.images, options.runs, folder)
+    print(read_text(folder / f"{LOADER}.md"), folder, sep="\n")
 
 
 def _bench_train(options: argparse.Namespace) -> None:
@@ -117,7 +113,7 @@ def _model(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from vlp_lib.bench.forecast import PAPER_PAIRS
+    from vlp_lib.bench.budget import PAPER_PAIRS, estimate, report
     from vlp_lib.checks import doctor
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import results_root
@@ -131,8 +127,8 @@ def _doctor(options: argparse.Namespace) -> None:
     if options.data_root:
         pairs = sum(len(record.captions) for record in open_corpus(Path(options.data_root)).split("train"))
     memory = None if options.gpu_memory is None else options.gpu_memory * 2**30
-    found = doctor.estimate(chosen, variant, pairs, options.gpus, memory)
+    found = estimate(chosen, variant, pairs, options.gpus, memory)
     machine = doctor.check_machine(results_root(), doctor.checkpoint_bytes(found.parameters, chosen.training.keep))
-    print("\n".join(map(str, machine)), doctor.report(found, chosen, variant), sep="\n")
+    print("\n".join(map(str, machine)), report(found, chosen, variant), sep="\n")
     if not all(check.fine for check in machine):
         raise UserError("this machine is not ready for the run (see above)")

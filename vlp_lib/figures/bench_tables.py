@@ -1,4 +1,4 @@
-"""Measurements as tables: inference time (Tables II and IV), what each visual loss costs (Table I), loading, sizes."""
+"""Measurements as tables: inference time (Tables II and IV), what each visual loss costs (Table I), sizes."""
 
 from __future__ import annotations
 
@@ -81,23 +81,6 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def loader_table(rows: Sequence[Mapping[str, Any]], target: int) -> pd.DataFrame:
-    """The rows of loader.json for people."""
-    return pd.DataFrame(
-        [
-            {
-                "loader": row["what"],
-                "files": f"{row['files']} ({row['width']}×{row['height']})",
-                "images/s per core": round(row["rate"]),
-                "5–95 %": f"{row['p5']:.0f}–{row['p95']:.0f}",
-                "times plain": f"{row['times_plain']:.1f}",
-                f"cores for {target:,} images/s": row["cores"],
-            }
-            for row in rows
-        ]
-    )
-
-
 def architecture_table(sizes: Sequence[Architecture]) -> pd.DataFrame:
     """Parameters by part, their total, those used at inference, and visual tokens by image size."""
     return pd.DataFrame(
@@ -116,7 +99,7 @@ def architecture_table(sizes: Sequence[Architecture]) -> pd.DataFrame:
 
 def architecture_note(profile: str) -> str:
     """What the numbers are of."""
-    from vlp_lib.bench.latency import SIZES  # it brings torch along
+    from vlp_lib.bench.made_up import SIZES  # it brings torch along
 
     return (
         f"Parameters of profile {profile} in pretraining, with {SIZES.words:,} words, {SIZES.segmentation} + 1 "

@@ -18,13 +18,12 @@ from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from vlp_lib.config import TrainingConfig
-from vlp_lib.losses.base import VisualLoss
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.cross_modality import CrossModalityEncoder, CrossModalityLayer
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vision import ResNetStream
 
-_BLOCKS = (Block, BasicBlock, Bottleneck, BertLayer, CrossModalityLayer)
+_BLOCKS = (Block, BasicBlock, Bottleneck, BertLayer, CrossModalityLayer, AttentionBlock, FeedForwardBlock)
 _SHAPES = 64
 """Shapes for which a block may be compiled: lengths of sentences (few, see `collate`), stages of a ResNet."""
 
@@ -44,7 +43,7 @@ def prepare_model(model: nn.Module, config: TrainingConfig, device: torch.device
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only the inputs of each block for the backward pass: of the ViT, ResNet stages, BERT and the cross layers.
 
-    SPL's decoder and the heads, one small layer each, keep theirs.
+    The visual loss and the heads, one small layer each, keep theirs.
     """
     for part in model.modules():
         if isinstance(part, VisionTransformer):
@@ -74,16 +73,22 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     """Compile each repeated block in place, for the shapes that it meets; returns their number.
 
     Blocks of one kind share their code, so that one of them is compiled for all, and a few seconds suffice where the
-    whole model would take minutes. What is not compiled – masked words of another number at each step, the assignment
-    of SPL – has no fixed shapes.
+    whole model would take minutes. What is not compiled – masked words of another number at each step, a visual loss's
+    own computation – has no fixed shapes.
     """
-    blocks: list[nn.Module] = [part for part in model.modules() if isinstance(part, _BLOCKS)]
-    for part in model.modules():
-        if isinstance(part, VisualLoss):
-            blocks += [child for child in part.children() if isinstance(child, AttentionBlock | FeedForwardBlock)]
+    blocks = list(_outermost_blocks(model))
     for block in blocks:
         block.compile(dynamic=False, backend=backend)
     return len(blocks)
+
+
+def _outermost_blocks(part: nn.Module) -> Iterator[nn.Module]:
+    """The blocks that stand in no other one."""
+    if isinstance(part, _BLOCKS):
+        yield part
+        return
+    for child in part.children():
+        yield from _outermost_blocks(child)
 
 
 def attention_kernel(device: torch.device) -> AbstractContextManager[object]:

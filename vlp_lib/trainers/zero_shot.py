@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlp_lib import io, provenance
+from vlp_lib.clock import Stopwatch
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls
@@ -68,12 +69,12 @@ def retrieve(
     identity = {"stage": "retrieval", "profile": profile.name, "variant": variant.name, "seed": seed}
     config = identity | {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
     begin(folder, config, restart)
-    scored = time.monotonic()
+    watch = Stopwatch(device_at_hand())
     scores = score_matrix(
         model, corpus, gallery, tokenizer, size, settings.block, regions_of(profile, variant),
         profile.data.detector_threshold, bf16,
     )  # fmt: skip
-    pair_seconds = time.monotonic() - scored
+    watch.mark("pairs")
     found = all_recalls(scores, gallery.image_index, settings.fold)
     if scores.nbytes < _KEEP_SCORES_BELOW:
         io.write_atomically(folder / SCORES, lambda p: _save(p, scores))
@@ -92,7 +93,7 @@ def retrieve(
         "precision": "bf16" if bf16 else "float32",
         "recalls": {row["gallery"]: row for row in rows},
         "pairs": scores.size,
-        "pairs_per_second": round(scores.size / pair_seconds, 1),
+        "pairs_per_second": round(scores.size / watch.seconds()["pairs"], 1),
     }
     provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
     return Retrieved(gallery, scores, found)

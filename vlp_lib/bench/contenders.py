@@ -1,0 +1,176 @@
+"""The models whose inference time is compared (Tables II and IV), with random weights.
+
+Ours in every variant, the region model behind two detectors, and three peers from transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from vlp_lib.batches.sample import Batch
+from vlp_lib.bench.architecture import at_inference, count
+from vlp_lib.bench.made_up import SIZES, fill, question, shape_of
+from vlp_lib.bench.region_detector import Detector, DetectorConfig, bottom_up_like, stock_detector
+from vlp_lib.config import VARIANTS, ModelConfig, RegionConfig, ResNetConfig, Variant, ViTConfig
+from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vision import VisionFeatures
+
+_VILT_PATCH = 32
+
+Stage = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the timed models are.
+
+    Attributes:
+        model: ours.
+        detector: of the region pipeline.
+        peer_layers, peer_hidden: of the peers; 0 takes each peer's published size.
+    """
+
+    model: ModelConfig
+    detector: DetectorConfig
+    peer_layers: int = 0
+    peer_hidden: int = 0
+
+
+FULL_SIZE = Scale(ModelConfig(), DetectorConfig())
+"""The paper's architecture and Bottom-Up's detector."""
+
+MINIATURE = Scale(
+    ModelConfig(
+        hidden=32,
+        heads=2,
+        language_layers=1,
+        cross_layers=2,
+        vit=ViTConfig(width=32, layers=1, heads=2),
+        resnet=ResNetConfig(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64)),
+        region=RegionConfig(max_regions=8),
+    ),
+    DetectorConfig(layers=(1, 1, 1, 1), classes=20, proposals=10, regions=8),
+    peer_layers=1,
+    peer_hidden=24,
+)
+"""Everything small, to try the measurement itself."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to time.
+
+    Attributes:
+        name: a variant, or a name of its own.
+        kind: "ours", "pipeline" (a detector and the region model) or "peer".
+        stages: what it computes, in order, by name: functions of the result before (the first of None).
+        visual_tokens: what its (cross-modality) encoder reads of the image.
+        parameters: that are used at inference.
+        note: what a reader has to know.
+    """
+
+    name: str
+    kind: Literal["ours", "pipeline", "peer"]
+    stages: dict[str, Stage]
+    visual_tokens: int
+    parameters: int
+    note: str = ""
+
+
+def contenders(scale: Scale, image_size: int, device: torch.device) -> Iterator[Contender]:
+    """Every model, on a device; what models have in common they share, to save memory."""
+    torch.manual_seed(0)
+    # Built for the size at hand, so that no position embedding is resampled at each pass.
+    config = replace(scale.model, image_size=image_size)
+    batch = question(config, SIZES, device)
+    first = fill(shape_of(config, VARIANTS["naive_vit"]), device)
+    for variant in VARIANTS.values():
+        if variant.vision != "region":
+            model = _assemble(config, variant, first, device)
+            tokens, parameters = at_inference(model, batch)
+            stages = {"vision": _vision(model, batch), **_language_and_cross(model, batch)}
+            yield Contender(variant.name, "ours", stages, tokens, parameters)
+    layers = "ResNet-101 C4 Faster R-CNN, 1600 classes, from torchvision's parts" if scale is FULL_SIZE else ""
+    mild = "torchvision's fasterrcnn_resnet50_fpn, 91 classes: the mild case"
+    for name, detector, size, note in (
+        ("region_bottom_up", bottom_up_like(scale.detector, image_size), 2048, layers),
+        ("region_stock", stock_detector(scale.detector.regions, image_size), 1024, mild),
+    ):
+        region = replace(config, region=replace(config.region, feature_size=size))
+        model = _assemble(region, VARIANTS["region"], first, device)
+        yield _pipeline(name, model, detector.to(device), batch, note)
+    yield from _peers(scale, batch, device)
+
+
+def _assemble(config: ModelConfig, variant: Variant, first: VLPModel, device: torch.device) -> VLPModel:
+    """A variant's model with the first one's parts where it has the same, and random weights elsewhere."""
+    model = shape_of(config, variant)
+    fill(model.visual_loss, device)
+    if variant.vision == "vit":
+        model.vision = first.vision
+    else:
+        fill(model.vision, device)
+    model.language, model.cross_modality, model.pooler = first.language, first.cross_modality, first.pooler
+    return model
+
+
+def _vision(model: VLPModel, batch: Batch) -> Stage:
+    return lambda _: model.encode_vision(batch)[1]
+
+
+def _language_and_cross(model: VLPModel, batch: Batch) -> dict[str, Stage]:
+    def language(tokens: VisionFeatures) -> tuple[VisionFeatures, torch.Tensor]:
+        return tokens, model.encode_language(batch)
+
+    def cross(both: tuple[VisionFeatures, torch.Tensor]) -> torch.Tensor:
+        tokens, words = both
+        return model.join(words, batch.attention_mask, tokens)[0]
+
+    return {"language": language, "cross": cross}
+
+
+def _pipeline(name: str, model: VLPModel, detector: Detector, batch: Batch, note: str) -> Contender:
+    def vision(found: Any) -> VisionFeatures:
+        regions = {"labels": found.labels, "scores": found.scores, "boxes": found.boxes, "features": found.features}
+        return model.encode_vision(replace(batch, attributes=torch.full_like(found.labels, -1), **regions))[1]
+
+    stages = {"detector": lambda _: detector.propose(batch.images), "selection": detector.select, "vision": vision}
+    tokens = min(detector.regions, model.config.region.max_regions)
+    parameters = count(model.vision, model.language, model.cross_modality, model.pooler, detector)
+    return Contender(name, "pipeline", stages | _language_and_cross(model, batch), tokens, parameters, note)
+
+
+def _peers(scale: Scale, batch: Batch, device: torch.device) -> Iterator[Contender]:
+    """ViLT on the same pixels, LXMERT and VisualBERT on 36 given regions; each stage is the whole model."""
+    import transformers
+
+    layers, hidden, regions = scale.peer_layers, scale.peer_hidden, scale.detector.regions
+    size: dict[str, Any] = (
+        {"hidden_size": hidden, "num_attention_heads": 2, "intermediate_size": 4 * hidden} if hidden else {}
+    )
+    deep: dict[str, Any] = size | ({"num_hidden_layers": layers} if layers else {})
+    streams: dict[str, Any] = size | ({"l_layers": layers, "x_layers": layers, "r_layers": layers} if layers else {})
+    with device:
+        vilt = transformers.ViltModel(transformers.ViltConfig(patch_size=_VILT_PATCH, **deep))
+        lxmert = transformers.LxmertModel(transformers.LxmertConfig(**streams))
+        visual_bert = transformers.VisualBertModel(transformers.VisualBertConfig(visual_embedding_dim=2048, **deep))
+        features, boxes, ones = torch.rand(1, regions, 2048), torch.rand(1, regions, 4), torch.ones(1, regions)
+    words = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
+    pixels = {"pixel_values": batch.images, "pixel_mask": torch.ones_like(batch.images[:, 0]).long()}
+    places = {"visual_feats": features, "visual_pos": boxes}
+    embedded = {"visual_embeds": features, "visual_attention_mask": ones, "visual_token_type_ids": ones.long()}
+    patches = (batch.images.shape[-1] // _VILT_PATCH) ** 2
+    given = f"{regions} region features given: add a detector's time"
+    yield _peer("vilt", vilt, words | pixels, patches, "one stream, pixels")
+    yield _peer("lxmert", lxmert, words | places, regions, given)
+    yield _peer("visual_bert", visual_bert, words | embedded, regions, given)
+
+
+def _peer(name: str, model: nn.Module, inputs: dict[str, torch.Tensor], tokens: int, note: str) -> Contender:
+    model.eval()
+    return Contender(name, "peer", {"whole": lambda _: model(**inputs)}, tokens, count(model), note)

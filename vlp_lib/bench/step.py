@@ -1,0 +1,53 @@
+"""A training step as the training loop does it, to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from vlp_lib.batches.sample import Batch
+from vlp_lib.clock import Stopwatch
+from vlp_lib.config import TrainingConfig
+from vlp_lib.models.model import PretrainingModel
+from vlp_lib.trainers.efficiency import training_kernels
+from vlp_lib.trainers.loop import make_optimiser, resolve_precision
+
+PARTS = ("data", "forward", "backward", "optimiser")
+"""Of a step; "data" is what the device waits for batches and for the host."""
+
+
+class TrainingStep:
+    """Forward pass, backward pass and optimiser of a pretraining.
+
+    Args:
+        loss: the scalar to minimise, of the model and a batch.
+    """
+
+    def __init__(
+        self,
+        model: PretrainingModel,
+        loss: Callable[[PretrainingModel, Batch], torch.Tensor],
+        training: TrainingConfig,
+        device: torch.device,
+    ) -> None:
+        self.model, self.loss, self.training, self.device = model, loss, training, device
+        self.optimiser = make_optimiser(model, training)
+        self.bf16 = resolve_precision(training.precision) == "bf16"
+
+    def __call__(self, parts: Iterable[Batch], count: int = 1, watch: Stopwatch | None = None) -> None:
+        """One step on the `count` parts of a batch, wherever they lie; marks the ends of `PARTS` on a watch."""
+        mark = watch.mark if watch else lambda _: None
+        with training_kernels(self.training, self.device):
+            for part in parts:
+                batch = part.to(self.device)
+                mark("data")
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss = self.loss(self.model, batch) / count
+                mark("forward")
+                loss.backward()
+                mark("backward")
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            mark("optimiser")
