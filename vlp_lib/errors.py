@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 
@@ -10,8 +12,15 @@ class UserError(Exception):
     """A failure that the user can mend.
 
     Its text is one sentence that names the file, folder or parameter at fault and says what to do about it.
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2; so does JupyterLab.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows. A person is shown the sentence; a kept notebook keeps the traceback, too."""
+        # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
+        if "JPY_SESSION_NAME" in os.environ:
+            return [str(self)]
+        return "".join(traceback.format_exception(self)).splitlines()
 
 
 class UnreadableImageError(UserError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -33,10 +32,15 @@ def git_state(folder: Path) -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def peak_memory(of: int) -> float:
-    """The most memory, in GiB, that this process (RUSAGE_SELF) or any finished child (RUSAGE_CHILDREN) has held."""
+def peak_memory(children: bool = False) -> float | None:
+    """The most memory, in GiB, that this process or any finished child has held; None where nothing says it."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return None
+    used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     # macOS counts in bytes, Linux in KiB.
-    return resource.getrusage(of).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return round(used / (2**30 if sys.platform == "darwin" else 2**20), 2)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "peak_memory_gib": round(peak_memory(resource.RUSAGE_SELF), 2),
+        "peak_memory_gib": peak_memory(),
     }
 
 

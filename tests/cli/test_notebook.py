@@ -36,7 +36,7 @@ def notebook(tmp_path):
 def test_an_unknown_parameter_names_the_nearest(notebook, tmp_path):
     path = notebook("print(seed)")
     with pytest.raises(UserError, match=r"unknown parameter of lesson\.ipynb: 'sed': did you mean 'seed'\?"):
-        execute(path, tmp_path / "out.ipynb", {"sed": 3})
+        execute(path, tmp_path / "out.ipynb", ["sed=3"])
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -45,7 +45,7 @@ def test_a_notebook_is_executed_with_its_parameters(notebook, tmp_path):
     code = (
         "from pathlib import Path\nPath('made.txt').write_text(f'{variant} {seed}')\nimport sys\nprint(sys.executable)"
     )
-    execute(notebook(code), output, {"seed": 7})
+    execute(notebook(code), output, ["seed=7"])
     assert (tmp_path / "made.txt").read_text() == "segl 7"  # it runs in the notebook's own folder
     shown = "".join(o["text"] for o in nbformat.read(output, 4).cells[-1].outputs)
     assert Path(shown.strip()).parent == Path(sys.executable).parent  # with the same Python
@@ -64,13 +64,13 @@ def test_a_notebook_is_executed_with_its_parameters(notebook, tmp_path):
 )
 def test_a_failing_notebook_is_one_sentence(notebook, tmp_path, code, message):
     with pytest.raises(UserError, match=message):
-        execute(notebook(code), tmp_path / "out.ipynb", {})
+        execute(notebook(code), tmp_path / "out.ipynb")
     assert (tmp_path / "out.ipynb").is_file()
 
 
 def test_a_missing_or_broken_notebook_is_named(tmp_path):
     with pytest.raises(UserError, match=f"no notebook {tmp_path / 'absent.ipynb'}: notebooks lie in"):
-        execute(tmp_path / "absent.ipynb", tmp_path / "out.ipynb", {})
+        execute(tmp_path / "absent.ipynb", tmp_path / "out.ipynb")
     (tmp_path / "broken.ipynb").write_text("{")
     with pytest.raises(UserError, match=r"broken\.ipynb is no notebook"):
-        execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
+        execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb")

@@ -298,6 +298,8 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
     gpu = device.type == "cuda"
     if memory is None and gpu:
         memory = torch.cuda.get_device_properties(device).total_memory
+    elif memory is None and not hasattr(os, "sysconf"):
+        raise UserError("this system does not say how much memory it has: give it with --gpu-memory GIB")
     elif memory is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     probe = Probe(profile, variant, SIZES, device)

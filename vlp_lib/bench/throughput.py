@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -77,7 +76,7 @@ def measure(
     parts = {name: seconds / steps for name, seconds in watch.seconds().items()}
     if device.type == "cuda":
         return parts, torch.cuda.max_memory_allocated(device)
-    return parts, provenance.peak_memory(resource.RUSAGE_SELF) * GIB
+    return parts, (provenance.peak_memory() or float("nan")) * GIB
 
 
 def is_full_size(config: ModelConfig) -> bool:

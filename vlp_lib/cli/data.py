@@ -49,8 +49,8 @@ def _synthesize(options: argparse.Namespace) -> None:
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
-    root = options.root or Layout(options.profile.name).corpus
-    print(f"{root}  {draw_corpus(options.profile, root)}")
+    root = options.root or Layout(options.profile).corpus
+    print(f"{root}  {draw_corpus(options.chosen, root)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -63,7 +63,7 @@ def _prepare(options: argparse.Namespace) -> None:
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.corpora.prepared import prepare
 
-    chosen = options.profile
+    chosen = options.chosen
     corpus = open_corpus(options.root, allow_missing=1.0)
     out = options.out.resolve() if options.out else None
     print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))

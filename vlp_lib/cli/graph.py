@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def _reproduce(options: argparse.Namespace) -> None:
     asked = None if options.tasks is None else [check_task(name, STAGES) for name in options.tasks.split()]
     until = [check_target(options.until)] if options.until else []
     tasks = _tasks(options.data_root) if asked is None else asked
-    variants = [variant.name for variant in options.variants] or list(VARIANTS)
+    variants = options.variants.split() or list(VARIANTS)
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(
-        options.profile.name,
+        options.profile,
         seeds,
         options.data_root,
         variants,
@@ -116,7 +117,7 @@ def run_graph(
         cores: that the stages may use; None leaves that to the workflow profile.
         workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
 
-    Raises UserError where a stage failed; its own sentence has been printed by then, or stands in the cluster's log.
+    Raises UserError with the sentence of the first stage that failed, or with Snakemake's own reason.
     """
     snakefile = _snakefile()
     if workflow_profile is not None and not (workflow_profile / "config.yaml").is_file():
@@ -128,7 +129,8 @@ def run_graph(
     command = [
         sys.executable, "-m", "snakemake", *until,
         "--snakefile", str(snakefile), "--directory", str(folder), *where,
-        "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going", "--quiet", "all",
+        "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going",
+        "--quiet", "host", "progress", "reason", "rules",
         *extra,
         "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
         f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",
@@ -141,8 +143,25 @@ def run_graph(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     begun = time.monotonic()
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode:
-        stands = "above" if workflow_profile is None else f"above or in a log under {folder / '.snakemake'}"
-        raise UserError(f"a stage failed: its error stands {stands}; mend it and run the same command again to go on")
+    # Stages print to stdout as they go; on stderr stand their sentences, among much that Snakemake says to itself.
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace") as graph:
+        sentences, rest = list[str](), deque[str](maxlen=200)
+        for line in graph.stderr or ():
+            if line.startswith("vlp: "):
+                sentences.append(line.removeprefix("vlp: ").strip())
+                print(line, end="", file=sys.stderr, flush=True)
+            else:
+                rest.append(line.strip())
+    if graph.returncode:
+        why = sentences[0] if sentences else _reason(list(rest))
+        many = "a stage failed" if len(sentences) < 2 else f"{len(sentences)} stages failed, the first"
+        logs = f" (logs: {folder / '.snakemake'})" if workflow_profile is not None else ""
+        raise UserError(f"{many}: {why}{logs}; mend it and run the same command again to go on")
     print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Why Snakemake itself stopped: what it says from its first exception on, without its last words."""
+    start = next((i for i, line in enumerate(lines) if re.match(r"\w+(Exception|Error)\b", line)), 0)
+    end = next((i for i, line in enumerate(lines) if i > start and line.startswith("Exiting because")), len(lines))
+    return " ".join(line for line in lines[start:end] if line) or "Snakemake said nothing"

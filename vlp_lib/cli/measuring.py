@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vlp_lib.cli.options import Commands, common, numbers, settings
+from vlp_lib.config import VARIANTS, CorpusConfig, parse_variant
 from vlp_lib.errors import UserError
 
 
@@ -56,7 +57,7 @@ def _bench_speed(options: argparse.Namespace) -> None:
     from vlp_lib.run import Layout
     from vlp_lib.study.scores import latency_note
 
-    chosen = options.profile
+    chosen = options.chosen
     folder = Layout(chosen.name).root / "speed"
     rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
     print(latency_table(rows).drop(columns="note").to_string(index=False))
@@ -71,7 +72,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
 
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
-    bench_loader(corpus, options.profile, options.images, options.runs, folder)
+    bench_loader(corpus, options.chosen, options.images, options.runs, folder)
     print(read_text(folder / f"{LOADER}.md"), folder, sep="\n")
 
 
@@ -79,12 +80,11 @@ def _bench_train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from vlp_lib.bench.throughput import TRAIN, bench_train
-    from vlp_lib.config import CorpusConfig
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
-    chosen = options.profile
+    chosen = options.chosen
     folder = Layout(chosen.name, options.data_root).root / "bench"
     root = Path(options.data_root)
     if not options.data_root:
@@ -93,18 +93,24 @@ def _bench_train(options: argparse.Namespace) -> None:
         root = folder / f"corpus-{chosen.model.image_size}"
         draw_corpus(replace(chosen, corpus=few), root)
     output = options.output or folder
-    bench_train(chosen, tuple(options.variants), open_corpus(root), options.steps, options.warmup, output)
+    bench_train(
+        chosen,
+        tuple(map(parse_variant, options.variants.split())),
+        open_corpus(root),
+        options.steps,
+        options.warmup,
+        output,
+    )
     print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
 
 
 def _model(options: argparse.Namespace) -> None:
     from vlp_lib.bench.architecture import describe
-    from vlp_lib.config import VARIANTS
     from vlp_lib.figures.bench_tables import architecture_note, architecture_table
     from vlp_lib.figures.style import save_table
 
-    chosen, sizes = options.profile, numbers(options.image_sizes, "image-sizes")
-    variants = [options.variant] if options.variant else list(VARIANTS.values())
+    chosen, sizes = options.chosen, numbers(options.image_sizes, "image-sizes")
+    variants = [parse_variant(name) for name in options.variant.split() or VARIANTS]
     table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
     note = architecture_note(chosen.name)
     print(table.to_string(index=False), note, sep="\n")
@@ -118,7 +124,7 @@ def _doctor(options: argparse.Namespace) -> None:
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import results_root
 
-    chosen, variant = options.profile, options.variant
+    chosen, variant = options.chosen, parse_variant(options.variant)
     packages = doctor.check_packages()
     print("\n".join(str(check) for check in packages if not check.fine) or f"ok  {len(packages)} packages", flush=True)
     if not all(check.fine for check in packages):

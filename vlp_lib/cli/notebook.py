@@ -1,17 +1,19 @@
-"""`vlp run`: one notebook with papermill; typo-proof parameters, and a failure in one sentence."""
+"""`vlp run`: one notebook, with checked parameters, its lines as they come, and a failure in one sentence."""
 
 from __future__ import annotations
 
-import argparse
+import ast
 import os
-import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.cli.options import Commands, parse_parameter
+from vlp_lib import catalogue
+from vlp_lib.cli.options import Commands, check_folder, check_task
+from vlp_lib.config import fits, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.io import write_text
+from vlp_lib.io import read_json, write_text
 from vlp_lib.provenance import peak_memory
 from vlp_lib.run import project_root, results_root
 
@@ -19,36 +21,87 @@ from vlp_lib.run import project_root, results_root
 def add(commands: Commands) -> None:
     """Declare the command."""
     run = commands.add_parser("run", help="execute one notebook with checked parameters")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("output", type=Path)
-    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
-    run.set_defaults(run=_run)
+    run.add_argument("notebook", type=Path, help="e.g. notebooks/10_pretrain.ipynb")
+    run.add_argument("output", type=Path, help="the executed copy")
+    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="e.g. variant=segl")
+    run.set_defaults(run=lambda options: execute(options.notebook, options.output, options.parameter))
 
 
-def _run(options: argparse.Namespace) -> None:
-    execute(options.notebook, options.output, dict(parse_parameter(text) for text in options.parameter))
+def defaults(notebook: Path) -> dict[str, Any]:
+    """What the notebook's parameters cell assigns, read without executing anything.
 
-
-def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    """Execute a notebook with parameters and keep the executed copy.
-
-    Raises UserError for a missing notebook, an unknown parameter (papermill only warns) and an error inside of the
-    notebook, whose last line it carries.
+    Raises UserError for a missing file and one that is no notebook.
     """
+    if not notebook.is_file():
+        raise UserError(f"no notebook {notebook}: notebooks lie in {project_root() / 'notebooks'}")
+    try:
+        for cell in read_json(notebook)["cells"]:
+            if "parameters" in cell["metadata"].get("tags", ()):
+                lines = ast.parse("".join(cell["source"])).body
+                return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}  # type: ignore[attr-defined]
+    except (UserError, KeyError, TypeError, AttributeError, ValueError, SyntaxError) as error:
+        raise UserError(f"{notebook} is no notebook that can be executed ({error}): fetch it again") from error
+    return {}
+
+
+def parameters(notebook: Path, given: Sequence[str]) -> dict[str, Any]:
+    """The parameters `name=value` as values of the kinds that the notebook's parameters cell has.
+
+    Names, kinds, and what names a profile, a variant, a task or a file are checked before a kernel starts. Paths are
+    from where the user stands. Raises UserError for what does not fit.
+    """
+    known, values = defaults(notebook), dict[str, Any]()
+    for text in given:
+        name, value = parse_parameter(text)
+        if name not in known:
+            raise unknown(f"parameter of {notebook.name}:", name, known)
+        default = known[name]
+        if isinstance(default, str):
+            value = text.partition("=")[2]
+        elif not fits(value, type(default)):
+            kind = type(default).__name__
+            raise UserError(
+                f"parameter {name!r} of {notebook.name} is {value!r}: it must be {kind}, such as {default!r}"
+            )
+        values[name] = value
+    for name in ("plugin", "data_root"):
+        if values.get(name):
+            values[name] = str(Path(values[name]).expanduser().resolve())
+    if values.get("plugin"):
+        catalogue.add_plugin(Path(values["plugin"]))
+    checks = {"profile": profile, "variant": parse_variant, "task": check_task, "data_root": check_folder}
+    for name, check in checks.items():
+        if name in values:
+            check(values[name])
+    return values
+
+
+class _Lines:
+    """The lines of a notebook on the terminal, each behind the name of its stage: in the graph several run at once."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._rest = name, ""
+
+    def write(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(str.strip, lines):
+            print(f"{self._name}  {line}", flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
+    """Execute a notebook with parameters `name=value` and keep the executed copy; what it prints is shown as it comes.
+
+    Raises UserError for a missing notebook, a parameter that does not fit, and an error inside of the notebook, whose
+    last line it carries; the executed copy has the whole traceback.
+    """
+    values = parameters(notebook, given)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    if not notebook.is_file():
-        raise UserError(f"no notebook {notebook}: notebooks lie in {project_root() / 'notebooks'}")
-    try:
-        known = papermill.inspect_notebook(str(notebook))
-    except Exception as error:  # papermill and nbformat have one for every kind of damage
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{notebook} is no notebook that can be executed ({reason}): fetch it again") from error
-    for name in parameters:
-        if name not in known:
-            raise unknown(f"parameter of {notebook.name}:", name, known)
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("IPYTHONDIR", str(_quiet_ipython()))
     begun = time.monotonic()
@@ -56,10 +109,10 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
         papermill.execute_notebook(
             str(notebook),
             str(output),
-            parameters=parameters,
+            parameters=values,
             kernel_name="python3",
             progress_bar=False,
-            log_output=False,
+            stdout_file=_Lines(output.stem),
             cwd=str(notebook.parent),
             autosave_cell_every=0,
         )
@@ -71,10 +124,14 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             f"{notebook.name}: its kernel died, most likely for want of memory: close other programs or choose a "
             f"smaller profile (executed so far: {output})"
         ) from error
+    except Exception as error:  # papermill and nbformat have one for every kind of damage
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{notebook} is no notebook that can be executed ({reason}): fetch it again") from error
 
-    given = "  ".join(f"{name}={value}" for name, value in parameters.items() if value != "")
-    peak = peak_memory(resource.RUSAGE_CHILDREN)
-    print(f"done  {notebook.stem}  {given}  {time.monotonic() - begun:.0f} s, at most {peak:.2f} GiB", flush=True)
+    shown = "  ".join(f"{name}={value}" for name, value in values.items() if value != "")
+    peak = peak_memory(children=True)
+    memory = "" if peak is None else f", at most {peak:.2f} GiB"
+    print(f"done  {notebook.stem}  {shown}  {time.monotonic() - begun:.0f} s{memory}", flush=True)
 
 
 def _quiet_ipython() -> Path:

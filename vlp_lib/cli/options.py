@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import override, parse_variant, profile
+from vlp_lib.config import override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -18,8 +18,6 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 TASKS = ("vqa", "nlvr2", "vcr")
 """The finetuning tasks, known here without importing them."""
-
-_WORDS = {"true": True, "false": False, "none": None}
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,19 +58,17 @@ def settings(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Put what they name in the place of names: a profile with its settings, variants, a data set's whole path.
+    """Check what is named, so that a wrong word is answered before anything that takes long is imported.
 
-    It needs nothing that takes long to import, so that a wrong word is answered at once. Raises UserError for one.
+    Adds `chosen`, the profile with its settings, and makes the path of the data set whole. Raises UserError.
     """
     given = vars(options)
     if given.get("plugin"):
         catalogue.add_plugin(options.plugin)
     if "profile" in given:
-        options.profile = override(profile(options.profile), dict(map(parse_parameter, given.get("set", ()))))
-    if given.get("variant"):
-        options.variant = parse_variant(options.variant)
-    if "variants" in given:
-        options.variants = [parse_variant(name) for name in options.variants.split()]
+        options.chosen = override(profile(options.profile), dict(map(parse_parameter, given.get("set", ()))))
+    for name in [*given.get("variant", "").split(), *given.get("variants", "").split()]:
+        parse_variant(name)
     if "task" in given:
         check_task(options.task)
     if "data_root" in given:
@@ -99,29 +95,6 @@ def numbers(text: str, name: str) -> list[int]:
         return [int(word) for word in text.split()]
     except ValueError:
         raise UserError(f"--{name} {text!r} are no whole numbers: write e.g. --{name} '0 1 2'") from None
-
-
-def parse_parameter(text: str) -> tuple[str, Any]:
-    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text.
-
-    Beside that, "[12, 16]" is a list, for the settings that are tuples.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UserError(f"{text!r} is no parameter: write name=value")
-    if value.lower() in _WORDS:
-        return name, _WORDS[value.lower()]
-    for number in (int, float):
-        try:
-            return name, number(value)
-        except ValueError:
-            continue
-    if value.startswith("["):
-        try:
-            return name, json.loads(value)
-        except ValueError as error:
-            raise UserError(f"{text!r} is no list: write it as {name}=[1,2]") from error
-    return name, value
 
 
 def print_json(value: object) -> None:

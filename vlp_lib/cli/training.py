@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vlp_lib.cli.options import Commands, common, print_json, settings
+from vlp_lib.config import parse_variant
 
 
 def add(commands: Commands) -> None:
@@ -31,9 +32,16 @@ def _pretrain(options: argparse.Namespace) -> None:
     from vlp_lib.trainers.pretrain import pretrain
     from vlp_lib.workspace import open_workspace
 
-    workspace = open_workspace(options.profile.name, options.data_root)
-    folder = workspace.layout.run("pretrain", options.variant.name, options.seed)
-    pretrain(options.profile, options.variant, workspace.corpus, options.seed, folder, tensorboard=options.tensorboard)
+    workspace = open_workspace(options.profile, options.data_root)
+    folder = workspace.layout.run("pretrain", options.variant, options.seed)
+    pretrain(
+        options.chosen,
+        parse_variant(options.variant),
+        workspace.corpus,
+        options.seed,
+        folder,
+        tensorboard=options.tensorboard,
+    )
     leave()
 
 
@@ -42,11 +50,12 @@ def _finetune(options: argparse.Namespace) -> None:
     from vlp_lib.trainers.finetune import finetune
     from vlp_lib.workspace import open_workspace
 
-    variant, task = options.variant, options.task
-    workspace = open_workspace(options.profile.name, options.data_root)
-    pretrained = workspace.layout.run("pretrain", variant.name, options.seed)
-    folder = workspace.layout.run(f"finetune-{task}", variant.name, options.seed)
-    done = finetune(options.profile, task, variant, workspace.corpus, options.seed, pretrained, folder)
+    workspace = open_workspace(options.profile, options.data_root)
+    pretrained = workspace.layout.run("pretrain", options.variant, options.seed)
+    folder = workspace.layout.run(f"finetune-{options.task}", options.variant, options.seed)
+    done = finetune(
+        options.chosen, options.task, parse_variant(options.variant), workspace.corpus, options.seed, pretrained, folder
+    )
     if is_main():
         print_json(done.scores)
     leave()

@@ -301,7 +301,7 @@ def fit(
                 whole = mean_of_processes(torch.stack([value.float() for value in totals.values()]))
                 totals = dict(zip(totals, whole.unbind(), strict=True))
             book.add(step + 1, totals)
-            progress.step()
+            progress.step(totals["loss"])
             if step + 1 in evaluate_at:
                 evaluate(step + 1)
                 progress.note(_summary(rows[-1]))
