@@ -97,7 +97,7 @@ def test_a_job_that_the_cluster_ends_is_queued_again(slurm, tmp_path, monkeypatc
     run_graph("smoke", [0], "", ["naive_vit"], [], None, [], AT_ONCE, PROFILE)
     assert (tmp_path / "results" / "done").is_file()
     assert [job["state"] for job in slurm()] == ["FAILED", "COMPLETED"]
-    # Where README.md sends who looks for the error.
+    # Where docs/cluster.md sends who looks for the error.
     assert any((tmp_path / "results" / ".snakemake" / "slurm_logs").rglob("*.log"))
 
 
