@@ -1,14 +1,18 @@
-"""How much of each data set lies on disk beside its official counts, and where the rest is to be had."""
+"""What each data set has beside its official release, what decides its split, what is missing and where to get it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from vlp_lib.corpora.coco import read_captions, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
-from vlp_lib.corpora.layout import list_files
+from vlp_lib.corpora.layout import find_folder, find_karpathy, list_files
 from vlp_lib.corpora.opening import ShardCorpus, genome_folders
+from vlp_lib.corpora.table import SPLITS
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, read_image_data, read_regions
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
@@ -18,171 +22,245 @@ from vlp_lib.tasks.vcr import read_questions as read_vcr
 from vlp_lib.tasks.vqa import annotations_name, folder_images, questions_name
 from vlp_lib.tasks.vqa_accuracy import read_annotations, read_questions
 
-_FLICKR30K = (31_783, 158_915)  # images, captions
-_ENTITIES = {"train": 29_783, "val": 1_000, "test": 1_000}
+_COCO_PARTS = {"train2017": (118_287, 591_753), "val2017": (5_000, 25_014),
+               "train2014": (82_783, 414_113), "val2014": (40_504, 202_654)}  # images, captions  # fmt: skip
+_KARPATHY = {"coco": (113_287, 5_000, 5_000), "flickr30k": (29_000, 1_014, 1_000)}  # train (with restval), val, test
+_TOKENS, _ENTITIES = (31_783, 158_915), (29_783, 1_000, 1_000)  # Flickr30k: images, captions; train, val, test
 _GENOME = (108_077, 5_408_689)  # images, regions
 _VQA = {"train": 443_757, "val": 214_354, "test": 447_793}
-_NLVR2 = {"train": 86_373, "dev": 6_982, "test1": 6_967}
-_VCR = {"train": 212_923, "val": 26_534, "test": 25_263}
-
-_SOURCES = {
+_PICTURED = {
+    "nlvr2": ("data/{}.json", {"train": 86_373, "dev": 6_982, "test1": 6_967}, "statements", "both pictures"),
+    "vcr": ("{}.jsonl", {"train": 212_923, "val": 26_534, "test": 25_263}, "questions", "their image"),
+}
+_TASKS = {
     "vqav2": "visualqa.org/download.html, into vqav2/",
     "nlvr2": "github.com/lil-lab/nlvr (texts; its pictures on request), into nlvr2/",
     "vcr": "visualcommonsense.com/download, into vcr/",
 }
 
+_CAPTIONS_ZIP = "caption_datasets.zip of cs.stanford.edu/people/karpathy/deepimagesent"
+_GENOME_SITE = "homes.cs.washington.edu/~ranjay/visualgenome"
 
-def of(found: int, expected: int, what: str) -> str:
-    """A count beside the official one."""
+
+class Facts(NamedTuple):
+    """What there is to say of a data set, a line each: its files, what decides its split, what is missing."""
+
+    files: list[str]
+    splits: list[str]
+    missing: list[str]
+
+
+def facts_of(corpus: Corpus) -> Facts:
+    """Count the files of one data set; raises UserError where one of them is broken."""
+    if isinstance(corpus, ShardCorpus):
+        return _of_shards(corpus)
+    if any(path.name == REGIONS for path in corpus.annotation_files):
+        return _of_genome(corpus.root)
+    karpathy = find_karpathy(corpus.root)
+    files, missing = _annotated_files(corpus, karpathy), _annotated_missing(corpus, karpathy)
+    return Facts(files, _annotated_splits(corpus, karpathy), [] if corpus.synthetic else missing)
+
+
+def beside(found: int, expected: int | None, what: str) -> str:
+    """A count beside the official one; None where there is none (the embedded corpus)."""
+    if expected is None:
+        return f"{found:,} {what}"
     if found == expected:
         return f"{found:,} {what} (complete)"
     note = "partial" if found < expected else "more than the official release"
     return f"{found:,} of {expected:,} {what} ({note})"
 
 
-def count_tokens(root: Path) -> list[str]:
-    """Flickr30k's token file, the split lists and the images."""
-    tokens, lists = find_tokens(root), find_split_lists(root)
-    lines = []
-    if tokens:
-        images = read_tokens(tokens)
-        captions = sum(len(image.captions) for image in images)
-        lines.append(f"{tokens.name}: {of(len(images), _FLICKR30K[0], 'images')}, "
-                     f"{of(captions, _FLICKR30K[1], 'captions')}")  # fmt: skip
-    if lists:
-        splits = list(read_split_lists(lists).values())
-        counts = ", ".join(of(splits.count(name), expected, name) for name, expected in _ENTITIES.items())
-        lines.append(f"{lists['train'].parent.name}/: Entities' split, {counts}")
-    return lines
+def _all_beside(found: Iterable[int], expected: Iterable[int | None], names: Iterable[str]) -> str:
+    return ", ".join(map(beside, found, expected, names))
 
 
-def count_genome(root: Path) -> list[str]:
-    """Visual Genome's two files and its images."""
-    described = len(read_image_data(root / IMAGE_DATA))
-    images = sentences = empty = 0
+def _absent(needs: Iterable[tuple[object, str, str]]) -> list[str]:
+    """Of (whether it is there, its name, its source) those that are not there."""
+    return [f"{name}: {source}" for there, name, source in needs if not there]
+
+
+def _of_shards(corpus: ShardCorpus) -> Facts:
+    pairs, name = corpus.pairs, corpus.root.name
+    files = [f"{name}: {len(pairs.records):,} usable pairs in {len(pairs.shards):,} of {pairs.listed:,} shards"]
+    files += [f"cut off, damaged or missing: {path}" for path in pairs.faulty]
+    return Facts(files, [f"{name}: its folders decide; without val/ one pair in a hundred validates"], [])
+
+
+def _of_genome(root: Path) -> Facts:
+    images, regions = _GENOME
+    folders = genome_folders(root)
+    described, stored = len(read_image_data(root / IMAGE_DATA)), {n for f in folders for n in list_files(f, (".jpg",))}
+    counts: Counter[str] = Counter()
     for said in read_regions(root / REGIONS):
-        images, sentences, empty = images + 1, sentences + len(said.phrases), empty + said.empty
-    stored = {name for folder in genome_folders(root) for name in list_files(folder, (".jpg",))}
+        counts.update(images=1, regions=len(said.phrases) + said.empty, empty=said.empty)
+    there = {folder.name for folder in folders}
+    return Facts(
+        [
+            f"{IMAGE_DATA}: {beside(described, images, 'images')}",
+            f"{REGIONS}: {beside(counts['images'], images, 'images')}, "
+            f"{beside(counts['regions'], regions, 'regions')}, of which {counts['empty']:,} say nothing",
+            f"{', '.join(f'{f.name}/' for f in folders) or 'no folder'}: {beside(len(stored), images, 'image files')}",
+        ],
+        [f"{root.name}: trained on, but for COCO's Karpathy val, which validates, and what is kept out"],
+        _absent(
+            (name in there, f"{root.name}/{name}/", f"{file} of {_GENOME_SITE}")
+            for name, file in (("VG_100K", "images.zip"), ("VG_100K_2", "images2.zip"))
+        ),
+    )
+
+
+def _annotated_files(corpus: Corpus, karpathy: Path | None) -> list[str]:
+    lines = []
+    by_lists = any(path.suffix == ".txt" for path in corpus.annotation_files)
+    if by_lists and (tokens := find_tokens(corpus.root)):
+        images = read_tokens(tokens)
+        counts = len(images), sum(len(image.captions) for image in images)
+        lines.append(f"{tokens.name}: {_all_beside(counts, _TOKENS, ('images', 'captions'))}")
+    if by_lists and (lists := find_split_lists(corpus.root)):
+        named = Counter(read_split_lists(lists).values())
+        counted = _all_beside((named[split] for split in SPLITS), _ENTITIES, SPLITS)
+        lines.append(f"{lists['train'].parent.name}/: Entities' split, {counted}")
+    for path in corpus.annotation_files:
+        if path.name.startswith("captions_"):
+            lines += _coco_part(corpus, path)
+        elif path.suffix == ".json" and not path.name.startswith("dataset_"):
+            lines.append(f"{path.name}: present")
+    if karpathy:
+        named = Counter(entry.split for entry in read_karpathy(karpathy, captions=False))
+        official = _KARPATHY["flickr30k" if "flickr30k" in karpathy.name else "coco"]
+        expected = [None] * 3 if corpus.synthetic else official
+        lines.append(f"{karpathy.name}: {_all_beside((named[split] for split in SPLITS), expected, SPLITS)}")
+    sources = corpus.detections.sources if corpus.detections else ()
+    return lines + [f"{source.path.name}: detections, {len(source.classes):,} classes" for source in sources]
+
+
+def _coco_part(corpus: Corpus, captions: Path) -> list[str]:
+    """A captions file, its folder of images and its pixel maps."""
+    part = captions.stem.removeprefix("captions_")
+    images = read_captions(captions)
+    folder, maps = find_folder(corpus.root, part), corpus.root / "stuffthingmaps" / part
+    stored, mapped = len(list_files(folder)) if folder else 0, len(list_files(maps, (".png",))) if maps.is_dir() else 0
+    expected = (None, None) if corpus.synthetic else _COCO_PARTS[part]
+    counts = len(images), sum(len(image.captions) for image in images)
     return [
-        f"{IMAGE_DATA}: {of(described, _GENOME[0], 'images')}",
-        f"{REGIONS}: {of(images, _GENOME[0], 'images')}, {of(sentences + empty, _GENOME[1], 'regions')}, of which "
-        f"{empty:,} say nothing",
-        f"{', '.join(f'{f.name}/' for f in genome_folders(root)) or 'no folder'}: "
-        f"{of(len(stored), _GENOME[0], 'image files')}",
+        f"{captions.name}: {_all_beside(counts, expected, ('images', 'captions'))}",
+        f"{part}/: {beside(stored, expected[0], 'image files')}",
+        f"stuffthingmaps/{part}/: {beside(mapped, expected[0], 'pixel maps')}",
     ]
 
 
-def count_shards(corpus: ShardCorpus) -> list[str]:
-    """The shards of pairs; broken and missing ones are named."""
-    pairs = corpus.pairs
-    used = len(pairs.shards)
-    lines = [f"{corpus.root.name}: {len(pairs.records):,} usable pairs in {used:,} of {pairs.listed:,} shards"]
-    return lines + [f"cut off, damaged or missing: {path}" for path in pairs.faulty]
+def _annotated_splits(corpus: Corpus, karpathy: Path | None) -> list[str]:
+    if any(path.suffix == ".txt" for path in corpus.annotation_files):
+        return [
+            *corpus.notes,
+            "dataset_flickr30k.json beside it would choose Karpathy's; their test sets differ: use one throughout",
+        ]
+    if corpus.synthetic:
+        return ["train, val and test are drawn from random streams of their own"]
+    if karpathy is None:
+        return [
+            "no Karpathy split file: training images are those of the train folder, and there is no test split.",
+            "COCO's train2017 holds images that Karpathy's split, and so COCO retrieval and VQA, test on: a model "
+            "pretrained here must not be reported on them.",
+        ]
+    named = {entry.image.image_id for entry in read_karpathy(karpathy, captions=False)}
+    others = sum(record.image_id not in named for record in corpus.records)
+    lines = [f"{karpathy.name} decides; train, val and test share no image."]
+    if others:
+        lines.append(
+            f"{others:,} images that it does not name are train or val as their folder is; the complete file names all."
+        )
+    if "flickr30k" in karpathy.name and find_split_lists(corpus.root):
+        lines.append("Entities' lists lie beside it and decide nothing; their test set differs from Karpathy's.")
+    return lines
+
+
+def _annotated_missing(corpus: Corpus, karpathy: Path | None) -> list[str]:
+    root, names = corpus.root, {path.name for path in corpus.annotation_files}
+    needs: list[tuple[object, str, str]] = []
+    if any(name.startswith("captions_") for name in names):
+        year = "2017" if any("2017" in name for name in names) else "2014"
+        for part in (f"train{year}", f"val{year}"):
+            captions, maps = f"captions_{part}.json", f"stuffthingmaps/{part}"
+            needs += [
+                (captions in names, f"annotations/{captions}", f"annotations_trainval{year}.zip of cocodataset.org"),
+                (find_folder(root, part), f"images/{part}/", f"{part}.zip of cocodataset.org"),
+                (year == "2014" or (root / maps).is_dir(), f"{maps}/ (SEGL)",
+                 "stuffthingmaps_trainval2017.zip of github.com/nightrome/cocostuff"),
+            ]  # fmt: skip
+    labels = f"`vlp data labels --root {root}`, or Bottom-Up's TSV as github.com/airsplay/lxmert links it"
+    needs += [
+        (karpathy or find_tokens(root), "dataset_coco.json (test split)", _CAPTIONS_ZIP),
+        (corpus.detections is not None, "detections (SPL, region features)", labels),
+    ]
+    return _absent(needs)
+
+
+def missing_sets(root: Path, sources: set[str]) -> list[str]:
+    """The data sets of the paper's pretraining that are not there, and what decides splits, with their sources."""
+    flickr = "images and results_20130124.token of shannon.cs.illinois.edu/DenotationGraph; dataset_flickr30k.json: "
+    genome = "region_descriptions.json.zip, image_data.json.zip, images.zip (VG_100K), images2.zip (VG_100K_2) of "
+    return _absent(
+        (
+            ("flickr30k" in sources, "flickr30k/", flickr + _CAPTIONS_ZIP),
+            ("vg" in sources, "vg/", genome + _GENOME_SITE),
+            ((root / "refer").is_dir(), "refer/ (RefCOCO's val and test images)", "github.com/lichengunc/refer"),
+        )
+    )
+
+
+Split = tuple[str, list[str], list[str]]
+"""A split of a task: its name, what there is of it (nothing without its file), the files that are absent."""
+
+
+def _count_vqa(root: Path) -> Iterator[Split]:
+    files = folder_images(root)
+    for split, expected in _VQA.items():
+        questions, annotations = (find_file(root / "vqav2", name(split)) for name in (questions_name, annotations_name))
+        if questions is None:
+            yield split, [], [questions_name(split)]
+            continue
+        asked = read_questions(questions)
+        images = {question.image_id for question in asked}
+        parts = [beside(len(asked), expected, "questions")]
+        parts += [beside(len(read_annotations(annotations)), expected, "annotations")] if annotations else []
+        parts.append(f"{sum(image in files for image in images):,} of their {len(images):,} images are there")
+        yield split, parts, [] if annotations or split == "test" else [annotations_name(split)]
+
+
+def _count_pictured(root: Path, task: str) -> Iterator[Split]:
+    """NLVR2 or VCR, whose items name their picture files."""
+    folders = Folders()
+    file, official, noun, whole = _PICTURED[task]
+    for split, expected in official.items():
+        items: list[Sequence[Path]] | None = None
+        if task == "nlvr2" and (statements := read_statements(root / task, split)) is not None:
+            items = [statement.pictures for statement in statements]
+        elif task == "vcr" and (path := find_file(root / task, file.format(split))):
+            items = [[root / "vcr/vcr1images" / question.image] for question in read_vcr(path)]
+        if items is None:
+            yield split, [], [file.format(split)]
+        else:
+            there = sum(folders.lacks(pictures) is None for pictures in items)
+            yield split, [beside(len(items), expected, noun), f"{there:,} have {whole}"], []
 
 
 def count_tasks(root: Path) -> tuple[list[str], list[str]]:
     """What VQAv2, NLVR2 and VCR have, and what is missing; a broken file is named and does not hide the others."""
     found, missing = [], []
-    for name, count in _TASKS.items():
-        if not (root / name).is_dir():
-            missing.append(f"{name}: {_SOURCES[name]}")
+    for task, source in _TASKS.items():
+        if not (root / task).is_dir():
+            missing.append(f"{task}: {source}")
             continue
         try:
-            lines, absent = count(root)
+            splits = list(_count_vqa(root) if task == "vqav2" else _count_pictured(root, task))
         except UserError as error:
-            found.append(f"{name}: broken: {error}")
+            found.append(f"{task}: broken: {error}")
             continue
-        found += lines
-        missing += [f"{name}/{file}: {_SOURCES[name]}" for file in absent]
+        found += [f"{task} {split}: {', '.join(parts)}" for split, parts, _ in splits if parts]
+        missing += [f"{task}/{file}: {source}" for *_, absent in splits for file in absent]
     return found, missing
-
-
-def _count_vqa(root: Path) -> tuple[list[str], list[str]]:
-    files, lines, absent = folder_images(root), [], []
-    for split, expected in _VQA.items():
-        questions, annotations = (find_file(root / "vqav2", name(split)) for name in (questions_name, annotations_name))
-        if questions is None:
-            absent.append(questions_name(split))
-            continue
-        asked = read_questions(questions)
-        images = {question.image_id for question in asked}
-        parts = [of(len(asked), expected, "questions")]
-        if annotations:
-            parts.append(of(len(read_annotations(annotations)), expected, "annotations"))
-        elif split != "test":
-            absent.append(annotations_name(split))
-        parts.append(f"{sum(image in files for image in images):,} of their {len(images):,} images are there")
-        lines.append(f"vqav2 {split}: {', '.join(parts)}")
-    return lines, absent
-
-
-def _count_nlvr2(root: Path) -> tuple[list[str], list[str]]:
-    def pictures(name: str) -> list[Sequence[Path]] | None:
-        statements = read_statements(root / "nlvr2", name)
-        return None if statements is None else [statement.pictures for statement in statements]
-
-    return _count_pictured("nlvr2", _NLVR2, "data/{}.json", pictures, "statements", "both pictures")
-
-
-def _count_vcr(root: Path) -> tuple[list[str], list[str]]:
-    def pictures(name: str) -> list[Sequence[Path]] | None:
-        path = find_file(root / "vcr", f"{name}.jsonl")
-        return [[root / "vcr/vcr1images" / question.image] for question in read_vcr(path)] if path else None
-
-    return _count_pictured("vcr", _VCR, "{}.jsonl", pictures, "questions", "their image")
-
-
-def _count_pictured(
-    task: str,
-    official: Mapping[str, int],
-    file: str,
-    pictures_of: Callable[[str], Sequence[Sequence[Path]] | None],
-    noun: str,
-    whole: str,
-) -> tuple[list[str], list[str]]:
-    """Of each split how many items it has and how many of them have all their pictures; and the absent files."""
-    folders, lines, absent = Folders(), [], []
-    for name, expected in official.items():
-        items = pictures_of(name)
-        if items is None:
-            absent.append(file.format(name))
-            continue
-        there = sum(folders.lacks(pictures) is None for pictures in items)
-        lines.append(f"{task} {name}: {of(len(items), expected, noun)}, {there:,} have {whole}")
-    return lines, absent
-
-
-_TASKS: dict[str, Callable[[Path], tuple[list[str], list[str]]]] = {
-    "vqav2": _count_vqa,
-    "nlvr2": _count_nlvr2,
-    "vcr": _count_vcr,
-}
-
-
-def missing_sets(root: Path, sources: set[str]) -> list[str]:
-    """The data sets of the paper's pretraining that are not there, and what decides splits, with their sources."""
-    lines = []
-    if "flickr30k" not in sources:
-        lines.append(
-            "flickr30k/: images and results_20130124.token of shannon.cs.illinois.edu/DenotationGraph; "
-            "dataset_flickr30k.json: caption_datasets.zip of cs.stanford.edu/people/karpathy/deepimagesent"
-        )
-    if "vg" not in sources:
-        lines.append(
-            "vg/: region_descriptions.json.zip, image_data.json.zip, images.zip (VG_100K), images2.zip (VG_100K_2) of "
-            "homes.cs.washington.edu/~ranjay/visualgenome"
-        )
-    if not (root / "refer").is_dir():
-        lines.append("refer/ (RefCOCO's val and test images): github.com/lichengunc/refer")
-    return lines
-
-
-def genome_missing(corpus: Corpus) -> list[str]:
-    """Visual Genome's image folders that are not there."""
-    there = {folder.name for folder in genome_folders(corpus.root)}
-    zips = {"VG_100K": "images.zip", "VG_100K_2": "images2.zip"}
-    return [f"{corpus.root.name}/{name}/: {zips[name]} of homes.cs.washington.edu/~ranjay/visualgenome"
-            for name in zips if name not in there]  # fmt: skip
 
 
 def vqa_images(root: Path, split: str) -> frozenset[int]:

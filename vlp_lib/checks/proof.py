@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from vlp_lib.checks.census import vqa_images
+from vlp_lib.corpora.coco import read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME, HeldOut
+from vlp_lib.corpora.flickr30k import find_split_lists, read_split_lists
+from vlp_lib.corpora.joined import flickr30k_folders
+from vlp_lib.corpora.layout import find_karpathy
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import ID_STRIDE, NO_ID, SPLITS, Photographs, caption_counts
 from vlp_lib.io import write_text
@@ -22,21 +29,38 @@ Parts = Mapping[str, Sequence[ImageRecord]]
 """The records of a corpus by data set."""
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The images of a downstream val or test set.
-
-    Attributes:
-        name: e.g. "Karpathy test".
-        coco_ids, flickr_ids: of its photographs; those of COCO images have both.
-    """
+class Evaluated(NamedTuple):
+    """The images of a downstream val or test set, by their ids in COCO and on flickr.com; those of COCO have both."""
 
     name: str
     coco_ids: frozenset[int]
     flickr_ids: frozenset[int]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Images."""
         return max(len(self.coco_ids), len(self.flickr_ids))
+
+
+def leakage(corpus: Corpus, root: Path, held_out: HeldOut) -> list[str]:
+    """The proof for a corpus and for every downstream set whose images are known below a folder."""
+    flickr30k: dict[str, set[int]] = {}
+    for folder in flickr30k_folders(root):
+        karpathy = find_karpathy(folder)
+        entries = read_karpathy(karpathy, captions=False) if karpathy else []
+        named = [(e.image.flickr_id, e.split) for e in entries if e.image.flickr_id is not None]
+        for number, split in named or read_split_lists(find_split_lists(folder)).items():
+            flickr30k.setdefault(split, set()).add(number)
+    evaluated = {split: frozenset(ids) for split, ids in flickr30k.items() if split != "train"}
+    photographs = Photographs.of(corpus.records)
+    lines = prove(photographs, evaluated_sets(held_out, evaluated, vqa_images(root, "test")))
+    trained = frozenset(photographs.coco_ids[photographs.splits == _TRAIN].tolist())
+    if asked := vqa_images(root, "val"):
+        lines.append(
+            f"VQAv2 val: {len(asked & trained):,} of its {len(asked):,} images are pretrained on, for Karpathy's split "
+            f"trains on most of COCO's val, as UNITER does: compare with others on VQAv2's test-dev"
+        )
+    return lines
 
 
 def evaluated_sets(
@@ -52,7 +76,7 @@ def evaluated_sets(
     coco = {**held_out.coco, "Karpathy val": held_out.coco_validation, "VQAv2 test": vqa_test}
     sets = [Evaluated(name, ids, held_out.flickr_of(ids)) for name, ids in sorted(coco.items())]
     sets += [Evaluated(f"Flickr30k {split}", frozenset(), numbers) for split, numbers in sorted(flickr30k.items())]
-    return [one for one in sets if len(one)]
+    return [one for one in sets if one.size]
 
 
 def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
@@ -62,21 +86,13 @@ def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
         photographs: all images of the corpus; those of the split "train" are the pretraining images.
         sets: as `evaluated_sets` gives them.
     """
-    trained = photographs.splits == _TRAIN
-    coco, flickr = photographs.coco_ids[trained].tolist(), photographs.flickr_ids[trained].tolist()
-    inside = {
-        one.name: {
-            i
-            for i, (coco_id, number) in enumerate(zip(coco, flickr, strict=True))
-            if coco_id in one.coco_ids or number in one.flickr_ids
-        }
-        for one in sets
-    }
-    found = len(set().union(*inside.values()))
-    unknown = sum(coco_id == NO_ID and number == NO_ID for coco_id, number in zip(coco, flickr, strict=True))
-    lines = [f"{found:,} of {len(coco):,} pretraining images are in a downstream val or test set"]
-    lines += [f"{one.name}: {len(inside[one.name]):,} of its {len(one):,} images" for one in sets]
+    coco, flickr = _trained(photographs)
+    inside = [np.isin(coco, list(one.coco_ids)) | np.isin(flickr, list(one.flickr_ids)) for one in sets]
+    leaked = np.any([np.zeros(len(coco), bool), *inside], axis=0).sum()
+    unknown = ((coco == NO_ID) & (flickr == NO_ID)).sum()
     absent = [name for name in _EVALUATED if not any(one.name.startswith(name) for one in sets)]
+    lines = [f"{leaked:,} of {len(coco):,} pretraining images are in a downstream val or test set"]
+    lines += [f"{one.name}: {hit.sum():,} of its {one.size:,} images" for one, hit in zip(sets, inside, strict=True)]
     if absent:
         lines.append(f"not known here, so nothing is proven about: {', '.join(absent)}")
     if unknown:
@@ -84,18 +100,23 @@ def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
     return lines
 
 
+def _trained(photographs: Photographs) -> tuple[np.ndarray, np.ndarray]:
+    """COCO ids and Flickr numbers of the images to train on."""
+    chosen = photographs.splits == _TRAIN
+    return photographs.coco_ids[chosen], photographs.flickr_ids[chosen]
+
+
 def arithmetic(corpus: Corpus, parts: Parts) -> list[str]:
     """Images and sentences to train on beside those of the complete data sets and the paper's sums."""
-    trained = {source: Photographs.of(records).splits == _TRAIN for source, records in parts.items()}
-    rows = {source: (int(trained[source].sum()), int(caption_counts(records)[trained[source]].sum()))
-            for source, records in parts.items()}  # fmt: skip
-    rows |= {source: (0, 0) for source in _COMPLETE if source not in rows}
+    rows = dict.fromkeys([*parts, *_COMPLETE], (0, 0))
+    for source, records in parts.items():
+        trained = Photographs.of(records).splits == _TRAIN
+        rows[source] = int(trained.sum()), int(caption_counts(records)[trained].sum())
+    images, sentences = rows["total"] = sum(n for n, _ in rows.values()), sum(n for _, n in rows.values())
     lines = [f"{'':<12}{'images':>12}{'complete':>12}{'sentences':>14}{'complete':>12}"]
-    for source, (images, sentences) in rows.items():
-        complete = [_about(count) for count in _COMPLETE.get(source, ())] or ["", ""]
-        lines.append(f"{source:<12}{images:>12,}{complete[0]:>12}{sentences:>14,}{complete[1]:>12}")
-    images, sentences = (sum(row[i] for row in rows.values()) for i in (0, 1))
-    lines.append(f"{'total':<12}{images:>12,}{_about(_PAPER[0]):>12}{sentences:>14,}{_about(_PAPER[1]):>12}")
+    for source, counts in rows.items():
+        complete = [_about(count) for count in {**_COMPLETE, "total": _PAPER}.get(source, ())] or ["", ""]
+        lines.append(f"{source:<12}{counts[0]:>12,}{complete[0]:>12}{counts[1]:>14,}{complete[1]:>12}")
     lines.append("complete: UNITER's table 1 and Karpathy's Flickr30k; in total what the paper states (section IV-A2)")
     lines.append(f"distinct photographs among the images: {_distinct(Photographs.of(corpus.records)):,}")
     maps = corpus.report.with_label_map["train"]
@@ -113,16 +134,12 @@ def _about(count: int) -> str:
 
 def _distinct(photographs: Photographs) -> int:
     """Photographs to train on, each once: by Flickr number where known, else by COCO id, else each image for itself."""
-    chosen = photographs.splits == _TRAIN
-    coco, flickr = photographs.coco_ids[chosen], photographs.flickr_ids[chosen]
+    coco, flickr = (column.tolist() for column in _trained(photographs))
     # One photograph may come with either number: a record with both tells which they are.
-    both = (coco != NO_ID) & (flickr != NO_ID)
-    number_of = dict(zip(coco[both].tolist(), flickr[both].tolist(), strict=True))
-    numbers = [
-        (f if f != NO_ID else number_of.get(c, NO_ID), c) for c, f in zip(coco.tolist(), flickr.tolist(), strict=True)
-    ]
-    named = {("flickr", f) if f != NO_ID else ("coco", c) for f, c in numbers if (f, c) != (NO_ID, NO_ID)}
-    return len(named) + numbers.count((NO_ID, NO_ID))
+    number_of = {c: f for c, f in zip(coco, flickr, strict=True) if NO_ID not in (c, f)}
+    ids = [(c, number_of.get(c, NO_ID) if f == NO_ID else f) for c, f in zip(coco, flickr, strict=True)]
+    named = {("flickr", f) if f != NO_ID else ("coco", c) for c, f in ids if (c, f) != (NO_ID, NO_ID)}
+    return len(named) + ids.count((NO_ID, NO_ID))
 
 
 def write_splits(parts: Parts, held_out: HeldOut, folder: Path) -> list[Path]:
@@ -143,10 +160,7 @@ def write_splits(parts: Parts, held_out: HeldOut, folder: Path) -> list[Path]:
                 lists.setdefault(f"pretrain_{record.split}_{source}", []).append(own)
     for name, ids in {**held_out.coco, FLICKR30K: held_out.flickr30k}.items():
         lists[f"held_out_{name.lower().replace(' ', '_')}"] = [str(i) for i in sorted(ids)]
-    written = []
-    for name, lines in lists.items():
-        if lines:
-            path = folder / f"{name}.txt"
-            write_text(path, "".join(f"{line}\n" for line in lines))
-            written.append(path)
-    return written
+    paths = {folder / f"{name}.txt": lines for name, lines in lists.items() if lines}
+    for path, lines in paths.items():
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    return list(paths)
