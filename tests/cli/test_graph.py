@@ -42,7 +42,7 @@ def test_graph_is_handed_its_settings(graph, tmp_path):
 def test_a_failing_stage_is_one_sentence(graph):
     pytest.importorskip("snakemake")
     graph.write_text("rule all:\n    shell: 'exit 3'\n")
-    with pytest.raises(UserError, match="a stage failed: .*exit status 3.*; mend it and run the same command"):
+    with pytest.raises(UserError, match=r"a stage failed: .*exit status 3.*; mend it and run the same command"):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
 
