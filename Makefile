@@ -1,11 +1,14 @@
-# Every target sets up what it needs in .venv; nothing else on the machine is touched.
+# Every target sets up what it needs in .venv; nothing else on the machine is touched. An active environment (conda, venv)
+# that has what requirements.lock lists is taken as it is. TORCH=cpu sets up .venv without the packages of GPUs.
 PYTHON  ?= python3
 PROFILE ?= tiny
 SEEDS   ?= 0 1 2
 CORES   ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
-VENV    := .venv
-BIN     := $(VENV)/bin
-READY   := $(VENV)/.ready
+TORCH   ?= gpu
+ACTIVE  := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+ACTIVE  := $(if $(ACTIVE),$(shell "$(ACTIVE)/bin/python" vlp_lib/checks/lock.py 2>/dev/null && echo "$(ACTIVE)"))
+BIN     := $(or $(ACTIVE),.venv)/bin
+READY   := $(if $(ACTIVE),,.venv/.ready)
 
 .PHONY: help setup reproduce smoke test lint lab bench clean
 .DEFAULT_GOAL := help
@@ -13,16 +16,23 @@ READY   := $(VENV)/.ready
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-$(READY): requirements.lock pyproject.toml
+.venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed and $(PYTHON) is older: run make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up $(VENV) (once, a few minutes) ..."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	@touch $(READY)
+	@echo "Setting up .venv (once, a few minutes) ..."
+	$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	.venv/bin/python vlp_lib/checks/lock.py --cpu > .venv/cpu.lock
+	.venv/bin/python -m pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu \
+	  $(shell grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
+	.venv/bin/python -m pip install --quiet --requirement .venv/cpu.lock
+else
+	.venv/bin/python -m pip install --quiet --requirement requirements.lock
+endif
+	.venv/bin/python -m pip install --quiet --no-deps --editable .
+	@touch .venv/.ready
 
-setup: $(READY) ## install the exact versions of requirements.lock into .venv
+setup: $(READY) ## install the exact versions of requirements.lock into .venv (TORCH=cpu: for machines without a GPU)
 
 reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=tiny SEEDS="0 1 2" CORES=all)
 	$(BIN)/vlp reproduce --profile $(PROFILE) --seeds "$(SEEDS)" --cores $(CORES)
@@ -45,4 +55,4 @@ lab: $(READY) ## JupyterLab on the notebooks
 
 clean: ## remove results of your own runs (not results/reference) and the environment
 	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
-	rm -rf $(VENV)
+	rm -rf .venv

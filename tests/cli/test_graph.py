@@ -46,6 +46,26 @@ def test_a_failing_stage_is_one_sentence(graph):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
 
+def test_the_sentences_of_stages_are_the_last_word(graph, capfd):
+    pytest.importorskip("snakemake")
+    graph.write_text(
+        "rule all:\n    input: 'one', 'two'\n"
+        "rule one:\n    output: 'one'\n    priority: 1\n    shell: 'echo line; echo vlp: draw it first >&2; exit 2'\n"
+        "rule two:\n    output: 'two'\n    shell: 'echo vlp: no space >&2; exit 2'\n"
+    )
+    with pytest.raises(UserError, match="2 stages failed, the first: draw it first; mend it and run the same command"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("line\n", "vlp: draw it first\nvlp: no space\n")
+
+
+def test_snakemakes_own_reason_is_not_swallowed(graph):
+    pytest.importorskip("snakemake")
+    graph.write_text("rule all:\n    input: 'nowhere'\n")
+    with pytest.raises(UserError, match=r"a stage failed: MissingInputException in rule all .*nowhere; mend it"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+
+
 def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
     pytest.importorskip("snakemake")
     graph.write_text(

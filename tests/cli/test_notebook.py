@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vlp_lib.cli.notebook import execute
+from vlp_lib.cli.notebook import execute, parameters
 from vlp_lib.errors import UserError
 
 nbformat = pytest.importorskip("nbformat")
@@ -74,3 +74,39 @@ def test_a_missing_or_broken_notebook_is_named(tmp_path):
     (tmp_path / "broken.ipynb").write_text("{")
     with pytest.raises(UserError, match=r"broken\.ipynb is no notebook"):
         execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb")
+
+
+def test_lines_are_shown_as_they_come_behind_the_stages_name(notebook, tmp_path, capsys):
+    execute(notebook("print('step 1/2')\nprint()\nprint('step 2/2')"), tmp_path / "10_a-seed0.ipynb", ["seed=1"])
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("10_a-seed0  step 1/2", "10_a-seed0  step 2/2")
+    assert last.startswith("done  lesson  seed=1  ")
+
+
+def test_text_stays_text_and_paths_are_from_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "here" / "coco").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    cell = nbformat.v4.new_code_cell("data_root = ''\nname = ''\nrate = 0.5", metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "lesson.ipynb")
+    given = parameters(tmp_path / "lesson.ipynb", ["data_root=coco", "name=1e3", "rate=1"])
+    assert given == {"data_root": str(tmp_path / "here" / "coco"), "name": "1e3", "rate": 1}
+    with pytest.raises(UserError, match=r"'rate' of lesson\.ipynb is 'fast': it must be float, such as 0\.5"):
+        parameters(tmp_path / "lesson.ipynb", ["rate=fast"])
+
+
+def test_a_person_is_shown_the_sentence_and_the_kept_copy_has_the_traceback(notebook, tmp_path, monkeypatch):
+    code = "from vlp_lib.errors import UserError\ndef deep():\n    raise UserError('draw it first')\ndeep()"
+    for person in (True, False):
+        if person:
+            monkeypatch.setenv("JPY_SESSION_NAME", "lesson.ipynb")
+        else:
+            monkeypatch.delenv("JPY_SESSION_NAME")
+        with pytest.raises(UserError, match="draw it first"):
+            execute(notebook(code), tmp_path / "out.ipynb")
+        outputs = [
+            o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs
+        ]
+        [error] = [o for o in outputs if o.output_type == "error"]
+        shown = "\n".join(error.traceback)
+        assert ("in deep" in shown) != person
+        assert shown.splitlines()[-1].endswith("draw it first")

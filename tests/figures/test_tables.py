@@ -31,9 +31,7 @@ def half(spread):
 
 
 def test_nothing_at_all_names_the_command(tmp_path):
-    with pytest.raises(
-        UserError, match=r"no finished finetuning.* under .*tiny: run `vlp reproduce --until downstream`"
-    ):
+    with pytest.raises(UserError, match=r"no finished finetuning.* under .*tiny: run `vlp reproduce --until tables`"):
         read_results(tmp_path / "tiny")
 
 

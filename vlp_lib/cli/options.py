@@ -20,11 +20,19 @@ TASKS = ("vqa", "nlvr2", "vcr")
 """The finetuning tasks, known here without importing them."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Room for the longest command and what it does on one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 16
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's parser, but a misspelt command or option is answered with the nearest known one."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **settings)
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as argparse declares it
         """As argparse does, after a look at every option: a missing one is often one that is misspelt."""

@@ -150,8 +150,8 @@ def read_results(root: Path) -> Results:
     made = [*(run for _, run in finetuned), *retrieved, *looked, *(one for one in (cost, latency) if one)]
     if not made:
         raise UserError(
-            f"no finished finetuning, retrieval, timing or attention under {root}: run `vlp reproduce --until "
-            f"downstream` with this profile (and data_root) first"
+            f"no finished finetuning, retrieval, timing or attention under {root}: run "
+            f"`vlp reproduce --until tables` with this profile (and data_root) first"
         )
     scores = [
         *(row for task, run in finetuned for row in _finetuned(task, run)),
