@@ -20,11 +20,11 @@ import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,15 +32,8 @@ from vlp_lib.corpora.records import Detections
 from vlp_lib.errors import UserError
 from vlp_lib.io import write_atomically
 
-_DTYPES: dict[str, type] = {
-    "image_ids": np.int64,
-    "sizes": np.int32,
-    "offsets": np.int64,
-    "labels": np.int16,
-    "scores": np.float32,
-    "boxes": np.float32,
-    "attributes": np.int16,
-}
+_IMAGE_DTYPES: dict[str, type] = {"image_ids": np.int64, "sizes": np.int32, "offsets": np.int64}
+_BOX_DTYPES: dict[str, type] = {"labels": np.int16, "scores": np.float32, "boxes": np.float32, "attributes": np.int16}
 _COLUMNS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes",
             "features")  # fmt: skip
 _OBJECTS, _ATTRIBUTES = 1600, 400
@@ -48,49 +41,8 @@ _TSV_ID = re.compile(rb"(?:COCO_\w+_)?(\d+)")
 _SLACK = 1.0
 """Pixels that a box may reach over the image's edge: detectors round."""
 
-
-@dataclass(frozen=True)
-class _Rows:
-    """Boxes of one or many images: the arrays of an npz, with the size of its image in each row."""
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    attributes: np.ndarray
-    sizes: np.ndarray
-
-    def first_fault(self, classes: int, attributes: int) -> tuple[int, str] | None:
-        """The first faulty row and its fault, or None."""
-        limits = np.concatenate([self.sizes, self.sizes], axis=1) + _SLACK
-        faults = (
-            ("labels", (self.labels < 0) | (self.labels >= classes), f"outside the vocabulary of {classes} classes"),
-            ("scores", ~((self.scores >= 0) & (self.scores <= 1 + 1e-6)), "not within [0, 1]"),
-            (
-                "attributes",
-                (self.attributes < -1) | (self.attributes >= attributes),
-                f"none of {attributes} attributes",
-            ),
-            ("boxes", ~np.isfinite(self.boxes).all(1), "not finite"),
-            ("boxes", (self.boxes[:, 2:] < self.boxes[:, :2]).any(1), "with its corners exchanged"),
-            ("boxes", ((self.boxes < -_SLACK) | (self.boxes > limits)).any(1), "outside the image"),
-        )
-        for field, bad, fault in faults:
-            if bad.any():
-                row = int(bad.argmax())
-                return row, f"{field} has {np.asarray(getattr(self, field)[row]).tolist()}, {fault}"
-        return None
-
-    def detections(self, features: np.ndarray | None) -> Detections:
-        """Best score first, boxes as fractions of the image; ties keep the order of the file."""
-        order = np.argsort(-self.scores, kind="stable")
-        fractions = self.boxes / np.concatenate([self.sizes, self.sizes], axis=1)
-        return Detections(
-            self.labels[order].astype(np.int64),
-            self.scores[order].clip(0, 1).astype(np.float32),
-            fractions[order].clip(0, 1).astype(np.float32),
-            self.attributes[order].astype(np.int64),
-            None if features is None else features[order],
-        )
+Rows = Mapping[str, np.ndarray]
+"""Arrays of an npz by name."""
 
 
 class DetectionSource(Protocol):
@@ -110,6 +62,38 @@ class DetectionSource(Protocol):
         """All detections of an image, best score first."""
 
 
+def _first_fault(rows: Rows, sizes: np.ndarray, classes: int, attributes: int) -> tuple[int, str] | None:
+    """The first impossible box and what is wrong with it, or None; `sizes` [M, 2] are those of the boxes' images."""
+    labels, scores, boxes, kinds = (rows[name] for name in _BOX_DTYPES)
+    outside = (boxes < -_SLACK) | (boxes > np.tile(sizes, 2) + _SLACK)
+    for name, bad, fault in (
+        ("labels", (labels < 0) | (labels >= classes), f"outside the vocabulary of {classes} classes"),
+        ("scores", ~((scores >= 0) & (scores <= 1 + 1e-6)), "not within [0, 1]"),
+        ("attributes", (kinds < -1) | (kinds >= attributes), f"none of {attributes} attributes"),
+        ("boxes", ~np.isfinite(boxes).all(1), "not finite"),
+        ("boxes", (boxes[:, 2:] < boxes[:, :2]).any(1), "with its corners exchanged"),
+        ("boxes", outside.any(1), "outside the image"),
+    ):
+        if bad.any():
+            row = int(bad.argmax())
+            return row, f"{name} has {rows[name][row].tolist()}, {fault}"
+    return None
+
+
+def _detections(rows: Rows, sizes: np.ndarray, features: np.ndarray | None) -> Detections:
+    """Best score first, boxes as fractions of the image; ties keep the order of the file."""
+    if features is not None and not np.isfinite(features).all():
+        raise ValueError("features has a value that is not finite")
+    order = np.argsort(-rows["scores"], kind="stable")
+    return Detections(
+        rows["labels"][order].astype(np.int64),
+        rows["scores"][order].clip(0, 1).astype(np.float32),
+        (rows["boxes"] / np.tile(sizes, 2))[order].clip(0, 1).astype(np.float32),
+        rows["attributes"][order].astype(np.int64),
+        None if features is None else features[order],
+    )
+
+
 class NpzDetections:
     """Detections in the kit's npz; features stay on disk until asked for.
 
@@ -119,10 +103,12 @@ class NpzDetections:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.skipped: dict[str, int] = {}  # every row is used
         try:
             with np.load(path, allow_pickle=False) as archive:
-                self._features = _FeatureFile(path) if "features" in archive.files else None
-                self._arrays = {name: archive[name].astype(dtype) for name, dtype in _DTYPES.items()}
+                self._features = _FeatureFile.of(path) if "features" in archive.files else None
+                self._arrays = {name: archive[name].astype(dtype)
+                                for name, dtype in (_IMAGE_DTYPES | _BOX_DTYPES).items()}  # fmt: skip
                 self.classes = tuple(str(name) for name in archive["classes"])
                 self.attribute_names = tuple(str(name) for name in archive["attribute_names"])
                 self.about: dict[str, Any] = json.loads(str(archive["about"])) if "about" in archive.files else {}
@@ -132,8 +118,33 @@ class NpzDetections:
             raise UserError(f"{path} is truncated or no npz ({error}): write it again") from error
         except KeyError as error:
             raise UserError(f"{path} lacks an array ({error.args[0]}): write it again") from error
-        self._check()
+        if fault := self._fault():
+            raise UserError(f"{path}: {fault}: make it again")
         self._row = {int(image_id): row for row, image_id in enumerate(self._arrays["image_ids"])}
+
+    def _fault(self) -> str:
+        """What is wrong with the arrays, or ""."""
+        a, images, boxes = self._arrays, len(self._arrays["image_ids"]), len(self._arrays["labels"])
+        wanted = {"sizes": (images, 2), "offsets": (images + 1,), "scores": (boxes,), "boxes": (boxes, 4),
+                  "attributes": (boxes,)}  # fmt: skip
+        for name, shape in wanted.items():
+            if a[name].shape != shape:
+                return f"{name} has the shape {a[name].shape} instead of {shape}"
+        if self._features and (len(self._features.shape) != 2 or self._features.shape[0] != boxes):
+            return f"features has the shape {self._features.shape} for {boxes} boxes"
+        counts = np.diff(a["offsets"])
+        if a["offsets"][0] != 0 or a["offsets"][-1] != boxes or (counts < 0).any():
+            return f"offsets do not rise from 0 to the {boxes} boxes"
+        unique, repeats = np.unique(a["image_ids"], return_counts=True)
+        if (repeats > 1).any():
+            return f"image {unique[repeats.argmax()]} is listed twice in image_ids"
+        if (empty := (a["sizes"] < 1).any(1)).any():
+            return f"sizes of image {a['image_ids'][empty.argmax()]} is not positive"
+        sizes = np.repeat(a["sizes"], counts, axis=0)
+        if fault := _first_fault(a, sizes, len(self.classes), len(self.attribute_names)):
+            image = a["image_ids"][np.searchsorted(a["offsets"], fault[0], side="right") - 1]
+            return f"image {image}: {fault[1]}"
+        return ""
 
     @property
     def image_ids(self) -> tuple[int, ...]:
@@ -148,93 +159,52 @@ class NpzDetections:
     def __len__(self) -> int:
         return len(self._arrays["labels"])
 
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Nothing: every row is used."""
-        return {}
-
-    def _check(self) -> None:
-        a = self._arrays
-        images, boxes = len(a["image_ids"]), len(a["labels"])
-        shapes = {
-            "sizes": (images, 2),
-            "offsets": (images + 1,),
-            "scores": (boxes,),
-            "boxes": (boxes, 4),
-            "attributes": (boxes,),
-        }
-        for name, shape in shapes.items():
-            if a[name].shape != shape:
-                raise UserError(f"{self.path}: {name} has the shape {a[name].shape} instead of {shape}: make it again")
-        if self._features is not None and (len(self._features.shape) != 2 or self._features.shape[0] != boxes):
-            shape = self._features.shape
-            raise UserError(f"{self.path}: features has the shape {shape} for {boxes} boxes: make it again")
-        counts = np.diff(a["offsets"])
-        if a["offsets"][0] != 0 or a["offsets"][-1] != boxes or (counts < 0).any():
-            raise UserError(f"{self.path}: offsets do not rise from 0 to the {boxes} boxes: make it again")
-        unique, repeats = np.unique(a["image_ids"], return_counts=True)
-        if (repeats > 1).any():
-            image = unique[repeats.argmax()]
-            raise UserError(f"{self.path}: image {image} is listed twice in image_ids: make it again")
-        if (a["sizes"] < 1).any():
-            image = a["image_ids"][(a["sizes"] < 1).any(1).argmax()]
-            raise UserError(f"{self.path}: sizes of image {image} is not positive: make it again")
-        fault = self._rows(slice(None), np.repeat(a["sizes"], counts, axis=0)).first_fault(
-            len(self.classes), len(self.attribute_names)
-        )
-        if fault:
-            image = a["image_ids"][np.searchsorted(a["offsets"], fault[0], side="right") - 1]
-            raise UserError(f"{self.path}: image {image}: {fault[1]}: make it again")
-
-    def _rows(self, rows: slice, sizes: np.ndarray) -> _Rows:
-        a = self._arrays
-        return _Rows(a["labels"][rows], a["scores"][rows], a["boxes"][rows], a["attributes"][rows], sizes)
-
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._row
 
     def read(self, image_id: int) -> Detections:
         """All detections of an image, best score first; raises UserError where its features are not finite."""
         image = self._row[image_id]
-        rows = slice(*(int(v) for v in self._arrays["offsets"][image : image + 2]))
-        sizes = np.broadcast_to(self._arrays["sizes"][image], (rows.stop - rows.start, 2))
-        features = None if self._features is None else self._features.read(rows)
-        if features is not None and not np.isfinite(features).all():
-            raise UserError(f"{self.path}: image {image_id}: features has a value that is not finite: make it again")
-        return self._rows(rows, sizes).detections(features)
+        rows = slice(*self._arrays["offsets"][image : image + 2].tolist())
+        features = self._features.read(rows) if self._features else None
+        try:
+            return _detections({name: self._arrays[name][rows] for name in _BOX_DTYPES}, self._arrays["sizes"][image],
+                               features)  # fmt: skip
+        except ValueError as fault:
+            raise UserError(f"{self.path}: image {image_id}: {fault}: make it again") from fault
 
 
-class _FeatureFile:
+class _FeatureFile(NamedTuple):
     """The features of an uncompressed npz, read row by row: those of all COCO images do not fit into memory."""
 
-    def __init__(self, path: Path) -> None:
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, path: Path) -> _FeatureFile:
+        """Find where they begin."""
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo("features.npy")
             if info.compress_type != zipfile.ZIP_STORED:
                 raise UserError(f"{path}: features are compressed, which cannot be read in parts: use numpy.savez")
             with archive.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                read_header = (
-                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                )
-                self.shape, fortran, self._dtype = read_header(member)
+                first = np.lib.format.read_magic(member) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                shape, fortran, dtype = read(member)
                 header = member.tell()
         if fortran:
             raise UserError(f"{path}: features lie in Fortran order: save it with numpy.ascontiguousarray")
-        self._path = path
-        with path.open("rb") as file:
-            # The local file header ends with a name and an extra field whose lengths stand at its bytes 26 and 28.
-            file.seek(info.header_offset + 26)
-            name, extra = np.frombuffer(file.read(4), dtype="<u2").tolist()
-        self._start = info.header_offset + 30 + name + extra + header
+        # The local file header ends with a name and an extra field whose lengths stand at its bytes 26 and 28.
+        name, extra = np.fromfile(path, "<u2", 2, offset=info.header_offset + 26).tolist()
+        return cls(path, info.header_offset + 30 + name + extra + header, shape, dtype)
 
     def read(self, rows: slice) -> np.ndarray:
         """Some rows as float32."""
         width = self.shape[1]
-        with self._path.open("rb") as file:
-            file.seek(self._start + rows.start * width * self._dtype.itemsize)
-            count = (rows.stop - rows.start) * width
-            values = np.fromfile(file, dtype=self._dtype, count=count)
+        start = self.start + rows.start * width * self.dtype.itemsize
+        values = np.fromfile(self.path, self.dtype, (rows.stop - rows.start) * width, offset=start)
         return values.reshape(-1, width).astype(np.float32)
 
 
@@ -261,45 +231,36 @@ def write_detections(
     """
     images = list(images)
     found = [detections for _, _, detections in images]
-    corners = [np.tile(np.asarray(size, dtype=np.float32), 2) for _, size, _ in images]
+    sizes = np.array([size for _, size, _ in images]).reshape(-1, 2)
+    pixels = [d.boxes * np.tile(np.float32(size), 2) for size, d in zip(sizes, found, strict=True)]
     arrays = {
         "image_ids": [image_id for image_id, _, _ in images],
-        "sizes": np.array([size for _, size, _ in images]).reshape(-1, 2),
+        "sizes": sizes,
         "offsets": np.cumsum([0] + [len(d.labels) for d in found]),
         "labels": np.concatenate([np.zeros(0), *(d.labels for d in found)]),
         "scores": np.concatenate([np.zeros(0), *(d.scores for d in found)]),
-        "boxes": np.concatenate([np.zeros((0, 4)), *(d.boxes * c for d, c in zip(found, corners, strict=True))]),
+        "boxes": np.concatenate([np.zeros((0, 4)), *pixels]),
         "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in found)]),
     }
-    typed: dict[str, Any] = {name: np.asarray(array, dtype=_DTYPES[name]) for name, array in arrays.items()}
+    dtypes = _IMAGE_DTYPES | _BOX_DTYPES
+    typed: dict[str, Any] = {name: np.asarray(array, dtype=dtypes[name]) for name, array in arrays.items()}
     if about is not None:
         typed["about"] = np.array(json.dumps(about))
-    rows = features if features is not None else [d.features for d in found if d.features is not None]
+    parts = iter(features if features is not None else (d.features for d in found if d.features is not None))
 
     def write(draft: Path) -> None:
         with draft.open("wb") as file:
             np.savez(file, classes=np.array(classes, dtype=np.str_),
                      attribute_names=np.array(attribute_names, dtype=np.str_), **typed)  # fmt: skip
-        _append_features(draft, rows, len(typed["labels"]))
+        if (first := next(parts, None)) is not None:  # features.npy [M, D], part by part
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(typed["labels"]), first.shape[1])}
+            with zipfile.ZipFile(draft, "a") as archive, archive.open("features.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in itertools.chain([first], parts):
+                    member.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
         NpzDetections(draft)
 
     write_atomically(path, write)
-
-
-def _append_features(path: Path, rows: Iterable[np.ndarray], count: int) -> None:
-    """Add features.npy [count, D] to an npz, row by row; nothing where there are no rows."""
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
-        return
-    header = {"descr": "<f4", "fortran_order": False, "shape": (count, first.shape[1])}
-    with (
-        zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive,
-        archive.open("features.npy", "w", force_zip64=True) as member,
-    ):
-        np.lib.format.write_array_header_1_0(member, header)
-        for part in itertools.chain([first], rows):
-            member.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
 
 
 class TsvDetections:
@@ -330,8 +291,7 @@ class TsvDetections:
                 start, offset = offset, offset + len(line)
                 if not line.strip():
                     continue
-                name = line.split(b"\t", 1)[0]
-                fields = line.count(b"\t") + 1
+                name, fields = line.split(b"\t", 1)[0], line.count(b"\t") + 1
                 if fields != len(_COLUMNS):
                     raise UserError(
                         f"{self.path}: row {number} (image {name[:40].decode(errors='replace').strip()}) has {fields} "
@@ -351,11 +311,6 @@ class TsvDetections:
         """The images, in the order of the file."""
         return tuple(self._index[0])
 
-    def size(self, image_id: int) -> tuple[int, int]:
-        """Width and height in pixels of the image that the detector saw."""
-        fields = self._fields(image_id)
-        return self._number(image_id, fields, "img_w"), self._number(image_id, fields, "img_h")
-
     @property
     def skipped(self) -> dict[str, int]:
         """Rows that are not used, by reason."""
@@ -364,58 +319,58 @@ class TsvDetections:
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._index[0]
 
-    def read(self, image_id: int) -> Detections:
-        """All detections of an image, best score first; an image without a box has no features either."""
-        fields = self._fields(image_id)
-        height, width, count = (self._number(image_id, fields, name) for name in ("img_h", "img_w", "num_boxes"))
-        if height < 1 or width < 1:
-            raise self._fault(image_id, f"img_w × img_h is {width} × {height}")
-        rows = _Rows(
-            labels=self._array(image_id, fields, "objects_id", np.int64, count),
-            scores=self._array(image_id, fields, "objects_conf", np.float32, count),
-            boxes=self._array(image_id, fields, "boxes", np.float32, 4 * count).reshape(-1, 4),
-            attributes=self._array(image_id, fields, "attrs_id", np.int64, count),
-            sizes=np.broadcast_to(np.array([width, height]), (count, 2)),
-        )
-        fault = rows.first_fault(_OBJECTS, _ATTRIBUTES)
-        if fault:
-            raise self._fault(image_id, f"box {fault[0]}: {fault[1]}")
-        return rows.detections(self._features(image_id, fields, count) if count else None)
-
-    def _fields(self, image_id: int) -> dict[str, bytes]:
+    @contextmanager
+    def _row(self, image_id: int) -> Iterator[dict[str, bytes]]:
+        """The fields of an image; a ValueError over them becomes a UserError that names file and image."""
         with self.path.open("rb") as file:
             file.seek(self._index[0][image_id])
-            return dict(zip(_COLUMNS, file.readline().rstrip(b"\r\n").split(b"\t"), strict=True))
-
-    def _features(self, image_id: int, fields: dict[str, bytes], count: int) -> np.ndarray:
-        content = self._decode(image_id, fields, "features")
-        if not content or len(content) % (4 * count):
-            raise self._fault(image_id, f"features holds {len(content)} bytes, no whole number of values a box")
-        features = np.frombuffer(content, dtype="<f4").reshape(count, -1)
-        if not np.isfinite(features).all():
-            raise self._fault(image_id, "features has a value that is not finite")
-        return features
-
-    def _array(self, image_id: int, fields: dict[str, bytes], name: str, dtype: type, count: int) -> np.ndarray:
-        content = self._decode(image_id, fields, name)
-        size = np.dtype(dtype).itemsize * count
-        if len(content) != size:
-            raise self._fault(image_id, f"{name} holds {len(content)} bytes instead of {size}")
-        return np.frombuffer(content, dtype=np.dtype(dtype).newbyteorder("<"))
-
-    def _decode(self, image_id: int, fields: dict[str, bytes], name: str) -> bytes:
+            line = file.readline().rstrip(b"\r\n")
         try:
-            return base64.b64decode(fields[name], validate=True)
-        except binascii.Error as error:
-            raise self._fault(image_id, f"{name} is no base64 ({error})") from error
+            yield dict(zip(_COLUMNS, line.split(b"\t"), strict=True))
+        except ValueError as fault:
+            raise UserError(f"{self.path}: image {image_id}: {fault}: fetch it again") from fault
 
-    def _number(self, image_id: int, fields: dict[str, bytes], name: str) -> int:
-        if not fields[name].isdigit():
-            raise self._fault(image_id, f"{name} is {fields[name][:20]!r}, no whole number")
-        return int(fields[name])
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Width and height in pixels of the image that the detector saw."""
+        with self._row(image_id) as fields:
+            return _number(fields, "img_w"), _number(fields, "img_h")
 
-    def _fault(self, image_id: int, fault: str) -> UserError:
-        return UserError(f"{self.path}: image {image_id}: {fault}: fetch it again")
+    def read(self, image_id: int) -> Detections:
+        """All detections of an image, best score first; an image without a box has no features either."""
+        with self._row(image_id) as fields:
+            height, width, count = (_number(fields, name) for name in ("img_h", "img_w", "num_boxes"))
+            if height < 1 or width < 1:
+                raise ValueError(f"img_w × img_h is {width} × {height}")
+            rows = {
+                "labels": _values(fields, "objects_id", "<i8", count),
+                "scores": _values(fields, "objects_conf", "<f4", count),
+                "boxes": _values(fields, "boxes", "<f4", 4 * count).reshape(-1, 4),
+                "attributes": _values(fields, "attrs_id", "<i8", count),
+            }
+            size = np.array([width, height])
+            if fault := _first_fault(rows, size, _OBJECTS, _ATTRIBUTES):
+                raise ValueError(f"box {fault[0]}: {fault[1]}")
+            return _detections(rows, size, _values(fields, "features", "<f4").reshape(count, -1) if count else None)
+
+
+def _number(fields: Mapping[str, bytes], name: str) -> int:
+    if not fields[name].isdigit():
+        raise ValueError(f"{name} is {fields[name][:20]!r}, no whole number")
+    return int(fields[name])
+
+
+def _values(fields: Mapping[str, bytes], name: str, dtype: str, count: int | None = None) -> np.ndarray:
+    """The numbers of a field; without a count as many as there are, so long as they are as many for each box."""
+    try:
+        content = base64.b64decode(fields[name], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{name} is no base64 ({error})") from error
+    size = np.dtype(dtype).itemsize * (_number(fields, "num_boxes") if count is None else count)
+    if count is None and (not content or len(content) % size):
+        raise ValueError(f"{name} holds {len(content)} bytes, no whole number of values a box")
+    if count is not None and len(content) != size:
+        raise ValueError(f"{name} holds {len(content)} bytes instead of {size}")
+    return np.frombuffer(content, dtype)
 
 
 def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
@@ -444,30 +399,20 @@ class DetectionStore:
                     f"{source.path} has another vocabulary than {first.path}: keep the files of one detector only"
                 )
         self.sources = tuple(sources)
-        self.classes = first.classes
-        self.attribute_names = first.attribute_names
+        self.classes, self.attribute_names = first.classes, first.attribute_names
 
     @property
     def skipped(self) -> dict[str, int]:
         """Rows that are not used, by reason."""
-        total: Counter[str] = Counter()
-        for source in self.sources:
-            total.update(source.skipped)
-        return dict(total)
+        return dict(sum((Counter(source.skipped) for source in self.sources), Counter()))
 
     def __contains__(self, image_id: int) -> bool:
         return any(image_id in source for source in self.sources)
 
     def get(self, image_id: int, max_count: int, min_score: float) -> Detections | None:
-        """The best detections of an image.
+        """The best detections of an image, at most `max_count`, of at least the score `min_score`.
 
-        Args:
-            image_id: the data set's id.
-            max_count: how many at most.
-            min_score: those of a lower score are left out.
-
-        Returns:
-            Detections, best score first, possibly none of them; None where the detector has not seen the image.
+        Best score first, possibly none of them; None where the detector has not seen the image.
 
         Raises UserError where the image's row is broken.
         """
@@ -475,8 +420,7 @@ class DetectionStore:
         if source is None:
             return None
         found = source.read(image_id)
-        count = min(max_count, int((found.scores >= min_score).sum()))
-        return found.chosen(slice(count))
+        return found.chosen(slice(min(max_count, int((found.scores >= min_score).sum()))))
 
 
 def open_detections(paths: Sequence[Path]) -> DetectionStore:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from vlp_lib.corpora.corpus import Corpus
@@ -92,6 +91,13 @@ class Labelled:
     skipped: int
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, path: Path, files: Sequence[Path], asked: int, complete: bool, reasons: Sequence[str] = ()) -> Labelled:
+        """What some npz files hold of the images that were asked for."""
+        sources = [NpzDetections(file) for file in files]
+        images = sum(len(source.image_ids) for source in sources)
+        return cls(path, complete, images, sum(map(len, sources)), asked - images, tuple(reasons[:10]))
+
     def __str__(self) -> str:
         state = str(self.path) if self.complete else "this process's part (others are at work, or to be started)"
         mean = self.labels / max(self.images, 1)
@@ -162,7 +168,13 @@ def load_detector(config: LabelConfig, device: torch.device) -> Detector:
         "threshold": config.threshold,
         "short side": config.short_side,
     }
-    return Detector(_detection(network, device), classes, about)
+
+    @torch.inference_mode()
+    def detect(images: list[torch.Tensor]) -> list[Detections]:
+        found = network([image.to(device, non_blocking=True).float() / 255 for image in images])
+        return [_detections(one, image) for one, image in zip(found, images, strict=True)]
+
+    return Detector(detect, classes, about)
 
 
 def _weights(file: str, official: Any) -> tuple[dict[str, torch.Tensor], str, tuple[str, ...]]:
@@ -189,55 +201,46 @@ def _weights(file: str, official: Any) -> tuple[dict[str, torch.Tensor], str, tu
         raise UserError(
             f"{path} holds no weights of a torchvision Faster R-CNN ({reason}): give its state dict"
         ) from error
-    return (
-        state,
-        f"{path.name} {digest[:16]}",
-        names if count == len(names) else tuple(f"class {i}" for i in range(count)),
-    )
-
-
-def _detection(network: nn.Module, device: torch.device) -> Detect:
-    @torch.inference_mode()
-    def detect(images: list[torch.Tensor]) -> list[Detections]:
-        found = network([image.to(device, non_blocking=True).float() / 255 for image in images])
-        return [_detections(one, image) for one, image in zip(found, images, strict=True)]
-
-    return detect
+    classes = names if count == len(names) else tuple(f"class {i}" for i in range(count))
+    return state, f"{path.name} {digest[:16]}", classes
 
 
 def _detections(found: dict[str, torch.Tensor], image: torch.Tensor) -> Detections:
     """torchvision's boxes in pixels and labels from 1 on as ours."""
     height, width = image.shape[1:]
-    scores = found["scores"].float().cpu().numpy()
+    scores, boxes = (found[name].float().cpu().numpy() for name in ("scores", "boxes"))
+    fractions = (boxes / np.array([width, height, width, height], dtype=np.float32)).clip(0, 1)
+    nothing = np.full(len(scores), -1, np.int64)
     order = np.argsort(-scores, kind="stable")
-    boxes = found["boxes"].float().cpu().numpy() / np.array([width, height, width, height], dtype=np.float32)
-    return Detections(
-        found["labels"].cpu().numpy()[order] - 1,
-        scores[order],
-        boxes[order].clip(0, 1),
-        np.full(len(order), -1, np.int64),
-    )
+    return Detections(found["labels"].cpu().numpy() - 1, scores, fractions, nothing).chosen(order)
 
 
-class _Images(Dataset[torch.Tensor | str]):
-    """The pixels of image k, or the sentence that says why it cannot be read."""
+class _Chunk(Dataset[tuple[ImageRecord, torch.Tensor | str]]):
+    """Item k is record k with its pixels, or with the sentence that says why it cannot be read."""
 
     def __init__(self, corpus: Corpus, records: Sequence[ImageRecord]) -> None:
         self.corpus, self.records = corpus, records
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> torch.Tensor | str:
+    def __getitem__(self, index: int) -> tuple[ImageRecord, torch.Tensor | str]:
+        record = self.records[index]
         try:
-            pixels = np.asarray(self.corpus.read_image(self.records[index]))
+            pixels = np.asarray(self.corpus.read_image(record))
         except UserError as error:
-            return str(error)
-        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+            return record, str(error)
+        return record, torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
-
-def _list(items: list[torch.Tensor | str]) -> list[torch.Tensor | str]:
-    return items
+    def label(
+        self, detector: Detector, batch_size: int, workers: int, reasons: list[str]
+    ) -> Iterator[tuple[int, tuple[int, int], Detections]]:
+        """Id, size and detections of each image that can be read; of the others the reason is added."""
+        rows = range(len(self.records))
+        batches = [rows[i : i + batch_size] for i in rows[::batch_size]]
+        for items in load(self, batches, list, workers):
+            sound = [(record, image) for record, image in items if isinstance(image, torch.Tensor)]
+            reasons += [reason for _, reason in items if isinstance(reason, str)]
+            found = detector.detect([image for _, image in sound]) if sound else []
+            for (record, image), detections in zip(sound, found, strict=True):
+                yield record.image_id, (image.shape[2], image.shape[1]), detections
 
 
 def label_images(
@@ -270,49 +273,31 @@ def label_images(
     }
     if path.exists() and not parts.exists():
         _refuse_other(path, NpzDetections(path).about, about)
-        return _count(path, (NpzDetections(path),), len(records), True)
-    chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
-    files = [parts / f"part-{number:05d}.npz" for number in range(len(chunks))]
+        return Labelled.of(path, [path], len(records), True)
     if (parts / _ABOUT).exists():
         _refuse_other(parts, read_json(parts / _ABOUT), about)
     else:
         write_json(parts / _ABOUT, about)
-    own = range(shard[0], len(chunks), shard[1])
-    waiting = [number for number in own if not files[number].exists()]
+    starts = range(0, len(records), CHUNK)
+    chunks = {parts / f"part-{n:05d}.npz": records[i : i + CHUNK] for n, i in enumerate(starts)}
+    own = list(chunks)[shard[0] :: shard[1]]
+    waiting = [file for file in own if not file.exists()]
     reasons: list[str] = []
     with Progress("labels", len(own), len(own) - len(waiting)) as progress:
-        for number in waiting:
-            found = list(_label_chunk(corpus, chunks[number], detector, batch_size, workers, reasons))
-            write_detections(files[number], found, detector.classes, about=about)
+        for file in waiting:
+            found = list(_Chunk(corpus, chunks[file]).label(detector, batch_size, workers, reasons))
+            write_detections(file, found, detector.classes, about=about)
             progress.step()
             progress.note(f"{sum(len(d.labels) for _, _, d in found):,} labels on {len(found)} images")
-    if not all(file.exists() for file in files):
-        sources = [NpzDetections(files[number]) for number in own]
-        return _count(path, sources, sum(len(chunks[number]) for number in own), False, reasons)
-    _merge(path, parts, files, detector.classes, about)
-    return _count(path, (NpzDetections(path),), len(records), True, reasons)
+    if not all(file.exists() for file in chunks):
+        return Labelled.of(path, own, sum(len(chunks[file]) for file in own), False, reasons)
+    _merge(path, list(chunks), detector.classes, about)
+    return Labelled.of(path, [path], len(records), True, reasons)
 
 
-def _label_chunk(
-    corpus: Corpus,
-    records: Sequence[ImageRecord],
-    detector: Detector,
-    batch_size: int,
-    workers: int,
-    reasons: list[str],
-) -> Iterator[tuple[int, tuple[int, int], Detections]]:
-    """Id, size and detections of each image of a chunk that can be read; of the others the reason is added."""
-    batches = [list(range(i, min(i + batch_size, len(records)))) for i in range(0, len(records), batch_size)]
-    for rows, items in zip(batches, load(_Images(corpus, records), batches, _list, workers), strict=True):
-        sound = [(records[row], item) for row, item in zip(rows, items, strict=True) if isinstance(item, torch.Tensor)]
-        reasons += [item for item in items if isinstance(item, str)]
-        found = detector.detect([image for _, image in sound]) if sound else []
-        for (record, image), detections in zip(sound, found, strict=True):
-            yield record.image_id, (image.shape[2], image.shape[1]), detections
-
-
-def _merge(path: Path, parts: Path, files: Sequence[Path], classes: tuple[str, ...], about: Mapping[str, Any]) -> None:
+def _merge(path: Path, files: Sequence[Path], classes: tuple[str, ...], about: Mapping[str, Any]) -> None:
     """All parts in one file. Of several processes that find them complete at once each writes the same bytes."""
+    parts = files[0].parent
     try:
         sources = [NpzDetections(file) for file in files]
         images = ((i, source.size(i), source.read(i)) for source in sources for i in source.image_ids)
@@ -347,14 +332,6 @@ def _refuse_other(place: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
             )
 
 
-def _count(
-    path: Path, sources: Sequence[NpzDetections], asked: int, complete: bool, reasons: Sequence[str] = ()
-) -> Labelled:
-    images = sum(len(source.image_ids) for source in sources)
-    labels = sum(len(source) for source in sources)
-    return Labelled(path, complete, images, labels, asked - images, tuple(reasons[:10]))
-
-
 def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0, features: bool = False) -> Labelled:
     """Bottom-Up's or LXMERT's TSV into the npz `path`: labels, scores, boxes and attributes of its best boxes.
 
@@ -374,7 +351,6 @@ def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0, f
     rows = (found.features for i in source.image_ids if (found := kept(i)).features is not None) if features else ()
     about = {"detector": "Bottom-Up", "source": tsv.name, "labels an image": most, "threshold": threshold}
     write_detections(path, images, source.classes, source.attribute_names, about, rows)
-    skipped = sum(source.skipped.values())
     reasons = tuple(f"{count:,} {reason}" for reason, count in source.skipped.items())
     labels = sum(len(found.labels) for _, _, found in images)
-    return Labelled(path, True, len(images), labels, skipped, reasons)
+    return Labelled(path, True, len(images), labels, sum(source.skipped.values()), reasons)
