@@ -7,6 +7,7 @@ schedule, learning rate, data and validation pairs are the profile's and the sam
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -472,6 +473,32 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
     return PROFILES[name]
+
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text.
+
+    Beside that, "[12, 16]" is a list, for the settings that are tuples.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"{text!r} is no parameter: write name=value")
+    if value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    if value.startswith("["):
+        try:
+            return name, json.loads(value)
+        except ValueError as error:
+            raise UserError(f"{text!r} is no list: write it as {name}=[1,2]") from error
+    return name, value
 
 
 def override(config: Any, values: dict[str, Any]) -> Any:

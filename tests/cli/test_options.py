@@ -1,6 +1,6 @@
 import pytest
 
-from vlp_lib.cli.options import parse_parameter
+from vlp_lib.config import parse_parameter
 from vlp_lib.errors import UserError
 
 

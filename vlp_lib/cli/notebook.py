@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.cli.options import Commands, parse_parameter
+from vlp_lib.cli.options import Commands
+from vlp_lib.config import parse_parameter
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import write_text
 from vlp_lib.provenance import peak_memory

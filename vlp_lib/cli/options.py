@@ -7,19 +7,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import override, parse_variant, profile
+from vlp_lib.config import override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vlp_lib.run import Run
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""
 
 TASKS = ("vqa", "nlvr2", "vcr")
 """The finetuning tasks, known here without importing them."""
-
-_WORDS = {"true": True, "false": False, "none": None}
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,35 +94,23 @@ def check_folder(data_root: str) -> str:
     return str(Path(data_root).resolve()) if data_root else ""
 
 
+def run_of(options: argparse.Namespace) -> Run:
+    """The run that checked options with a variant, a seed, a name and settings describe."""
+    from vlp_lib.run import Run
+
+    plugin = str(options.plugin.resolve()) if options.plugin else ""
+    return Run(
+        options.profile.name, options.variant.name, options.seed, options.data_root, options.name, tuple(options.set),
+        plugin,
+    )  # fmt: skip
+
+
 def numbers(text: str, name: str) -> list[int]:
     """Whole numbers separated by spaces."""
     try:
         return [int(word) for word in text.split()]
     except ValueError:
         raise UserError(f"--{name} {text!r} are no whole numbers: write e.g. --{name} '0 1 2'") from None
-
-
-def parse_parameter(text: str) -> tuple[str, Any]:
-    """`name=value` as papermill's -p reads it: numbers, true, false and none become such, everything else is text.
-
-    Beside that, "[12, 16]" is a list, for the settings that are tuples.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UserError(f"{text!r} is no parameter: write name=value")
-    if value.lower() in _WORDS:
-        return name, _WORDS[value.lower()]
-    for number in (int, float):
-        try:
-            return name, number(value)
-        except ValueError:
-            continue
-    if value.startswith("["):
-        try:
-            return name, json.loads(value)
-        except ValueError as error:
-            raise UserError(f"{text!r} is no list: write it as {name}=[1,2]") from error
-    return name, value
 
 
 def print_json(value: object) -> None:
