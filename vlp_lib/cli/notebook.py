@@ -11,11 +11,11 @@ from typing import Any
 
 from vlp_lib import catalogue
 from vlp_lib.cli.options import Commands, check_folder, check_task
-from vlp_lib.config import fits, parse_parameter, parse_variant, profile
+from vlp_lib.config import fits, override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_json, write_text
 from vlp_lib.provenance import peak_memory
-from vlp_lib.run import project_root, results_root
+from vlp_lib.run import project_root, results_root, split_settings
 
 
 def add(commands: Commands) -> None:
@@ -73,6 +73,9 @@ def parameters(notebook: Path, given: Sequence[str]) -> dict[str, Any]:
     for name, check in checks.items():
         if name in values:
             check(values[name])
+    if values.get("settings"):
+        changes = dict(map(parse_parameter, split_settings(values["settings"])))
+        override(profile(values.get("profile", known["profile"])), changes)
     return values
 
 
