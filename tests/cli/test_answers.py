@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vlp_lib.cli import _parser
 from vlp_lib.cli.graph import targets
+from vlp_lib.cli.notebook import defaults
 from vlp_lib.cli.options import TASKS
 from vlp_lib.tasks import TASKS as OPENED
 
@@ -91,6 +93,15 @@ def test_help_lists_every_command_on_a_line(tmp_path):
 
 def test_the_tasks_are_those_that_can_be_opened():
     assert tuple(OPENED) == TASKS
+
+
+def test_notebooks_commands_make_and_the_graph_mean_the_same_profile():
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert defaults(notebook)["profile"] == "tiny", notebook
+    for words in (["reproduce"], ["pretrain", "--variant", "segl"], ["finetune", "--variant", "segl", "--task", "vqa"]):
+        assert _parser().parse_args(words).profile == "tiny"
+    assert re.search(r"^PROFILE \?= tiny$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert 'config.get("profile", "tiny")' in (ROOT / "notebooks" / "Snakefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("folder", ["vlp_lib", "notebooks", "docs", "README.md", "Makefile"])
