@@ -37,7 +37,7 @@ def test_nothing_at_all_names_the_command(tmp_path):
 
 def test_pretraining_alone_is_not_enough(made_up):
     made_up.pretrain("segl", 0.3)
-    with pytest.raises(UserError, match="downstream"):
+    with pytest.raises(UserError, match="--until tables"):
         read_results(made_up.root)
 
 
