@@ -253,7 +253,7 @@ def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: f
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Budget:
     """What a pretraining will need.
 
     Attributes:
@@ -278,7 +278,7 @@ class Estimate:
     samples: int
 
 
-def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, memory: float | None) -> Estimate:
+def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, memory: float | None) -> Budget:
     """Measure what a pretraining needs with a probe of its full size on the device at hand.
 
     Its vocabularies are the real data sets' (BERT's words among them), which the embedded corpus's are not larger than.
@@ -306,7 +306,7 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
     plain, checkpointed = probe.needs()
     operations = probe.operations()
     images = min(32, training.batch_size // processes) if gpu else 2
-    return Estimate(
+    return Budget(
         parameters=sum(p.numel() for p in probe.model.parameters()),
         processes=processes,
         plain=plain,
@@ -319,7 +319,7 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
     )
 
 
-def advice(needed: Estimate, profile: Profile) -> str:
+def advice(needed: Budget, profile: Profile) -> str:
     """What to set so that it fits, in one line."""
     training, memory = profile.training, f"{needed.memory / GIB:.0f} GiB"
     fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
@@ -334,7 +334,7 @@ def advice(needed: Estimate, profile: Profile) -> str:
     return f"does not fit into {memory} as it is; with {settings} it takes {fitting.bytes / GIB:.1f} GiB"
 
 
-def report(needed: Estimate, profile: Profile, variant: Variant) -> str:
+def report(needed: Budget, profile: Profile, variant: Variant) -> str:
     """The estimate, to be read."""
     training, processes = profile.training, needed.processes
     share = training.batch_size // processes // training.accumulation

@@ -15,7 +15,7 @@ from torch import nn
 from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.architecture import at_inference, count
 from vlp_lib.bench.made_up import SIZES, fill, question, shape_of
-from vlp_lib.bench.region_detector import Detector, DetectorConfig, bottom_up_like, stock_detector
+from vlp_lib.bench.region_detector import DetectorConfig, RegionDetector, bottom_up_like, stock_detector
 from vlp_lib.config import VARIANTS, ModelConfig, RegionConfig, ResNetConfig, Variant, ViTConfig
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import VisionFeatures
@@ -134,7 +134,7 @@ def _language_and_cross(model: VLPModel, batch: Batch) -> dict[str, Stage]:
     return {"language": language, "cross": cross}
 
 
-def _pipeline(name: str, model: VLPModel, detector: Detector, batch: Batch, note: str) -> Contender:
+def _pipeline(name: str, model: VLPModel, detector: RegionDetector, batch: Batch, note: str) -> Contender:
     def vision(found: Any) -> VisionFeatures:
         regions = {"labels": found.labels, "scores": found.scores, "boxes": found.boxes, "features": found.features}
         return model.encode_vision(replace(batch, attributes=torch.full_like(found.labels, -1), **regions))[1]

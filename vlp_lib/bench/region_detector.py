@@ -36,7 +36,7 @@ class DetectorConfig:
     regions: int = 36
 
 
-class Regions(NamedTuple):
+class DetectedRegions(NamedTuple):
     """What a detector hands on: features [1, R, D], boxes [1, R, 4] as fractions, labels and scores [1, R]."""
 
     features: torch.Tensor
@@ -80,7 +80,7 @@ class _ConvFive(nn.Module):
         return self.layer4(regions).mean((2, 3))
 
 
-class Detector(nn.Module):
+class RegionDetector(nn.Module):
     """A torchvision Faster R-CNN read for its region features.
 
     Its stages are separate methods so that each can be timed: `propose` (backbone, region proposals, box head) and
@@ -111,7 +111,7 @@ class Detector(nn.Module):
         logits, _ = heads.box_predictor(features)
         return Proposals(features, boxes[0], logits.softmax(-1)[:, 1:], shown.image_sizes[0])
 
-    def select(self, found: Proposals) -> Regions:
+    def select(self, found: Proposals) -> DetectedRegions:
         """The best `regions` boxes."""
         if self.per_class:
             best = torch.zeros_like(found.scores)
@@ -126,12 +126,12 @@ class Detector(nn.Module):
         top = scores.topk(min(self.regions, len(scores))).indices
         height, width = found.size
         sides = found.boxes.new_tensor([width, height, width, height])
-        return Regions(
+        return DetectedRegions(
             found.features[None, top], (found.boxes[top] / sides)[None], labels[None, top], scores[None, top]
         )
 
 
-def bottom_up_like(config: DetectorConfig, image_size: int) -> Detector:
+def bottom_up_like(config: DetectorConfig, image_size: int) -> RegionDetector:
     """Faster R-CNN on a ResNet C4 with 12 anchors a cell, RoIAlign to 14×14 and stage 4 as box head; no attributes.
 
     The image's short side becomes `image_size`. The weights are random.
@@ -148,15 +148,15 @@ def bottom_up_like(config: DetectorConfig, image_size: int) -> Detector:
         min_size=image_size,
         max_size=round(image_size * ASPECT),
     )
-    return Detector(network, config.regions, per_class=True).eval()
+    return RegionDetector(network, config.regions, per_class=True).eval()
 
 
-def stock_detector(regions: int, image_size: int) -> Detector:
+def stock_detector(regions: int, image_size: int) -> RegionDetector:
     """torchvision's own Faster R-CNN (ResNet-50 with a feature pyramid, 91 classes, 1,000 proposals): the mild case."""
     network = fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, min_size=image_size, max_size=round(image_size * ASPECT)
     )
-    return Detector(network, regions, per_class=False).eval()
+    return RegionDetector(network, regions, per_class=False).eval()
 
 
 def _calm(network: nn.Module) -> None:

@@ -166,7 +166,7 @@ def bench_train(
                 "checkpointing": training.checkpointing,
                 "workers": profile.data.workers,
                 "steps": steps,
-                "samples_per_second": round(pace, 2),
+                "samples_per_second": float(f"{pace:.5g}"),
                 "step_ms": round(1000 * sum(parts.values()), 2),
                 **{f"{name}_ms": round(1000 * parts[name], 2) for name in PARTS},
                 "memory_gib": round(memory / GIB, 3),
