@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +57,9 @@ def facts_of(corpus: Corpus) -> Facts:
     if any(path.name == REGIONS for path in corpus.annotation_files):
         return _of_genome(corpus.root)
     karpathy = find_karpathy(corpus.root)
-    files, missing = _annotated_files(corpus, karpathy), _annotated_missing(corpus, karpathy)
-    return Facts(files, _annotated_splits(corpus, karpathy), [] if corpus.synthetic else missing)
+    named = {e.image.image_id: e.split for e in read_karpathy(karpathy, captions=False)} if karpathy else {}
+    missing = [] if corpus.synthetic else _annotated_missing(corpus, karpathy)
+    return Facts(_annotated_files(corpus, karpathy, named), _annotated_splits(corpus, karpathy, named), missing)
 
 
 def beside(found: int, expected: int | None, what: str) -> str:
@@ -110,7 +111,8 @@ def _of_genome(root: Path) -> Facts:
     )
 
 
-def _annotated_files(corpus: Corpus, karpathy: Path | None) -> list[str]:
+def _annotated_files(corpus: Corpus, karpathy: Path | None, named: Mapping[int, str]) -> list[str]:
+    """A line for each file of COCO, Flickr30k or the embedded corpus; `named` is Karpathy's split by image."""
     lines = []
     by_lists = any(path.suffix == ".txt" for path in corpus.annotation_files)
     if by_lists and (tokens := find_tokens(corpus.root)):
@@ -118,8 +120,8 @@ def _annotated_files(corpus: Corpus, karpathy: Path | None) -> list[str]:
         counts = len(images), sum(len(image.captions) for image in images)
         lines.append(f"{tokens.name}: {_all_beside(counts, _TOKENS, ('images', 'captions'))}")
     if by_lists and (lists := find_split_lists(corpus.root)):
-        named = Counter(read_split_lists(lists).values())
-        counted = _all_beside((named[split] for split in SPLITS), _ENTITIES, SPLITS)
+        listed = Counter(read_split_lists(lists).values())
+        counted = _all_beside((listed[split] for split in SPLITS), _ENTITIES, SPLITS)
         lines.append(f"{lists['train'].parent.name}/: Entities' split, {counted}")
     for path in corpus.annotation_files:
         if path.name.startswith("captions_"):
@@ -127,10 +129,10 @@ def _annotated_files(corpus: Corpus, karpathy: Path | None) -> list[str]:
         elif path.suffix == ".json" and not path.name.startswith("dataset_"):
             lines.append(f"{path.name}: present")
     if karpathy:
-        named = Counter(entry.split for entry in read_karpathy(karpathy, captions=False))
+        divided = Counter(named.values())
         official = _KARPATHY["flickr30k" if "flickr30k" in karpathy.name else "coco"]
         expected = [None] * 3 if corpus.synthetic else official
-        lines.append(f"{karpathy.name}: {_all_beside((named[split] for split in SPLITS), expected, SPLITS)}")
+        lines.append(f"{karpathy.name}: {_all_beside((divided[split] for split in SPLITS), expected, SPLITS)}")
     sources = corpus.detections.sources if corpus.detections else ()
     return lines + [f"{source.path.name}: detections, {len(source.classes):,} classes" for source in sources]
 
@@ -150,7 +152,7 @@ def _coco_part(corpus: Corpus, captions: Path) -> list[str]:
     ]
 
 
-def _annotated_splits(corpus: Corpus, karpathy: Path | None) -> list[str]:
+def _annotated_splits(corpus: Corpus, karpathy: Path | None, named: Mapping[int, str]) -> list[str]:
     if any(path.suffix == ".txt" for path in corpus.annotation_files):
         return [
             *corpus.notes,
@@ -164,7 +166,6 @@ def _annotated_splits(corpus: Corpus, karpathy: Path | None) -> list[str]:
             "COCO's train2017 holds images that Karpathy's split, and so COCO retrieval and VQA, test on: a model "
             "pretrained here must not be reported on them.",
         ]
-    named = {entry.image.image_id for entry in read_karpathy(karpathy, captions=False)}
     others = sum(record.image_id not in named for record in corpus.records)
     lines = [f"{karpathy.name} decides; train, val and test share no image."]
     if others:

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,6 @@ PACK = 256
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-_SPLITS = ("train", "val")  # what pretraining reads
 
 
 def prepared_side(image_size: int, resize: tuple[float, float]) -> int:
@@ -66,8 +65,7 @@ def fit_label_map(labels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
 
 
-@dataclass(frozen=True)
-class _Picture:
+class _Picture(NamedTuple):
     """Where an image lies."""
 
     pack: Path
@@ -107,13 +105,12 @@ class PreparedImages:
             self._corpus, self._side = corpus, int(manifest["side"])
             self._pictures: dict[str, _Picture] = {}
             for number in range(manifest["packs"]):
-                pack = folder / f"pack-{number:05d}.bin"
+                pack = _pack(folder, number)
                 index = read_json(pack.with_suffix(".json"))
                 size = pack.stat().st_size if pack.is_file() else 0
                 if size != index["bytes"]:
                     raise UserError(f"{pack} has {size:,} bytes instead of {index['bytes']:,}: {again}")
-                for name, *place in index["pictures"]:
-                    self._pictures[name] = _Picture(pack, *place)
+                self._pictures |= {name: _Picture(pack, *place) for name, *place in index["pictures"]}
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder} has a broken manifest or index ({error!r}): {again}") from error
         self.count = len(self._pictures)
@@ -122,9 +119,8 @@ class PreparedImages:
         shape = (picture.height, picture.width, channels)
         try:
             # Read and not mapped: one copy straight from the page cache, and no mapping that workers would inherit.
-            return np.fromfile(
-                picture.pack, np.uint8, picture.height * picture.width * channels, offset=picture.offset + after
-            ).reshape(shape)
+            values = np.fromfile(picture.pack, np.uint8, math.prod(shape), offset=picture.offset + after)
+            return values.reshape(shape)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{picture.pack} cannot be read ({error}): make it again with `vlp data prepare`"
@@ -147,9 +143,7 @@ class PreparedImages:
         if picture is None:
             labels = self._corpus.read_label_map(record)
             return None if labels is None else fit_label_map(labels, self._side)
-        if not picture.mapped:
-            return None
-        return self._bytes(picture, 1, after=picture.height * picture.width * 3)[..., 0]
+        return self._bytes(picture, 1, picture.height * picture.width * 3)[..., 0] if picture.mapped else None
 
 
 def open_prepared(
@@ -227,18 +221,17 @@ def prepare(
         stray.unlink(missing_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     packs = _Packs(corpus, [records[i : i + PACK] for i in range(0, len(records), PACK)], folder, side)
-    waiting = [number for number in range(len(packs)) if packs.finished(number) is None]
+    waiting = [number for number in range(len(packs.packs)) if packs.finished(number) is None]
     _refuse_small_disk(folder, sum(packs.most_bytes(number) for number in waiting))
-    with Progress("prepare", len(packs), len(packs) - len(waiting)) as progress:
-        made = load(packs, [[number] for number in waiting], _only, workers)
-        for number, index in zip(waiting, made, strict=True):
+    with Progress("prepare", len(packs.packs), len(packs.packs) - len(waiting)) as progress:
+        made = load(packs, [[number] for number in waiting], list, workers)
+        for number, (index,) in zip(waiting, made, strict=True):
             progress.step()
             progress.note(f"pack {number}: {len(index['pictures'])} images, {len(index['skipped'])} skipped")
     for stray in folder.glob("pack-*"):  # of a larger corpus
-        if int(stray.stem.removeprefix("pack-")) >= len(packs):
+        if int(stray.stem.removeprefix("pack-")) >= len(packs.packs):
             stray.unlink()
-    indexes = [read_json(packs.path(number).with_suffix(".json")) for number in range(len(packs))]
-    skipped = {name: reason for index in indexes for name, reason in index["skipped"].items()}
+    indexes = [read_json(_pack(folder, number).with_suffix(".json")) for number in range(len(packs.packs))]
     done = Prepared(
         folder=folder,
         side=side,
@@ -246,27 +239,26 @@ def prepare(
         label_maps=sum(mapped for index in indexes for *_, mapped in index["pictures"]),
         bytes=sum(index["bytes"] for index in indexes),
         made=len(waiting),
-        kept=len(packs) - len(waiting),
-        skipped=skipped,
+        kept=len(packs.packs) - len(waiting),
+        skipped={name: reason for index in indexes for name, reason in index["skipped"].items()},
     )
     if not done.images:
-        raise UserError(f"not one image of {corpus.root} can be read, the first because {next(iter(skipped.values()))}")
-    write_json(
-        folder / MANIFEST,
-        {
-            "format": _FORMAT,
-            "image_size": image_size,
-            "resize": list(resize),
-            "side": side,
-            "corpus": corpus.fingerprint,
-            "source": _digest(corpus, records),
-            "packs": len(packs),
-            "images": done.images,
-            "label_maps": done.label_maps,
-            "skipped": len(skipped),
-            "bytes": done.bytes,
-        },
-    )
+        first = next(iter(done.skipped.values()))
+        raise UserError(f"not one image of {corpus.root} can be read, the first because {first}")
+    manifest = {
+        "format": _FORMAT,
+        "image_size": image_size,
+        "resize": list(resize),
+        "side": side,
+        "corpus": corpus.fingerprint,
+        "source": _digest(corpus, records),
+        "packs": len(packs.packs),
+        "images": done.images,
+        "label_maps": done.label_maps,
+        "skipped": len(done.skipped),
+        "bytes": done.bytes,
+    }
+    write_json(folder / MANIFEST, manifest)
     return done
 
 
@@ -275,12 +267,6 @@ class _Packs(Dataset[dict[str, Any]]):
 
     def __init__(self, corpus: Corpus, packs: Sequence[Sequence[ImageRecord]], folder: Path, side: int) -> None:
         self.corpus, self.packs, self.folder, self.side = corpus, packs, folder, side
-
-    def __len__(self) -> int:
-        return len(self.packs)
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"pack-{number:05d}.bin"
 
     def most_bytes(self, number: int) -> int:
         """What a pack takes at most."""
@@ -294,7 +280,7 @@ class _Packs(Dataset[dict[str, Any]]):
 
     def finished(self, number: int) -> dict[str, Any] | None:
         """The index of a pack that is there, whole and current."""
-        path = self.path(number)
+        path = _pack(self.folder, number)
         if not path.is_file() or not path.with_suffix(".json").is_file():
             return None
         index: dict[str, Any] = read_json(path.with_suffix(".json"))
@@ -302,7 +288,7 @@ class _Packs(Dataset[dict[str, Any]]):
         return index if current else None
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        path = self.path(number)
+        path = _pack(self.folder, number)
         path.with_suffix(".json").unlink(missing_ok=True)
         pictures: list[tuple[str, int, int, int, bool]] = []
         skipped: dict[str, str] = {}
@@ -323,22 +309,19 @@ class _Packs(Dataset[dict[str, Any]]):
                         file.write(fit_label_map(labels, self.side).tobytes())
 
         write_atomically(path, write)
-        index = {
-            "source": self._source(number),
-            "bytes": path.stat().st_size,
-            "pictures": pictures,
-            "skipped": skipped,
-        }
+        index = {"source": self._source(number), "bytes": path.stat().st_size, "pictures": pictures, "skipped": skipped}
         write_json(path.with_suffix(".json"), index)
         return index
 
 
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    return items[0]
+def _pack(folder: Path, number: int) -> Path:
+    """Where a pack lies; its index lies beside it."""
+    return folder / f"pack-{number:05d}.bin"
 
 
 def _records(corpus: Corpus) -> list[ImageRecord]:
-    return [record for name in _SPLITS for record in corpus.split(name)]
+    """What pretraining reads."""
+    return [record for name in ("train", "val") for record in corpus.split(name)]
 
 
 def _name(corpus: Corpus, record: ImageRecord) -> str:

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from vlp_lib.corpora.coco import flickr_id, tidy
 from vlp_lib.corpora.images import image_size_in
-from vlp_lib.corpora.table import NO_ID, RecordTable, Strings
+from vlp_lib.corpora.table import NO_ID, SPLITS, RecordTable, Strings
 from vlp_lib.errors import UserError
 from vlp_lib.io import write_atomically
 from vlp_lib.run import results_root
@@ -35,6 +35,9 @@ from vlp_lib.run import results_root
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _FORMAT = 1
 """Of the index; another number makes it anew."""
+
+_ARRAYS, _TEXTS = ("offsets", "lengths", "sizes", "flickr_ids"), ("names", "captions")
+_DAMAGED = "shards that are cut off or damaged"
 
 _LIST = "shards.txt"
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -79,21 +82,20 @@ def expand_braces(pattern: str) -> list[str]:
     pieces = _BRACES.split(pattern)
     if any("{" in piece or "}" in piece for piece in pieces[::2]):
         raise UserError(f"the shard pattern {pattern!r} has nested or unclosed braces: write e.g. {{00000..00331}}.tar")
-    choices = [[piece] if i % 2 == 0 else _alternatives(piece, pattern) for i, piece in enumerate(pieces)]
+    choices = [[piece] for piece in pieces]
+    for i, inner in enumerate(pieces[1::2]):
+        if span := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
+            first, last = span.groups()
+            if int(last) < int(first):
+                raise UserError(f"the shard pattern {pattern!r} counts backwards: write the smaller number first")
+            choices[2 * i + 1] = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        elif "," in inner:
+            choices[2 * i + 1] = inner.split(",")
+        else:
+            raise UserError(
+                f"the shard pattern {pattern!r} has braces without a range or list: write e.g. {{00000..00331}}.tar"
+            )
     return ["".join(chosen) for chosen in product(*choices)]
-
-
-def _alternatives(inner: str, pattern: str) -> list[str]:
-    if span := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
-        first, last = span[1], span[2]
-        if int(last) < int(first):
-            raise UserError(f"the shard pattern {pattern!r} counts backwards: write the smaller number first")
-        return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    if "," in inner:
-        return inner.split(",")
-    raise UserError(
-        f"the shard pattern {pattern!r} has braces without a range or list: write e.g. {{00000..00331}}.tar"
-    )
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
@@ -122,52 +124,29 @@ def open_shard(path: Path) -> Shard:
     """
     state = path.stat()
     stamp = np.array([_FORMAT, state.st_size, state.st_mtime_ns], dtype=np.int64)
-    kept = _index_path(path)
-    shard = _load(kept, path, stamp)
-    if shard is None:
-        shard = scan(path)
-        _save(kept, shard, stamp)
-    return shard
-
-
-def _index_path(path: Path) -> Path:
-    if os.access(path.parent, os.W_OK):
-        return path.parent / ".vlp-index" / f"{path.name}.npz"
-    folder = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
-    return results_root() / "shard-index" / folder / f"{path.name}.npz"
-
-
-def _save(kept: Path, shard: Shard, stamp: np.ndarray) -> None:
-    arrays = {name: getattr(shard, name) for name in ("offsets", "lengths", "sizes", "flickr_ids")}
-    texts = {f"{name}_{part}": getattr(getattr(shard, name), part) for name in ("names", "captions")
-             for part in ("block", "offsets")}  # fmt: skip
-    skipped = np.array(json.dumps(dict(shard.skipped)))
+    kept = path.parent / ".vlp-index" / f"{path.name}.npz"
+    if not os.access(path.parent, os.W_OK):
+        folder = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
+        kept = results_root() / "shard-index" / folder / kept.name
+    try:
+        with np.load(kept, allow_pickle=False) as archive:
+            if np.array_equal(archive["stamp"], stamp):
+                columns: dict[str, Any] = {name: archive[name] for name in _ARRAYS}
+                columns |= {name: Strings(archive[f"{name}_block"], archive[f"{name}_offsets"]) for name in _TEXTS}
+                return Shard(path, skipped=json.loads(str(archive["skipped"])), **columns)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        pass  # none is kept, or a broken one
+    shard = scan(path)
+    columns = {name: getattr(shard, name) for name in _ARRAYS}
+    for name in _TEXTS:
+        columns |= {f"{name}_{part}": getattr(getattr(shard, name), part) for part in ("block", "offsets")}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez(file, stamp=stamp, skipped=skipped, **arrays, **texts)
+            np.savez(file, stamp=stamp, skipped=np.array(json.dumps(dict(shard.skipped))), **columns)
 
     write_atomically(kept, write)
-
-
-def _load(kept: Path, path: Path, stamp: np.ndarray) -> Shard | None:
-    """The kept index, or None where there is none, or a broken one, or one of another state of the shard."""
-    try:
-        with np.load(kept, allow_pickle=False) as archive:
-            if not np.array_equal(archive["stamp"], stamp):
-                return None
-            return Shard(
-                path=path,
-                offsets=archive["offsets"],
-                lengths=archive["lengths"],
-                sizes=archive["sizes"],
-                flickr_ids=archive["flickr_ids"],
-                names=Strings(archive["names_block"], archive["names_offsets"]),
-                captions=Strings(archive["captions_block"], archive["captions_offsets"]),
-                skipped=json.loads(str(archive["skipped"])),
-            )
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
+    return shard
 
 
 def scan(path: Path) -> Shard:
@@ -180,7 +159,7 @@ def scan(path: Path) -> Shard:
     try:
         with path.open("rb") as file:
             for _, files in groupby(_members(file, skipped), key=lambda member: member.key):
-                sample = _sample(list(files), file)
+                sample = _sample({member.suffix: member for member in files}, file)
                 if isinstance(sample, str):
                     skipped[sample] += 1
                 else:
@@ -199,33 +178,17 @@ def scan(path: Path) -> Shard:
     )
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file in a tar."""
+class _Member(NamedTuple):
+    """A file in a tar; the files of a sample share the key, its path up to the first dot of its name."""
 
     name: str
+    key: str
+    suffix: str
     offset: int
     length: int
 
-    @property
-    def key(self) -> str:
-        """What the files of a sample share: the path up to the first dot of the file's name."""
-        folder, _, name = self.name.rpartition("/")
-        return f"{folder}/{name.partition('.')[0]}"
 
-    @property
-    def suffix(self) -> str:
-        """What follows the first dot, in small letters."""
-        return self.name.rpartition("/")[2].partition(".")[2].lower()
-
-    def read(self, file: BinaryIO) -> bytes:
-        """The content."""
-        file.seek(self.offset)
-        return file.read(self.length)
-
-
-@dataclass(frozen=True)
-class _Sample:
+class _Sample(NamedTuple):
     """A usable sample."""
 
     image: _Member
@@ -248,51 +211,45 @@ def _members(file: BinaryIO, skipped: Counter[str]) -> Iterator[_Member]:
                 if member.offset_data + member.size > size:
                     break
                 if member.isreg():
-                    yield _Member(member.name, member.offset_data, member.size)
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, suffix = name.partition(".")
+                    yield _Member(member.name, f"{folder}/{stem}", suffix.lower(), member.offset_data, member.size)
                 tar.members.clear()  # type: ignore[attr-defined]  # else it holds every header of the shard
     except tarfile.TarError:
         pass  # the block of zeros is not there either, or the first header is broken
     file.seek(min(end, size))
     if file.read(_BLOCK) != bytes(_BLOCK):
-        skipped["shards that are cut off or damaged"] += 1
+        skipped[_DAMAGED] += 1
 
 
-def _sample(files: Sequence[_Member], file: BinaryIO) -> _Sample | str:
-    """The sample that some files make up, or why it is none."""
-    by_suffix = {member.suffix: member for member in files}
-    image = next((by_suffix[suffix] for suffix in _IMAGES if suffix in by_suffix), None)
+def _sample(files: Mapping[str, _Member], file: BinaryIO) -> _Sample | str:
+    """The sample that some files, by suffix, make up, or why it is none."""
+    image = next((files[suffix] for suffix in _IMAGES if suffix in files), None)
     if image is None:
         return "samples without an image"
     try:
-        facts = json.loads(by_suffix["json"].read(file)) if "json" in by_suffix else {}
-        text = by_suffix["txt"].read(file).decode() if "txt" in by_suffix else facts.get("caption") or ""
+        facts = json.loads(_read(file, files["json"])) if "json" in files else {}
+        text = _read(file, files["txt"]).decode() if "txt" in files else facts.get("caption") or ""
         if not (caption := tidy(text)):
             return "samples without a caption"
-        size = _declared_size(facts) or image_size_in(io.BytesIO(image.read(file)), Path(image.name))
-        if not _is_image(file, image):
+        width, height = facts.get("width"), facts.get("height")
+        declared = (int(width), int(height)) if width and height else None
+        size = declared or image_size_in(io.BytesIO(_read(file, image)), Path(image.name))
+        # The first bytes of JPEG, PNG and WebP; decoding all images would read the whole shard.
+        head = _read(file, image, 12)
+        if not (head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or head[:4] + head[8:] == b"RIFFWEBP"):
             return "samples whose image is broken"
-        return _Sample(image, caption, size, _flickr_of(facts))
+        flickr = flickr_id(str(facts.get("url", "")))
+        return _Sample(image, caption, size, NO_ID if flickr is None else flickr)
     except UserError:
         return "samples whose image is broken"
     except (ValueError, TypeError, AttributeError):
         return "samples whose caption or JSON is broken"
 
 
-def _declared_size(facts: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = facts.get("width"), facts.get("height")
-    return (int(size[0]), int(size[1])) if size[0] and size[1] else None
-
-
-def _is_image(file: BinaryIO, image: _Member) -> bool:
-    """By the first bytes of JPEG, PNG and WebP; decoding all images would read the whole shard."""
-    file.seek(image.offset)
-    head = file.read(min(12, image.length))
-    return head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[:4] + head[8:] == b"RIFFWEBP"
-
-
-def _flickr_of(facts: Mapping[str, Any]) -> int:
-    number = flickr_id(str(facts.get("url", "")))
-    return NO_ID if number is None else number
+def _read(file: BinaryIO, member: _Member, most: int | None = None) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.length if most is None else min(most, member.length))
 
 
 @dataclass(frozen=True)
@@ -320,7 +277,8 @@ class ShardedPairs:
         shard, place = self.shards[number], image_id - int(np.searchsorted(self.records.folder_of, number))
         try:
             with shard.path.open("rb") as file:
-                return io.BytesIO(_Member("", int(shard.offsets[place]), int(shard.lengths[place])).read(file))
+                file.seek(int(shard.offsets[place]))
+                return io.BytesIO(file.read(int(shard.lengths[place])))
         except OSError as error:
             raise UserError(f"{shard.path} cannot be read ({error}): fetch it again") from error
 
@@ -333,43 +291,24 @@ def open_shards(found: Mapping[str, Sequence[Path]]) -> ShardedPairs:
 
     Raises UserError where a shard cannot be read.
     """
-    shards: list[Shard] = []
-    splits: list[np.ndarray] = []
-    faulty: list[Path] = []
-    skipped: Counter[str] = Counter()
-    for split, paths in found.items():
-        for path in paths:
-            if not path.is_file():
-                faulty.append(path)
-                skipped["listed shards without a file"] += 1
-                continue
-            shard = open_shard(path)
-            skipped.update(shard.skipped)
-            if "shards that are cut off or damaged" in shard.skipped:
-                faulty.append(path)
-            shards.append(shard)
-            splits.append(np.full(len(shard), 0 if split == "train" else 1, dtype=np.int8))
-    return ShardedPairs(
-        shards=tuple(shards),
-        records=_records(shards, np.concatenate([np.zeros(0, np.int8), *splits]), "val" in found),
-        listed=sum(len(paths) for paths in found.values()),
-        skipped=dict(skipped),
-        faulty=tuple(faulty),
-    )
-
-
-def _records(shards: Sequence[Shard], splits: np.ndarray, validated: bool) -> RecordTable:
+    listed = [(path, SPLITS.index(split)) for split, paths in found.items() for path in paths]
+    opened = [(open_shard(path), split) for path, split in listed if path.is_file()]
+    shards, counts = [shard for shard, _ in opened], [len(shard) for shard, _ in opened]
+    splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
     count = len(splits)
-    if not validated and count:
+    if "val" not in found and count:
         held = min(max(count // _VALIDATION_SHARE, 1), _VALIDATION_MOST)
-        splits[np.linspace(0, count - 1, held).round().astype(int)] = 1
-    sizes = [np.zeros((0, 2), np.int32), *(shard.sizes for shard in shards)]
-    return RecordTable(
+        splits[np.linspace(0, count - 1, held).round().astype(int)] = SPLITS.index("val")
+    skipped = Counter({"listed shards without a file": len(listed) - len(shards)})
+    for shard in shards:
+        skipped.update(shard.skipped)
+    sound = {shard.path for shard in shards if _DAMAGED not in shard.skipped}
+    records = RecordTable(
         image_ids=np.arange(count),
         splits=splits,
-        sizes=np.concatenate(sizes),
+        sizes=np.concatenate([np.zeros((0, 2), np.int32), *(shard.sizes for shard in shards)]),
         folders=tuple(shard.path for shard in shards),
-        folder_of=np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard) for shard in shards]),
+        folder_of=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
         names=Strings.join([shard.names for shard in shards]),
         captions=Strings.join([shard.captions for shard in shards]),
         caption_ids=np.arange(count),
@@ -377,3 +316,5 @@ def _records(shards: Sequence[Shard], splits: np.ndarray, validated: bool) -> Re
         coco_ids=np.full(count, NO_ID),
         flickr_ids=np.concatenate([np.zeros(0, np.int64), *(shard.flickr_ids for shard in shards)]),
     )
+    faulty = tuple(path for path, _ in listed if path not in sound)
+    return ShardedPairs(tuple(shards), records, len(listed), dict(+skipped), faulty)

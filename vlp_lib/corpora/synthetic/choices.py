@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlp_lib.corpora.synthetic.dice import Dice
+from vlp_lib.corpora.synthetic.language import RELATION_PHRASES
 from vlp_lib.corpora.synthetic.scenes import RELATIONS, Scene
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 
 Tokens = list[str | list[int]]
 """Words, and lists of indices into the objects of the image."""
-
-_PHRASES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,14 @@ def _where(scene: Scene, dice: Dice) -> Choice:
     if not found:
         return _color(scene, dice)
     i, relation, j = dice.choice(found)
+    phrases = {name: wordings[0] for name, wordings in RELATION_PHRASES.items()}
     wrong = [
-        _tokens([i], f"is {_PHRASES[r]}", [k], ".")
+        _tokens([i], f"is {phrases[r]}", [k], ".")
         for k, other in enumerate(scene.things)
         for r in RELATIONS
         if k != i and scene.is_wrong(r, scene.things[i], other)
     ]
-    answers = [_tokens([i], f"is {_PHRASES[relation]}", [j], "."), *dice.shuffled(wrong)[:3]]
+    answers = [_tokens([i], f"is {phrases[relation]}", [j], "."), *dice.shuffled(wrong)[:3]]
     return _mixed(dice, _tokens("where is", [i], "?"), answers, _descriptions(scene, dice, i))
 
 
@@ -71,13 +71,9 @@ def _ground(scene: Scene, dice: Dice) -> Choice:
     far = [BACKGROUNDS[b] for b in _others(dice, len(BACKGROUNDS), scene.background - len(GROUNDS))]
     rationales = [
         _tokens([i], f"is in a picture of {g} below {b} .")
-        for g, b in (
-            (ground, background),
-            (STUFFS[grounds[0]], background),
-            (ground, far[0]),
-            (STUFFS[grounds[1]], far[1]),
-        )
-    ]
+        for g, b in ((ground, background), (STUFFS[grounds[0]], background), (ground, far[0]),
+                     (STUFFS[grounds[1]], far[1]))
+    ]  # fmt: skip
     return _mixed(dice, _tokens("what is the ground near", [i], "?"), answers, rationales)
 
 
@@ -129,13 +125,8 @@ def _tokens(*parts: str | list[int]) -> Tokens:
 def _mixed(dice: Dice, question: Tokens, answers: list[Tokens], rationales: list[Tokens]) -> Choice:
     """Shuffle; the first of each list is the right one."""
     order, reasons = dice.shuffled(range(4)), dice.shuffled(range(4))
-    return Choice(
-        question,
-        [answers[k] for k in order],
-        order.index(0),
-        [rationales[k] for k in reasons],
-        reasons.index(0),
-    )
+    right, why = order.index(0), reasons.index(0)
+    return Choice(question, [answers[k] for k in order], right, [rationales[k] for k in reasons], why)
 
 
 _FORMS: tuple[Callable[[Scene, Dice], Choice], ...] = (_color, _where, _ground, _same)

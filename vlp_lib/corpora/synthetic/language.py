@@ -11,7 +11,7 @@ from vlp_lib.corpora.synthetic.world import COLOR_NAMES, SHAPES, STUFFS
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
-_RELATION_PHRASES = {
+RELATION_PHRASES = {
     "left": ("to the left of", "left of"),
     "right": ("to the right of", "right of"),
     "above": ("above", "higher than"),
@@ -61,7 +61,7 @@ def with_article(text: str) -> str:
 
 def relation_phrase(relation: str, dice: Dice) -> str:
     """One of the wordings of "left", "right", "above" or "below"."""
-    return dice.choice(_RELATION_PHRASES[relation])
+    return dice.choice(RELATION_PHRASES[relation])
 
 
 def refer(thing: Thing, dice: Dice, size_percent: int = 50) -> Ref:
@@ -73,15 +73,7 @@ def unique_refs(scene: Scene, thing: Thing, *, hide: str = "") -> list[Ref]:
     """The descriptions that fit this thing alone, shortest first; `hide` is a field that they must not name."""
     tried = (("shape",), ("color",), ("color", "shape"), ("large", "shape"), ("large", "color"),
              ("large", "color", "shape"))  # fmt: skip
-    refs = [
-        Ref(
-            thing.shape if "shape" in names else None,
-            thing.color if "color" in names else None,
-            thing.large if "large" in names else None,
-        )
-        for names in tried
-        if hide not in names
-    ]
+    refs = [Ref(**{name: getattr(thing, name) for name in names}) for names in tried if hide not in names]
     return [ref for ref in refs if ref.count(scene) == 1]
 
 
@@ -98,15 +90,8 @@ def clear_relations(scene: Scene) -> list[tuple[Thing, str, Thing]]:
 
 def captions(scene: Scene, dice: Dice) -> list[str]:
     """Five true sentences in random order: all things, their number, where they stand, relations, sides."""
-    return dice.shuffled(
-        [
-            _list_caption(scene, dice),
-            _count_caption(scene, dice),
-            _place_caption(scene, dice),
-            _relation_caption(scene, dice),
-            _side_caption(scene, dice),
-        ]
-    )
+    forms = (_list_caption, _count_caption, _place_caption, _relation_caption, _side_caption)
+    return dice.shuffled([form(scene, dice) for form in forms])
 
 
 def join(parts: Sequence[str]) -> str:
@@ -122,12 +107,7 @@ def _list_caption(scene: Scene, dice: Dice) -> str:
     things = join([_named(thing, dice, 70) for thing in dice.shuffled(scene.things)])
     ground, background = STUFFS[scene.ground], _BACKGROUND_PHRASES[STUFFS[scene.background]]
     return dice.choice(
-        (
-            things,
-            f"there is {things}",
-            f"a picture of {things}",
-            f"{things} with {ground} and {background}",
-        )
+        (things, f"there is {things}", f"a picture of {things}", f"{things} with {ground} and {background}")
     )
 
 

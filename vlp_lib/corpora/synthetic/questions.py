@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.language import Ref, clear_relations, relation_phrase, unique_refs, with_article
@@ -90,35 +91,20 @@ def _stuff(scene: Scene, dice: Dice) -> Question:
     return Question(text, STUFFS[stuff], "stuff", "what is", stuff_category(stuff), (bbox,))
 
 
-def _small(scene: Scene, dice: Dice) -> Question | None:
-    things = [thing for thing in scene.things if not thing.large]
+def _attribute(scene: Scene, dice: Dice, kind: str) -> Question | None:
+    """Colour or shape of a thing (of a small one, either of them) that the rest of its description singles out."""
+    things = [thing for thing in scene.things if not (kind == "small" and thing.large)]
     if not things:
         return None
-    return _attribute(scene, dice, dice.choice(things), "small")
-
-
-def _color(scene: Scene, dice: Dice) -> Question | None:
-    return _attribute(scene, dice, dice.choice(scene.things), "color")
-
-
-def _shape(scene: Scene, dice: Dice) -> Question | None:
-    return _attribute(scene, dice, dice.choice(scene.things), "shape")
-
-
-def _attribute(scene: Scene, dice: Dice, thing: Thing, kind: str) -> Question | None:
-    """Colour or shape of a thing that the rest of its description singles out."""
+    thing = dice.choice(things)
     hide = kind if kind != "small" else dice.choice(("color", "shape"))
-    refs = unique_refs(scene, thing, hide=hide)
-    if kind == "small":
-        refs = [ref for ref in refs if ref.large is False]
+    refs = [ref for ref in unique_refs(scene, thing, hide=hide) if kind != "small" or ref.large is False]
     if not refs:
         return None
     ref = dice.choice(refs)
-    if hide == "color":
-        text, answer, prefix = f"what color is the {ref.text()}?", COLOR_NAMES[thing.color], "what color is the"
-    else:
-        prefix = dice.choice(("what is the", "what shape is the"))
-        text, answer = f"{prefix} {ref.text()}?", SHAPES[thing.shape]
+    prefix = "what color is the" if hide == "color" else dice.choice(("what is the", "what shape is the"))
+    text = f"{prefix} {ref.text()}?"
+    answer = COLOR_NAMES[thing.color] if hide == "color" else SHAPES[thing.shape]
     return Question(text, answer, kind, prefix, thing_category(thing.shape), (thing.bbox,))
 
 
@@ -160,9 +146,8 @@ def _exists(scene: Scene, dice: Dice, yes: bool) -> Question:
                 Ref(thing.shape, thing.color, not thing.large),
             )
         )
-    boxes = tuple(found.bbox for found in ref.find(scene))
     category = None if ref.shape is None else thing_category(ref.shape)
-    return Question(f"is there {with_article(ref.text())}?", _say(yes), "yesno", "is there", category, boxes)
+    return _closed(f"is there {with_article(ref.text())}?", yes, "is there", category, ref.find(scene))
 
 
 def _stands(scene: Scene, dice: Dice, yes: bool) -> Question | None:
@@ -175,7 +160,7 @@ def _stands(scene: Scene, dice: Dice, yes: bool) -> Question | None:
         return None
     phrase = relation_phrase(relation if yes else OPPOSITE[relation], dice)
     text = f"is the {dice.choice(first).text()} {phrase} the {dice.choice(second).text()}?"
-    return Question(text, _say(yes), "yesno", "is the", thing_category(a.shape), (a.bbox, b.bbox))
+    return _closed(text, yes, "is the", thing_category(a.shape), (a, b))
 
 
 def _more(scene: Scene, dice: Dice, yes: bool) -> Question | None:
@@ -185,27 +170,26 @@ def _more(scene: Scene, dice: Dice, yes: bool) -> Question | None:
         return None
     first, second = (some, few) if yes else (few, some)
     text = f"are there more {first.text(2)} than {second.text(2)}?"
-    boxes = tuple(thing.bbox for thing in scene.things if some.fits(thing) or few.fits(thing))
-    return Question(text, _say(yes), "yesno", "are there", None, boxes)
+    things = [thing for thing in scene.things if some.fits(thing) or few.fits(thing)]
+    return _closed(text, yes, "are there", None, things)
 
 
 def _stuff_is(scene: Scene, dice: Dice, yes: bool) -> Question:
-    where, true, others = dice.choice(
-        (("ground", scene.ground, GROUNDS), ("background", scene.background, BACKGROUNDS)),
-    )
+    ground, background = ("ground", scene.ground, GROUNDS), ("background", scene.background, BACKGROUNDS)
+    where, true, others = dice.choice((ground, background))
     asked = STUFFS[true] if yes else dice.choice([name for name in others if name != STUFFS[true]])
-    return Question(f"is the {where} {asked}?", _say(yes), "yesno", "is the", stuff_category(true))
+    return _closed(f"is the {where} {asked}?", yes, "is the", stuff_category(true), ())
 
 
-def _say(yes: bool) -> str:
-    return "yes" if yes else "no"
+def _closed(text: str, yes: bool, prefix: str, category: int | None, things: Sequence[Thing]) -> Question:
+    return Question(text, "yes" if yes else "no", "yesno", prefix, category, tuple(thing.bbox for thing in things))
 
 
 _ASK: dict[str, Callable[[Scene, Dice], Question | None]] = {
     "stuff": _stuff,
-    "small": _small,
+    "small": partial(_attribute, kind="small"),
     "count": _count,
-    "color": _color,
-    "shape": _shape,
+    "color": partial(_attribute, kind="color"),
+    "shape": partial(_attribute, kind="shape"),
     "yesno": _yesno,
 }

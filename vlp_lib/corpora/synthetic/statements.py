@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.language import NUMBERS, Ref, with_article
@@ -61,14 +62,8 @@ def _find(dice: Dice, yes: Pair, no: Pair) -> Statement:
 def _ref(dice: Dice, scenes: list[Scene]) -> Ref:
     """A description of a thing in one of the images, sometimes with one field changed."""
     thing = dice.choice(dice.choice(scenes).things)
-    ref = dice.choice(
-        (
-            Ref(shape=thing.shape),
-            Ref(color=thing.color),
-            Ref(thing.shape, thing.color),
-            Ref(shape=thing.shape, large=thing.large),
-        )
-    )
+    shape, color = thing.shape, thing.color
+    ref = dice.choice((Ref(shape), Ref(color=color), Ref(shape, color), Ref(shape, large=thing.large)))
     if ref.color is not None and dice.chance(15):
         ref = replace(ref, color=dice.below(len(COLOR_NAMES)))
     if ref.shape is not None and dice.chance(15):
@@ -76,25 +71,22 @@ def _ref(dice: Dice, scenes: list[Scene]) -> Ref:
     return ref
 
 
-def _stuff(dice: Dice, scenes: list[Scene]) -> int:
+def _with_thing(dice: Dice, scenes: list[Scene], both: bool) -> Statement:
+    ref = _ref(dice, scenes)
+    text = f"{'both images have' if both else 'only one image has'} {with_article(ref.text())}"
+    return _in_both_or_one(text, lambda scene: ref.count(scene) > 0, both)
+
+
+def _with_stuff(dice: Dice, scenes: list[Scene], both: bool) -> Statement:
     scene = dice.choice(scenes)
-    return dice.choice((scene.ground, scene.background))
+    stuff = dice.choice((scene.ground, scene.background))
+    name = {"brick": "a brick wall", "hedge": "a hedge", "curtain": "a curtain"}.get(STUFFS[stuff], STUFFS[stuff])
+    text = f"{'both images contain' if both else 'only one image contains'} {name}"
+    return _in_both_or_one(text, lambda scene: stuff in (scene.ground, scene.background), both)
 
 
-def _has(scene: Scene, stuff: int) -> bool:
-    return stuff in (scene.ground, scene.background)
-
-
-def _both(dice: Dice, scenes: list[Scene]) -> Statement:
-    ref = _ref(dice, scenes)
-    return Statement(f"both images have {with_article(ref.text())}", lambda a, b: ref.count(a) > 0 and ref.count(b) > 0)
-
-
-def _only_one(dice: Dice, scenes: list[Scene]) -> Statement:
-    ref = _ref(dice, scenes)
-    return Statement(
-        f"only one image has {with_article(ref.text())}", lambda a, b: (ref.count(a) > 0) != (ref.count(b) > 0)
-    )
+def _in_both_or_one(text: str, has: Callable[[Scene], bool], both: bool) -> Statement:
+    return Statement(text, lambda a, b: has(a) and has(b) if both else has(a) != has(b))
 
 
 def _total(dice: Dice, scenes: list[Scene]) -> Statement:
@@ -127,19 +119,7 @@ def _same_number(dice: Dice, scenes: list[Scene]) -> Statement:
     return Statement("both images show the same number of things", lambda a, b: len(a.things) == len(b.things))
 
 
-def _stuff_both(dice: Dice, scenes: list[Scene]) -> Statement:
-    stuff = _stuff(dice, scenes)
-    return Statement(f"both images contain {_stuff_text(stuff)}", lambda a, b: _has(a, stuff) and _has(b, stuff))
-
-
-def _stuff_only_one(dice: Dice, scenes: list[Scene]) -> Statement:
-    stuff = _stuff(dice, scenes)
-    return Statement(f"only one image contains {_stuff_text(stuff)}", lambda a, b: _has(a, stuff) != _has(b, stuff))
-
-
-def _stuff_text(stuff: int) -> str:
-    name = STUFFS[stuff]
-    return {"brick": "a brick wall", "hedge": "a hedge", "curtain": "a curtain"}.get(name, name)
-
-
-_FORMS = (_both, _only_one, _total, _total, _one_side, _more, _same_number, _stuff_both, _stuff_only_one)
+_FORMS: tuple[Callable[[Dice, list[Scene]], Statement], ...] = (
+    partial(_with_thing, both=True), partial(_with_thing, both=False), _total, _total, _one_side, _more, _same_number,
+    partial(_with_stuff, both=True), partial(_with_stuff, both=False),
+)  # fmt: skip

@@ -16,7 +16,7 @@ from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.draw import Painter
 from vlp_lib.corpora.synthetic.formats import Folder, combine, json_bytes, json_lines, npz_bytes, png_bytes
 from vlp_lib.corpora.synthetic.language import captions
-from vlp_lib.corpora.synthetic.questions import annotators, questions
+from vlp_lib.corpora.synthetic.questions import Question, annotators, questions
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
 from vlp_lib.corpora.synthetic.statements import sample_set
 from vlp_lib.corpora.synthetic.world import (
@@ -42,6 +42,9 @@ _STREAMS = {"train": 0, "val": 1, "test": 2, "nlvr2-train": 3, "nlvr2-dev": 4, "
             "vcr-train": 6, "vcr-val": 7, "vcr-test": 8}  # fmt: skip
 
 _LICENSES = [{"id": 1, "name": "MIT, as the code that draws them", "url": "https://opensource.org/license/mit"}]
+Entry = dict[str, object]
+"""An object of a JSON file."""
+
 _VQA_SUBTYPES = {"train": "train2014", "val": "val2014", "test": "test2015"}
 
 
@@ -181,16 +184,16 @@ def image_id(split: str, index: int) -> int:
 def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
     """Images, COCO's and Karpathy's annotations, label maps, detections, VQA."""
     dice = Dice(spec.seed)
-    karpathy: list[dict[str, object]] = []
+    karpathy: list[Entry] = []
     counts: dict[str, int] = {}
     maps = 0
     for part, splits in (("train2017", ("train",)), ("val2017", ("val", "test"))):
-        coco = _CocoFiles(spec.image_size)
+        coco: dict[str, list[Entry]] = {name: [] for name in ("images", "captions", "instances", "stuff")}
         found: list[tuple[int, list[Detection]]] = []
         for split in splits:
-            vqa = _VqaFiles(_VQA_SUBTYPES[split])
+            asked: list[Entry] = []
+            answered: list[Entry] = []
             total = getattr(spec, f"{split}_images")
-            counts[f"{split}_images"] = total
             for index in range(total):
                 key, name = image_id(split, index), f"{image_id(split, index):012d}.png"
                 dice.restart(*scene_key(spec, split, index))
@@ -200,134 +203,99 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
                     folder.write(f"stuffthingmaps/{part}/{name}", png_bytes(painter.label_map(scene)))
                     maps += 1
                 sentences = captions(scene, dice)
-                coco.add(key, name, scene, sentences)
+                for kind, entries in _coco_entries(key, name, scene, sentences).items():
+                    coco[kind] += entries
                 karpathy.append(_karpathy_image(key, name, part, split, len(karpathy), sentences))
                 found.append((key, detect(scene, dice)))
                 # Last, so that more questions change nothing else.
-                vqa.add(key, scene, spec.questions_per_image, dice)
-            vqa.write(folder)
-            counts[f"{split}_questions"] = len(vqa.questions)
-        coco.write(folder, part)
+                for k, question in enumerate(questions(scene, dice, spec.questions_per_image)):
+                    ids: Entry = {"image_id": key, "question_id": 1000 * key + k}
+                    asked.append({**ids, "question": question.text})
+                    answered.append(ids | _vqa_annotation(question, dice))
+            _write_vqa(folder, _VQA_SUBTYPES[split], asked, answered)
+            counts |= {f"{split}_images": total, f"{split}_questions": len(asked)}
+        _write_coco(folder, part, coco)
         folder.write(f"detections_{part}.npz", npz_bytes(_detection_arrays(found, spec.image_size)))
     folder.write("dataset_coco.json", json_bytes({"dataset": "coco", "images": karpathy}))
-    counts["captions"] = 5 * len(karpathy)
-    counts["label_maps"] = maps
-    return counts
+    return counts | {"captions": 5 * len(karpathy), "label_maps": maps}
 
 
-class _CocoFiles:
-    """Collects the captions, instances and stuff JSON of one folder of images."""
+def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> dict[str, list[Entry]]:
+    """What COCO's files say of an image: its own entry, and its annotations in each file."""
+    size = scene.image_size
 
-    def __init__(self, image_size: int) -> None:
-        self._size = image_size
-        self._images: list[dict[str, object]] = []
-        self._captions: list[dict[str, object]] = []
-        self._instances: list[dict[str, object]] = []
-        self._stuff: list[dict[str, object]] = []
+    def annotation(k: int, category: int, bbox: list[int], area: int, corners: list[int]) -> Entry:
+        return {"id": 10 * key + k, "image_id": key, "category_id": category, "bbox": bbox, "area": area,
+                "segmentation": [corners], "iscrowd": 0}  # fmt: skip
 
-    def add(self, key: int, name: str, scene: Scene, sentences: list[str]) -> None:
-        size = self._size
-        self._images.append({"id": key, "file_name": name, "width": size, "height": size, "license": 1})
-        self._captions += [
-            {"image_id": key, "id": _sentence_id(key, k), "caption": text} for k, text in enumerate(sentences)
-        ]
-        for k, thing in enumerate(scene.things):
-            x, y, w, h = thing.bbox
-            self._instances.append(
-                {
-                    "id": 10 * key + k,
-                    "image_id": key,
-                    "category_id": thing_category(thing.shape),
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                    "iscrowd": 0,
-                    "color": COLOR_NAMES[thing.color],
-                    "size": "large" if thing.large else "small",
-                }
-            )
-        # Polygons along the knots of the horizon; the things in front are not cut out (the label maps do that).
-        knots = [v for x in range(0, size, size // 8) for v in (x, scene.horizon[x])] + [size, scene.horizon[-1]]
-        ground = sum(size - row for row in scene.horizon)
-        low, high = max(scene.horizon), min(scene.horizon)
-        for k, (stuff, corners, bbox, area) in enumerate(
-            (
-                (scene.background, [size, 0, 0, 0], [0, 0, size, low], size * size - ground),
-                (scene.ground, [size, size, 0, size], [0, high, size, size - high], ground),
-            )
-        ):
-            self._stuff.append(
-                {
-                    "id": 10 * key + 8 + k,
-                    "image_id": key,
-                    "category_id": stuff_category(stuff),
-                    "bbox": bbox,
-                    "area": area,
-                    "segmentation": [knots + corners],
-                    "iscrowd": 0,
-                }
-            )
-
-    def write(self, folder: Folder, part: str) -> None:
-        common = {"info": _info(f"Synthetic corpus in the format of COCO {part}"), "licenses": _LICENSES}
-        common["images"] = self._images
-        folder.write(f"annotations/captions_{part}.json", json_bytes({**common, "annotations": self._captions}))
-        things = {**common, "annotations": self._instances, "categories": thing_categories()}
-        folder.write(f"annotations/instances_{part}.json", json_bytes(things))
-        stuffs = {**common, "annotations": self._stuff, "categories": stuff_categories()}
-        folder.write(f"annotations/stuff_{part}.json", json_bytes(stuffs))
+    instances = []
+    for k, thing in enumerate(scene.things):
+        x, y, w, h = thing.bbox
+        corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+        facts = {"color": COLOR_NAMES[thing.color], "size": "large" if thing.large else "small"}
+        instances.append(annotation(k, thing_category(thing.shape), [x, y, w, h], w * h, corners) | facts)
+    # Polygons along the knots of the horizon; the things in front are not cut out (the label maps do that).
+    knots = [v for x in range(0, size, size // 8) for v in (x, scene.horizon[x])] + [size, scene.horizon[-1]]
+    ground = sum(size - row for row in scene.horizon)
+    low, high = max(scene.horizon), min(scene.horizon)
+    above, below = [size, 0, 0, 0], [size, size, 0, size]
+    return {
+        "images": [{"id": key, "file_name": name, "width": size, "height": size, "license": 1}],
+        "captions": [{"image_id": key, "id": _sentence_id(key, k), "caption": text}
+                     for k, text in enumerate(sentences)],
+        "instances": instances,
+        "stuff": [
+            annotation(8, stuff_category(scene.background), [0, 0, size, low], size * size - ground, knots + above),
+            annotation(9, stuff_category(scene.ground), [0, high, size, size - high], ground, knots + below),
+        ],
+    }  # fmt: skip
 
 
-class _VqaFiles:
-    """Collects the questions and the annotations of one VQA split."""
+def _write_coco(folder: Folder, part: str, entries: dict[str, list[Entry]]) -> None:
+    common = {"info": _info(f"Synthetic corpus in the format of COCO {part}"), "licenses": _LICENSES}
+    categories = {"instances": thing_categories(), "stuff": stuff_categories()}
+    for kind in ("captions", "instances", "stuff"):
+        content: Entry = {**common, "images": entries["images"], "annotations": entries[kind]}
+        if kind in categories:
+            content["categories"] = categories[kind]
+        folder.write(f"annotations/{kind}_{part}.json", json_bytes(content))
 
-    def __init__(self, subtype: str) -> None:
-        self.subtype = subtype
-        self.questions: list[dict[str, object]] = []
-        self._annotations: list[dict[str, object]] = []
 
-    def add(self, key: int, scene: Scene, n: int, dice: Dice) -> None:
-        for k, question in enumerate(questions(scene, dice, n)):
-            ids = {"image_id": key, "question_id": 1000 * key + k}
-            self.questions.append({**ids, "question": question.text})
-            extra: dict[str, object] = {"kind": question.kind, "bboxes": list(question.bboxes)}
-            if question.category_id is not None:
-                extra["category_id"] = question.category_id
-            if len(question.bboxes) == 1:
-                extra["bbox"] = question.bboxes[0]
-            answers = [
-                {
-                    "answer_id": i + 1,
-                    "answer": answer,
-                    "answer_confidence": "yes" if answer == question.answer else dice.choice(("maybe", "no")),
-                }
-                for i, answer in enumerate(annotators(question, dice))
-            ]
-            self._annotations.append(
-                {
-                    **ids,
-                    **extra,
-                    "question_type": question.prefix,
-                    "answer_type": question.answer_type,
-                    "multiple_choice_answer": question.answer,
-                    "answers": answers,
-                }
-            )
-
-    def write(self, folder: Folder) -> None:
-        common = {
-            "info": _info(f"Synthetic questions in the format of VQAv2 {self.subtype}"),
-            "data_type": "mscoco",
-            "data_subtype": self.subtype,
-            "license": {"name": _LICENSES[0]["name"], "url": _LICENSES[0]["url"]},
+def _vqa_annotation(question: Question, dice: Dice) -> Entry:
+    entry: Entry = {"kind": question.kind, "bboxes": list(question.bboxes)}
+    if question.category_id is not None:
+        entry["category_id"] = question.category_id
+    if len(question.bboxes) == 1:
+        entry["bbox"] = question.bboxes[0]
+    answers = [
+        {
+            "answer_id": i + 1,
+            "answer": answer,
+            "answer_confidence": "yes" if answer == question.answer else dice.choice(("maybe", "no")),
         }
-        asked = {**common, "task_type": "Open-Ended", "questions": self.questions}
-        folder.write(f"vqav2/v2_OpenEnded_mscoco_{self.subtype}_questions.json", json_bytes(asked))
-        answered = {**common, "annotations": self._annotations}
-        folder.write(f"vqav2/v2_mscoco_{self.subtype}_annotations.json", json_bytes(answered))
+        for i, answer in enumerate(annotators(question, dice))
+    ]
+    return entry | {
+        "question_type": question.prefix,
+        "answer_type": question.answer_type,
+        "multiple_choice_answer": question.answer,
+        "answers": answers,
+    }
 
 
-def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sentences: list[str]) -> dict[str, object]:
+def _write_vqa(folder: Folder, subtype: str, asked: list[Entry], answered: list[Entry]) -> None:
+    common = {
+        "info": _info(f"Synthetic questions in the format of VQAv2 {subtype}"),
+        "data_type": "mscoco",
+        "data_subtype": subtype,
+        "license": {"name": _LICENSES[0]["name"], "url": _LICENSES[0]["url"]},
+    }
+    questions_file = {**common, "task_type": "Open-Ended", "questions": asked}
+    folder.write(f"vqav2/v2_OpenEnded_mscoco_{subtype}_questions.json", json_bytes(questions_file))
+    folder.write(f"vqav2/v2_mscoco_{subtype}_annotations.json", json_bytes({**common, "annotations": answered}))
+
+
+def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sentences: list[str]) -> Entry:
     ids = [_sentence_id(key, k) for k in range(len(sentences))]
     return {
         "filepath": part,
@@ -366,7 +334,7 @@ def _detection_arrays(found: list[tuple[int, list[Detection]]], size: int) -> di
 def _write_nlvr2(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
     dice, counts = Dice(spec.seed), {}
     for split, total in zip(("train", "dev", "test1"), spec.nlvr_pairs, strict=True):
-        lines: list[dict[str, object]] = []
+        lines: list[Entry] = []
         for number in range((total + 1) // 2):
             dice.restart(*scene_key(spec, f"nlvr2-{split}", number))
             group = sample_set(dice, spec.image_size)
@@ -377,7 +345,7 @@ def _write_nlvr2(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str
                 for side, scene in enumerate(group.pairs[pair]):
                     folder.write(f"{place}/{name}-img{side}.png", png_bytes(painter.image(scene, dice)))
                 for sentence in range(2):
-                    line: dict[str, object] = {
+                    line: Entry = {
                         "identifier": f"{name}-{sentence}",
                         "sentence": group.sentences[sentence].text,
                         "label": str(group.label(pair, sentence)),
@@ -410,7 +378,7 @@ def _write_vcr(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, 
     return counts
 
 
-def _vcr_metadata(scene: Scene, dice: Dice) -> dict[str, object]:
+def _vcr_metadata(scene: Scene, dice: Dice) -> Entry:
     corners = [(x, y, x + w, y + h) for x, y, w, h in (thing.bbox for thing in scene.things)]
     return {
         "boxes": [[*box, dice.between(800, 999) / 1000] for box in corners],  # the fifth value is the detector's score
@@ -421,7 +389,7 @@ def _vcr_metadata(scene: Scene, dice: Dice) -> dict[str, object]:
     }
 
 
-def _vcr_line(split: str, number: int, movie: str, name: str, scene: Scene, dice: Dice) -> dict[str, object]:
+def _vcr_line(split: str, number: int, movie: str, name: str, scene: Scene, dice: Dice) -> Entry:
     choice = sample_choice(scene, dice)
     identifier = f"{split}-{number}"
     return {
@@ -456,5 +424,5 @@ def _plain(tokens: Tokens) -> str:
     return " ".join(token if isinstance(token, str) else " and ".join(str(i + 1) for i in token) for token in tokens)
 
 
-def _info(description: str) -> dict[str, object]:
+def _info(description: str) -> Entry:
     return {"description": description, "version": str(FORMAT_VERSION), "year": 2023, "synthetic": True}
