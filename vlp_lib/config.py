@@ -109,7 +109,8 @@ class DataConfig:
 
     Attributes:
         resize: the image is resized by a factor drawn from this range before the crop.
-        flip: share of flipped images, only where no caption keyword forbids it (description-aware).
+        flip: share of flipped images among those that no keyword forbids to flip, in any sentence that the image is
+            joined with (description-aware).
         pairing: "both" joins each image with its own sentence and with that of another image of the batch, so that both
             encoders run once for two pairs and each image and sentence is seen on both sides of the question; "one"
             joins it with either, by a coin. Half of the pairs are mismatched both ways.
