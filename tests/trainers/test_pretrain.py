@@ -15,6 +15,7 @@ from vlp_lib.batches.tokenizer import load_tokenizer
 from vlp_lib.config import VARIANTS, override, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
@@ -292,6 +293,25 @@ def test_what_validation_cannot_measure_is_left_out(small_profile, tiny_corpus, 
     assert capsys.readouterr().out.count("no validation image has a label map") == 2
     run(small_profile, tiny_corpus, "segl", tmp_path / "whole")
     assert "no validation image" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["segl", "ssul", "segl+ssul"])
+def test_every_loss_reads_the_pixels_that_the_cells_cover(make_task, small_profile, monkeypatch, name):
+    """A border of 3 px that no patch of 8 reads: in training and in validation no loss sees it either."""
+    seen = []
+    forward = MixedVisualLoss.forward
+
+    def watched(self, features, tokens, batch):
+        seen.extend(t.shape[-2:] for t in (batch.images, batch.label_maps) if t is not None)
+        return forward(self, features, tokens, batch)
+
+    monkeypatch.setattr(MixedVisualLoss, "forward", watched)
+    task, model = make_task(name, profile=replace(small_profile, model=replace(small_profile.model, image_size=35)))
+    (part,) = task.share_out(model, [next(task.batches(0, 0, 1))], lambda mean: mean)
+    assert all(v.isfinite() for v in task.losses(model, part).values())
+    with torch.inference_mode():
+        assert all(math.isfinite(v) for v in task.evaluate(model, CPU).values())
+    assert set(seen) == {(32, 32)}
 
 
 # What can go wrong

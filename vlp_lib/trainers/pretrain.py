@@ -122,11 +122,15 @@ class PretrainingTask:
             corrupt.note(batch.unreadable)
             yield batch
 
+    def _shown(self, model: nn.Module, batch: Batch) -> Batch:
+        """The batch in its views, cut to the pixels that the model reads."""
+        return _plain(model).vlp.vision.cut(show(batch, self.profile.model.image_size))
+
     def share_out(
         self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[Batch]:
         """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
-        shown = [show(part, self.profile.model.image_size) for part in parts]
+        shown = [self._shown(model, part) for part in parts]
         device = shown[0].images.device
         terms = [_plain(model).terms(part) for part in shown]
         # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
@@ -140,7 +144,7 @@ class PretrainingTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        batch = _plain(model).vlp.visual_loss.corrupt(show(batch, self.profile.model.image_size))
+        batch = _plain(model).vlp.visual_loss.corrupt(self._shown(model, batch))
         losses = model(batch)
         return {name: value for name, value in losses.items() if name != "itm_logits"}
 
@@ -162,7 +166,7 @@ class PretrainingTask:
             weights[name] = weights.get(name, 0.0) + weight
 
         for batch in load_batches(self.val, keys, 0):
-            moved = show(batch.to(device), self.profile.model.image_size)
+            moved = self._shown(model, batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
             logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
             right = (logits.argmax(1) == moved.matched).float().mean()
