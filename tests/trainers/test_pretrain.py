@@ -16,6 +16,7 @@ from vlp_lib.config import VARIANTS, override, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.losses.base import MixedVisualLoss
+from vlp_lib.losses.segl import SEGL
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
@@ -270,14 +271,35 @@ def test_matching_loss_by_hand(make_task, small_profile):
     assert found["val_itm_accuracy"] == pytest.approx(float((right > 0.5).float().mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 16])
-def test_validation_does_not_depend_on_the_batch_size(make_task, small_profile, batch_size):
-    task, model = make_task("naive_vit")
-    other, _ = make_task("naive_vit", profile=with_training(small_profile, batch_size=batch_size))
+@pytest.mark.parametrize("name", ["naive_vit", "segl", "spl_small", "ssul", "segl+0.5*ssul"])
+def test_validation_does_not_depend_on_the_batch_size(make_task, small_profile, monkeypatch, name):
+    """Neither losses nor parts: batches of 3 and of 8 have unlike numbers of words, cells, labels and patches."""
+    forward = SEGL.forward
+
+    def with_part(self, features, tokens, batch):
+        output = forward(self, features, tokens, batch)
+        return output._replace(parts={"twice": 2 * output.loss.detach()})
+
+    monkeypatch.setattr(SEGL, "forward", with_part)
+    means = []
+    for batch_size in (3, 8):
+        task, model = make_task(name, profile=with_training(small_profile, batch_size=batch_size))
+        with torch.inference_mode():
+            means.append(task.evaluate(model, CPU))
+    assert means[0] == pytest.approx(means[1], abs=1e-5)
+    mean, losses = means[0], dict(parse_variant(name).losses)
+    assert {f"val_{loss}" for loss in losses} <= mean.keys() and ("val_visual" in mean) == bool(losses)
+    if losses:
+        assert mean["val_visual"] == pytest.approx(sum(w * mean[f"val_{loss}"] for loss, w in losses.items()), rel=1e-6)
+    if "segl" in losses:
+        assert mean["val_segl_twice"] == pytest.approx(2 * mean["val_segl"], rel=1e-6)
+
+
+def test_validation_is_decoded_by_the_workers(make_task, small_profile):
+    task, model = make_task("segl")
+    helped, _ = make_task("segl", profile=replace(small_profile, data=replace(small_profile.data, workers=2)))
     with torch.inference_mode():
-        found, expected = other.evaluate(model, CPU), task.evaluate(model, CPU)
-    for name in ("val_itm", "val_itm_accuracy", "val_mlm"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+        assert helped.evaluate(model, CPU) == task.evaluate(model, CPU)
 
 
 def test_what_validation_cannot_measure_is_left_out(small_profile, tiny_corpus, tmp_path, capsys):
