@@ -14,7 +14,8 @@ from vlp_lib.config import ModelConfig, RegionConfig, ResNetConfig, ViTConfig
 from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS
 from vlp_lib.errors import UserError
 from vlp_lib.losses.segl import downsample_labels
-from vlp_lib.models.vision import IMAGENET_MEAN, IMAGENET_STD, RegionStream, ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
 
 NARROW = ModelConfig(
     image_size=384,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import GroupNorm, resample_abs_pos_embed
@@ -20,9 +19,7 @@ from vlp_lib.batches.sample import Batch, VisionInput
 from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.models.checkpointing import checkpointed
-from vlp_lib.models.weights import load_matching, timm_state_dict
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from vlp_lib.models.weights import input_scale, load_matching, timm_state_dict
 
 
 class VisionFeatures(NamedTuple):
@@ -69,14 +66,6 @@ class _Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-def _normalise_for(pretrained: str) -> _Normalise:
-    """The mean and deviation that the named timm weights were trained with; ImageNet's otherwise."""
-    known = (
-        timm.get_pretrained_cfg(pretrained, allow_unregistered=True) if pretrained and "/" not in pretrained else None
-    )
-    return _Normalise(known.mean, known.std) if known else _Normalise(IMAGENET_MEAN, IMAGENET_STD)
-
-
 class VisionStream(nn.Module):
     """What the streams share: which pixels of an image they read."""
 
@@ -116,7 +105,7 @@ class ViTStream(VisionStream):
         super().__init__()
         vit = config.vit
         self.cell = vit.patch
-        self.normalise = _normalise_for(vit.pretrained)
+        self.normalise = _Normalise(*input_scale(vit, "vit"))
         self.backbone = VisionTransformer(
             img_size=config.image_size,
             patch_size=vit.patch,
@@ -171,7 +160,7 @@ class ResNetStream(VisionStream):
     def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         resnet = config.resnet
-        self.normalise = _normalise_for(resnet.pretrained)
+        self.normalise = _Normalise(*input_scale(resnet, "resnet"))
         self.backbone = ResNet(
             # timm annotates an instance where it takes the class
             block=cast(Any, Bottleneck if resnet.block == "bottleneck" else BasicBlock),
