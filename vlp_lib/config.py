@@ -21,7 +21,11 @@ from vlp_lib.errors import UserError, unknown
 class ViTConfig:
     """The vision transformer (section IV-A1: 9 layers, patch 32, learnable position embedding).
 
-    `pretrained` is a timm model name, a `hf-hub:` name or a local folder or file; "" starts from random weights.
+    Attributes:
+        width, layers, heads, patch: of the architecture; the patch in pixels.
+        pretrained: a timm model name, a `hf-hub:` name or a local folder or file; "" starts from random weights.
+        mean, std: of red, green and blue, from 0 to 1: the scale of the images that the weights were trained on.
+            Empty ones are those of the configuration that stands with the weights; ImageNet's for random weights.
     """
 
     width: int = 768
@@ -29,6 +33,8 @@ class ViTConfig:
     heads: int = 12
     patch: int = 32
     pretrained: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class ResNetConfig:
         output_stride: of the feature map; dilation replaces the strides beyond it (the paper: 32).
         norm: "frozen" batch norm for pretrained weights (running statistics, as DETR), or "group" norm, which needs no
             statistics of the batch, where training starts from random weights.
-        pretrained: as for the vision transformer.
+        pretrained, mean, std: as for the vision transformer.
     """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
@@ -51,6 +57,8 @@ class ResNetConfig:
     output_stride: int = 32
     norm: Literal["frozen", "group"] = "frozen"
     pretrained: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ class DataConfig:
 
     Attributes:
         resize: the image is resized by a factor drawn from this range before the crop.
-        flip: share of flipped images, only where no caption keyword forbids it (description-aware).
+        flip: share of flipped images among those that no keyword forbids to flip, in any sentence that the image is
+            joined with (description-aware).
         pairing: "both" joins each image with its own sentence and with that of another image of the batch, so that both
             encoders run once for two pairs and each image and sentence is seen on both sides of the question; "one"
             joins it with either, by a coin. Half of the pairs are mismatched both ways.

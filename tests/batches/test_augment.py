@@ -58,6 +58,29 @@ def blue(image):
         "a bus with the number 12",
         "street signs and clocks",
         "shirts with logos",
+        "a lefty at bat",
+        "a righthanded pitcher",
+        "a left-handed pitcher",
+        "a southpaw",
+        "traffic on the westbound lanes",
+        "a Southwest Airlines jet",
+        "a bus that says Downtown",
+        "A decorated neck tie saying happy birthday",
+        "blocks that spell a name",
+        "candles spelled out on a cake",
+        "a bottle labeled gin",
+        "jars with labels",
+        "The metro train is painted white with blue lettering.",
+        "a car's license plate",
+        "LICENCE PLATES on a wall",
+        "a player in a red jersey",
+        "a wall covered in graffiti",
+        'a building with "500" on it',
+        "a diner called “Court Order”",
+        "a bus with a 'final destination 5' advert",
+        "a train that leaves at 10:30",
+        "a stone inscribed to the dead",
+        "sheep, some numbered, in a field",
     ],
 )
 def test_captions_that_a_mirror_makes_false(caption):
@@ -65,7 +88,22 @@ def test_captions_that_a_mirror_makes_false(caption):
 
 
 @pytest.mark.parametrize(
-    "caption", ["A dog and a cat", "bright light", "a copyright notice", "the dresser", "a designer's coat", ""]
+    "caption",
+    [
+        "A dog and a cat",
+        "bright light",
+        "a copyright notice",
+        "the dresser",
+        "a designer's coat",
+        "",
+        "leftover pizza on a plate",
+        "the boys' bikes and the girls' coats",
+        "a cow breastfeeding its calf near Westminster",
+        "a shirt with a floral print",
+        "a license to drive",
+        "a man texting on his phone",
+        "two plates of food at 8",
+    ],
 )
 def test_captions_that_stay_true(caption):
     assert may_flip(caption)

@@ -1,3 +1,7 @@
+import gzip
+import json
+import math
+from collections import Counter
 from dataclasses import fields, replace
 
 import numpy as np
@@ -75,8 +79,8 @@ def test_each_image_meets_its_own_sentence_and_another(open_pairs):
 
 
 def test_one_sentence_an_image_is_mismatched_half_of_the_times(open_pairs):
-    both = open_pairs(label_maps=False, max_detections=0)
-    one = open_pairs(label_maps=False, max_detections=0, pairing="one")
+    both = open_pairs(label_maps=False, max_detections=0, flip=0.0)
+    one = open_pairs(label_maps=False, max_detections=0, flip=0.0, pairing="one")
     matched = []
     for key in keys_of(both, 600):
         sample = one[key]
@@ -310,18 +314,79 @@ def mirror_of(pairs, key):
     ]
 
 
-def test_mirrored_only_where_the_own_sentence_allows(open_pairs):
-    pairs = open_pairs(flip=1.0, resize=(1.0, 1.0))
+@pytest.mark.parametrize("pairing", ["both", "one"])
+def test_mirrored_only_where_each_of_its_sentences_allows(open_pairs, pairing):
+    pairs = open_pairs(flip=1.0, resize=(1.0, 1.0), pairing=pairing)
+    texts = texts_of(pairs)
     seen = set()
     for key in keys_of(pairs):
         sample = pairs[key]
-        allowed = may_flip(pairs.caption(key.pair))
+        allowed = all(may_flip(texts[tuple(text.clean_ids.tolist())]) for text in sample.texts)
         image, labels, boxes = mirror_of(pairs, key)[allowed]
         assert np.array_equal(sample.image.numpy(), image)
         assert np.array_equal(sample.label_map.numpy(), labels)
         np.testing.assert_allclose(sample.detections.boxes, boxes, atol=1e-6)
         seen.add(allowed)
     assert seen == {True, False}
+
+
+class OneTokenEach:
+    """A tokenizer to which each sentence is one token, so that a sample says which sentences it holds."""
+
+    mask_id = 4
+
+    def __init__(self, sentences):
+        self.sentences = sentences
+        self.number = {sentence: number for number, sentence in enumerate(sentences)}
+
+    def candidates(self):
+        return np.arange(5)
+
+    def encode(self, sentence):
+        return np.array([self.number[sentence]]), np.array([0])
+
+
+def coco_captions(shared_data):
+    """The captions of COCO's 5,000 validation images, an image a tuple."""
+    with gzip.open(shared_data / "coco/annotations/captions_val2017_full.json.gz") as file:
+        annotations = json.load(file)["annotations"]
+    captions = {}
+    for row in annotations:
+        captions.setdefault(row["image_id"], []).append(row["caption"].strip())
+    return [tuple(of_image) for of_image in captions.values()]
+
+
+@pytest.mark.parametrize("pairing", ["both", "one"])
+@pytest.mark.parametrize("captions", ["embedded", "COCO"])
+def test_mirror_and_keywords_say_nothing_about_the_match(
+    tiny_corpus, small_model, monkeypatch, request, pairing, captions
+):
+    """Where a sentence has a keyword nothing is mirrored; where it has none, as many matched as mismatched images."""
+    corpus = tiny_corpus
+    if captions == "COCO":
+        image = tiny_corpus.split("train")[0]
+        of_images = coco_captions(request.getfixturevalue("shared_data"))
+        corpus = replace(tiny_corpus, records=tuple(replace(image, captions=c) for c in of_images))
+    sentences = OneTokenEach(sorted({c for record in corpus.split("train") for c in record.captions}))
+    monkeypatch.setattr(
+        "vlp_lib.batches.pairs.show_image", lambda image, view, size: np.full((1, 1, 3), view.flip, np.uint8)
+    )
+    pairs = PairDataset(corpus, "train", sentences, small_model, DataConfig(pairing=pairing))
+    table = Counter()
+    for part in TrainingOrder(len(pairs), 24, 150, seed=0):
+        for sample in map(pairs.__getitem__, part):
+            for text in sample.texts:
+                allowed = may_flip(sentences.sentences[int(text.clean_ids[0])])
+                table[allowed, text.matched, bool(sample.image.any())] += 1
+    for matched in (True, False):
+        assert table[False, matched, True] == 0
+        assert table[False, matched, False] > 50
+    count = {matched: table[True, matched, True] + table[True, matched, False] for matched in (True, False)}
+    share = {matched: table[True, matched, True] / count[matched] for matched in (True, False)}
+    assert min(share.values()) > 0.3
+    # Three standard deviations; where both sentences are shown, a batch's are the same ones on both sides.
+    noise = 3 * math.sqrt(0.25 / count[True] + 0.25 / count[False])
+    assert abs(share[True] - share[False]) < (noise if pairing == "one" else 0.005)
 
 
 def test_never_mirrored_without_flip(open_pairs):

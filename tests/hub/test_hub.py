@@ -317,11 +317,18 @@ def test_folders_of_this_machine_stay_out_of_what_is_shared(copy, tmp_path):
     config = read_json(copy / "config.json")
     config["model"]["language_pretrained"] = "/home/someone/bert"
     config["model"]["vit"]["pretrained"] = str(tmp_path)
+    write_json(tmp_path / "config.json", {"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 0.5]}})
     config["model"]["resnet"]["pretrained"] = "resnet50"
     write_json(copy / "config.json", config)
     shared = from_pretrained(copy).save_pretrained(tmp_path / "shared")
     model = read_json(shared / "config.json")["model"]
     assert model["language_pretrained"] == "local/bert"
     assert model["vit"]["pretrained"] == f"local/{tmp_path.name}"
+    assert (model["vit"]["mean"], model["vit"]["std"]) == ([0.5, 0.4, 0.3], [0.5, 0.25, 0.5])
+    scale = from_pretrained(shared).network.vlp.vision.normalise
+    assert (scale.mean.flatten().tolist(), scale.std.flatten().tolist()) == (
+        pytest.approx([0.5, 0.4, 0.3]),
+        [0.5, 0.25, 0.5],
+    )
     assert model["resnet"]["pretrained"] == "resnet50"
     assert not any(str(tmp_path) in p.read_text() for p in shared.iterdir() if p.suffix != ".safetensors")

@@ -4,7 +4,8 @@ from contexts import context
 
 from vlp_lib.errors import UserError
 from vlp_lib.losses.ssul import SSUL, colour_loss, hide_patches, mean_colours
-from vlp_lib.models.vision import IMAGENET_MEAN, VisionFeatures
+from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.models.weights import IMAGENET_MEAN
 
 
 def cells(height, width):

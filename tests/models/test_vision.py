@@ -11,9 +11,11 @@ from torch import nn
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.sample import Sample, Text
 from vlp_lib.config import ModelConfig, RegionConfig, ResNetConfig, ViTConfig
-from vlp_lib.corpora.records import NO_DETECTIONS
+from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS
 from vlp_lib.errors import UserError
-from vlp_lib.models.vision import IMAGENET_MEAN, IMAGENET_STD, RegionStream, ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.losses.segl import downsample_labels
+from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.models.weights import IMAGENET_MEAN, IMAGENET_STD
 
 NARROW = ModelConfig(
     image_size=384,
@@ -67,6 +69,31 @@ def test_600_pixels_are_cropped_to_576_around_the_centre(vit, images_of):
     frame[..., 12:588, 12:588] = centre
     assert torch.equal(vit(batch).tokens, expected)
     assert torch.equal(vit(replace(batch, images=frame)).tokens, expected)
+
+
+def test_targets_lie_under_the_cells_that_predict_them(vit, make_batch):
+    """100 px and patches of 32: three cells, and 2 px on each side that no cell reads."""
+    batch = make_batch(image_size=100)
+    maps = torch.full((3, 100, 100), IGNORED)
+    cells = torch.arange(9).reshape(3, 3)
+    maps[:, 2:98, 2:98] = cells.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    cut = vit.cut(replace(batch, label_maps=maps))
+    assert torch.equal(cut.images, batch.images[..., 2:98, 2:98])
+    for how in ("nearest", "majority"):
+        assert torch.equal(downsample_labels(cut.label_maps, vit.grid(100, 100), 9, how), cells.expand(3, 3, 3))
+    counts = torch.stack([(cut.label_maps == cell).sum() for cell in range(9)])
+    assert (counts == 3 * 32 * 32).all()  # no cell holds a neighbour's pixel
+    assert torch.equal(vit(cut).tokens, vit(batch).tokens)
+    pixels = (batch.boxes * 100 - 2).clamp(0, 96)
+    torch.testing.assert_close(cut.boxes * 96, pixels, atol=1e-4, rtol=0)
+    assert vit.cut(cut) is cut
+
+
+def test_what_is_read_whole_is_not_cut(vit, make_batch):
+    batch, odd = make_batch(image_size=96), make_batch(image_size=100)
+    assert vit.cut(batch) is batch
+    assert ResNetStream(NARROW).cut(odd) is odd
+    assert RegionStream(NARROW, 10, 4).cut(odd) is odd
 
 
 def test_tokens_are_the_cells_row_by_row(images_of):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
@@ -13,6 +14,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from vlp_lib.config import ModelConfig, ResNetConfig, Variant, ViTConfig
 from vlp_lib.errors import UserError
+from vlp_lib.io import write_json
 from vlp_lib.models.language import LanguageStream
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import ResNetStream, ViTStream
@@ -30,6 +32,8 @@ CONFIG = ModelConfig(
     resnet=ResNetConfig(channels=(8, 8, 8, 8)),
 )
 
+SCALE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}
+
 
 def randomised(module):
     """With values that no initialisation gives, so that a tensor that was not loaded shows."""
@@ -42,6 +46,7 @@ def randomised(module):
 
 def save(state, path):
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.parent / "config.json", {"pretrained_cfg": SCALE})
     if path.suffix == ".safetensors":
         save_file({k: v.contiguous().clone() for k, v in state.items()}, path)
     else:
@@ -170,6 +175,7 @@ def test_broken_weights_are_named(vit_state, tmp_path, suffix, damage):
 
 
 def test_a_file_without_tensors_is_named(tmp_path):
+    write_json(tmp_path / "config.json", SCALE)
     torch.save([1, 2], tmp_path / "list.bin")
     with pytest.raises(UserError, match=r"list\.bin is no readable weights file"):
         ViTStream(vit_config(str(tmp_path / "list.bin")))
@@ -193,6 +199,52 @@ def test_a_shallower_resnet_is_refused(tmp_path):
     source = save(state, tmp_path / "resnet.bin")
     with pytest.raises(UserError, match=r"first tensor without weights: layer3\.3"):
         ResNetStream(replace(CONFIG, resnet=replace(CONFIG.resnet, pretrained=source)))
+
+
+# The scale of the images
+
+
+def scale_of(stream):
+    return [getattr(stream.normalise, name).flatten().tolist() for name in ("mean", "std")]
+
+
+@pytest.mark.parametrize("layout", [lambda scale: {"pretrained_cfg": scale}, lambda scale: scale])
+def test_images_are_scaled_as_the_weights_ask(vit_state, tmp_path, layout):
+    """From a folder or a file, for the weights and for a checkpoint that is to fill the model."""
+    file = save(vit_state, tmp_path / "model.safetensors")
+    write_json(tmp_path / "config.json", layout(SCALE))
+    for source in (file, str(tmp_path)):
+        for pretrained in (True, False):
+            assert scale_of(ViTStream(vit_config(source), pretrained)) == [SCALE["mean"], SCALE["std"]]
+    half = replace(CONFIG, vit=replace(CONFIG.vit, pretrained=file, std=(1.0, 1.0, 1.0)))
+    assert scale_of(ViTStream(half)) == [SCALE["mean"], [1, 1, 1]]
+
+
+def test_images_are_scaled_as_the_hub_or_timm_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(timm.models, "load_model_config_from_hf", lambda name: (asked.append(name) or SCALE, "vit", {}))
+    assert scale_of(ViTStream(vit_config("hf-hub:someone/vit"), pretrained=False)) == [SCALE["mean"], SCALE["std"]]
+    assert asked == ["someone/vit"]
+    assert scale_of(ViTStream(vit_config("vit_base_patch32_384"), pretrained=False)) == [[0.5] * 3] * 2
+    assert scale_of(ViTStream(CONFIG))[0] == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_weights_that_do_not_say_their_scale_are_refused(vit_state, tmp_path, monkeypatch):
+    source = save(vit_state, tmp_path / "vit.safetensors")
+    for config in (None, {"architectures": ["ViT"]}, {"mean": [0.5], "std": [0.5]}, [1]):
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        if config is not None:
+            write_json(tmp_path / "config.json", config)
+        with pytest.raises(UserError, match=r"vit\.safetensors.*or set model\.vit\.mean and model\.vit\.std"):
+            ViTStream(vit_config(source))
+    resnet = replace(CONFIG, resnet=replace(CONFIG.resnet, pretrained="local/gone"))
+    with pytest.raises(UserError, match=r"local/gone.*model\.resnet\.mean and model\.resnet\.std"):
+        ResNetStream(resnet, pretrained=False)
+    known = replace(CONFIG.vit, pretrained="local/gone", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    assert scale_of(ViTStream(replace(CONFIG, vit=known), pretrained=False))[1] == [1, 2, 3]
+    monkeypatch.setattr(timm.models, "load_model_config_from_hf", lambda name: 1 / 0)
+    with pytest.raises(UserError, match=r"hf-hub:someone/vit.*model\.vit\.mean"):
+        ViTStream(vit_config("hf-hub:someone/vit"), pretrained=False)
 
 
 # BERT

@@ -15,6 +15,8 @@ from vlp_lib.batches.tokenizer import load_tokenizer
 from vlp_lib.config import VARIANTS, override, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.losses.base import MixedVisualLoss
+from vlp_lib.losses.segl import SEGL
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
@@ -269,14 +271,35 @@ def test_matching_loss_by_hand(make_task, small_profile):
     assert found["val_itm_accuracy"] == pytest.approx(float((right > 0.5).float().mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 16])
-def test_validation_does_not_depend_on_the_batch_size(make_task, small_profile, batch_size):
-    task, model = make_task("naive_vit")
-    other, _ = make_task("naive_vit", profile=with_training(small_profile, batch_size=batch_size))
+@pytest.mark.parametrize("name", ["naive_vit", "segl", "spl_small", "ssul", "segl+0.5*ssul"])
+def test_validation_does_not_depend_on_the_batch_size(make_task, small_profile, monkeypatch, name):
+    """Neither losses nor parts: batches of 3 and of 8 have unlike numbers of words, cells, labels and patches."""
+    forward = SEGL.forward
+
+    def with_part(self, features, tokens, batch):
+        output = forward(self, features, tokens, batch)
+        return output._replace(parts={"twice": 2 * output.loss.detach()})
+
+    monkeypatch.setattr(SEGL, "forward", with_part)
+    means = []
+    for batch_size in (3, 8):
+        task, model = make_task(name, profile=with_training(small_profile, batch_size=batch_size))
+        with torch.inference_mode():
+            means.append(task.evaluate(model, CPU))
+    assert means[0] == pytest.approx(means[1], abs=1e-5)
+    mean, losses = means[0], dict(parse_variant(name).losses)
+    assert {f"val_{loss}" for loss in losses} <= mean.keys() and ("val_visual" in mean) == bool(losses)
+    if losses:
+        assert mean["val_visual"] == pytest.approx(sum(w * mean[f"val_{loss}"] for loss, w in losses.items()), rel=1e-6)
+    if "segl" in losses:
+        assert mean["val_segl_twice"] == pytest.approx(2 * mean["val_segl"], rel=1e-6)
+
+
+def test_validation_is_decoded_by_the_workers(make_task, small_profile):
+    task, model = make_task("segl")
+    helped, _ = make_task("segl", profile=replace(small_profile, data=replace(small_profile.data, workers=2)))
     with torch.inference_mode():
-        found, expected = other.evaluate(model, CPU), task.evaluate(model, CPU)
-    for name in ("val_itm", "val_itm_accuracy", "val_mlm"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+        assert helped.evaluate(model, CPU) == task.evaluate(model, CPU)
 
 
 def test_what_validation_cannot_measure_is_left_out(small_profile, tiny_corpus, tmp_path, capsys):
@@ -292,6 +315,25 @@ def test_what_validation_cannot_measure_is_left_out(small_profile, tiny_corpus, 
     assert capsys.readouterr().out.count("no validation image has a label map") == 2
     run(small_profile, tiny_corpus, "segl", tmp_path / "whole")
     assert "no validation image" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["segl", "ssul", "segl+ssul"])
+def test_every_loss_reads_the_pixels_that_the_cells_cover(make_task, small_profile, monkeypatch, name):
+    """A border of 3 px that no patch of 8 reads: in training and in validation no loss sees it either."""
+    seen = []
+    forward = MixedVisualLoss.forward
+
+    def watched(self, features, tokens, batch):
+        seen.extend(t.shape[-2:] for t in (batch.images, batch.label_maps) if t is not None)
+        return forward(self, features, tokens, batch)
+
+    monkeypatch.setattr(MixedVisualLoss, "forward", watched)
+    task, model = make_task(name, profile=replace(small_profile, model=replace(small_profile.model, image_size=35)))
+    (part,) = task.share_out(model, [next(task.batches(0, 0, 1))], lambda mean: mean)
+    assert all(v.isfinite() for v in task.losses(model, part).values())
+    with torch.inference_mode():
+        assert all(math.isfinite(v) for v in task.evaluate(model, CPU).values())
+    assert set(seen) == {(32, 32)}
 
 
 # What can go wrong

@@ -21,7 +21,7 @@ import torch
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.models.cross_modality import CrossAttentionMaps
 from vlp_lib.models.model import VLPModel
-from vlp_lib.models.vision import ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.models.vision import RegionStream, VisionFeatures
 from vlp_lib.tasks.common import TaskBatch
 
 Query = Literal["cls", "mean"] | int
@@ -108,12 +108,9 @@ def box_places(side: int, boxes: np.ndarray) -> Boxes:
 def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: int) -> Places:
     """Where the tokens of the vision stream's own output lie on picture `row` of the batch."""
     side = batch.pictures.images.shape[-1]
-    if features.grid is not None and isinstance(model.vision, ViTStream):
-        cell = model.vision.patch
-        top, left = ((side - count * cell) // 2 for count in features.grid)
-        return grid_places(side, features.grid, cell, (top, left))
-    if features.grid is not None and isinstance(model.vision, ResNetStream):
-        return grid_places(side, features.grid, model.vision.stride)
+    if features.grid is not None and not isinstance(model.vision, RegionStream):
+        rows, columns = model.vision.window(side, side)
+        return grid_places(side, features.grid, model.vision.cell, (rows.start, columns.start))
     if batch.pictures.boxes is None:
         raise UserError("these tokens have no place on the image: the model reads neither a grid nor boxes")
     return box_places(side, batch.pictures.boxes[row, : features.tokens.shape[1]].cpu().numpy())

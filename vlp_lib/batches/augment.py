@@ -10,25 +10,36 @@ from PIL import Image
 
 from vlp_lib.corpora.records import IGNORED, Detections
 
-FLIP_KEYWORDS = frozenset(
-    (
-        *("left", "right", "leftmost", "rightmost", "lefthand", "righthand", "leftward", "rightward"),
-        *("clockwise", "counterclockwise", "anticlockwise", "east", "west", "eastern", "western"),
-        *("sign", "signs", "letter", "letters", "word", "words", "text", "writing", "written", "reads", "reading"),
-        *("number", "numbers", "logo", "logos", "clock", "clocks"),
-    )
-)
-"""Words that a mirrored image can make false: directions, and what is written."""
-
 FILL = (124, 116, 104)
 """ImageNet's mean colour, 8 bit: what lies outside the image after it was made smaller."""
 
-_WORD = re.compile(r"[a-z]+")
+_FORBIDS_FLIP = re.compile(
+    r"""
+    \b (
+        # directions and hands
+        (left|right) (most|hand|handed|hander|y|ies|wards?)? | southpaw | (anti|counter)?clockwise
+        | (north|south)? (east|west) (ern|ernmost|erly|wards?|bound)? | (north|south)bound
+        # what is written, and what it is written on
+        | says? | said | sayings? | reads? | reading | (spell|spelt) (s|ed|ing)? | writes? | writings? | written | wrote
+        | handwritten | handwriting | inscribed | inscriptions? | engraved | words? | wording | text | alphabet
+        | letter (s|ed|ing)? | initials | monogram (s|med)? | label (s|ed|led|ing|ling)? | captions? | captioned
+        | titles? | titled | names? | named | nametags? | messages? | slogans? | quotes? | logos? | graffiti
+        | numbers? | numbered | numerals? | digits? | clocks? | signs? | signage | sign(post|board)s? | jerseys?
+        | (banner|billboard|placard|plaque|poster|scoreboard|advertisement) s? | advertising
+        | (licen[cs]e|registration) \s plates?
+    ) \b
+    | \d:\d\d                          # the time that a clock shows
+    | ["“”„«»] | ``                    # "quoted text"
+    | (?<!\w) ['‘] [^'‘’]+ ['’] (?!\w) # 'quoted text', not the boys' or the girl's
+    """,
+    re.VERBOSE,
+)
+"""What a mirrored image can make false (the paper's "empirical dictionary"): directions, hands, and what is written."""
 
 
 def may_flip(caption: str) -> bool:
-    """Whether a caption stays true of the mirrored image: no keyword in it (the paper's empirical dictionary)."""
-    return FLIP_KEYWORDS.isdisjoint(_WORD.findall(caption.lower()))
+    """Whether a caption stays true of the mirrored image: it tells of no direction, no hand and nothing written."""
+    return _FORBIDS_FLIP.search(caption.lower()) is None
 
 
 @dataclass(frozen=True)

@@ -170,11 +170,14 @@ class PairDataset(Dataset[Sample]):
     def _sample(self, key: PairKey) -> Sample:
         rng = np.random.default_rng((key.seed, _VIEW))
         record = self.records[self.image_of_pair[key.pair]]
-        # The image's own sentence decides about the mirror; a mismatched one stays mismatched.
-        flip = self.data.flip if may_flip(self.caption(key.pair)) else 0.0
-        view = draw_view(rng, self.data.resize, flip) if key.augment else View()
-        own, other = self._text(key.pair, key.seed, True), self._text(*self._mismatched(key), False)
-        texts = (own, other) if self.data.pairing == "both" else ((own, other)[int(rng.integers(2))],)
+        view = draw_view(rng, self.data.resize, self.data.flip) if key.augment else View()
+        joined = [(key.pair, key.seed, True), (*self._mismatched(key), False)]
+        if self.data.pairing == "one":
+            joined = [joined[int(rng.integers(2))]]
+        # Every sentence has its say, its own image's and another's alike: were only the own one asked, a mirrored
+        # image with a keyword beside it would always be a mismatch.
+        view = replace(view, flip=view.flip and all(may_flip(self.caption(pair)) for pair, _, _ in joined))
+        texts = tuple(self._text(*text) for text in joined)
         detections = self._detections(record, view) if self.max_detections else None
         if self.prepared is not None and self.show_later:
             pixels = self.prepared.read_pixels(record)

@@ -178,7 +178,7 @@ class Probe:
     def loss(self, model: PretrainingModel, batch: Batch) -> torch.Tensor:
         """A forward pass as in training."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss: torch.Tensor = model(model.vlp.visual_loss.corrupt(batch))["loss"]
+            loss: torch.Tensor = model(model.vlp.visual_loss.corrupt(model.vlp.vision.cut(batch)))["loss"]
             return loss
 
     def saved(self, model: PretrainingModel, images: int) -> Saved:

@@ -24,6 +24,7 @@ from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.models.weights import input_scale
 from vlp_lib.run import CONFIG
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
@@ -254,12 +255,20 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration whose weights and tokenizers are named without the folders of this machine."""
+    """A configuration whose weights and tokenizers are named without the folders of this machine.
+
+    The input scale of pretrained weights, which no checkpoint holds, is written out: their folder is not there to ask.
+    """
     model = config["model"]
     settings: ModelConfig = override(ModelConfig(), flatten(model))
+    vision = parse_variant(config["variant"]).vision
+    if vision != "region":
+        backbone = getattr(settings, vision)
+        if backbone.pretrained:
+            mean, std = input_scale(backbone, vision)
+            settings = override(settings, {f"{vision}.mean": mean, f"{vision}.std": std})
     for name in _WEIGHT_NAMES:
         value = flatten(model)[name]
-        # A bare name stays: timm's input scale hangs on it.
         if "/" in value and (Path(value).is_absolute() or Path(value).exists()):
             settings = override(settings, {name: f"local/{Path(value).name}"})
     return config | {"model": to_dict(settings)}

@@ -12,7 +12,8 @@ from torch import nn
 from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, VisualLoss, VisualOutput, visual_loss
-from vlp_lib.models.vision import IMAGENET_MEAN, VisionFeatures
+from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.models.weights import IMAGENET_MEAN
 
 _STREAM = 1
 """Keeps SSUL's draws apart from the other draws made from a sample's seed."""

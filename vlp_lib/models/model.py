@@ -54,7 +54,7 @@ def visual_loss_of(
         heads=config.heads,
         dropout=config.dropout,
         grid=grid,
-        patch=config.image_size // max(grid[0], 1),
+        patch=config.image_size if isinstance(vision, RegionStream) else vision.cell,
         convolutional=isinstance(vision, ResNetStream),
         vocabularies=sizes,
     )

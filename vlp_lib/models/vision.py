@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import GroupNorm, resample_abs_pos_embed
@@ -15,13 +15,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from vlp_lib.batches.sample import VisionInput
+from vlp_lib.batches.sample import Batch, VisionInput
 from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.models.checkpointing import checkpointed
-from vlp_lib.models.weights import load_matching, timm_state_dict
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from vlp_lib.models.weights import input_scale, load_matching, timm_state_dict
 
 
 class VisionFeatures(NamedTuple):
@@ -68,15 +66,35 @@ class _Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-def _normalise_for(pretrained: str) -> _Normalise:
-    """The mean and deviation that the named timm weights were trained with; ImageNet's otherwise."""
-    known = (
-        timm.get_pretrained_cfg(pretrained, allow_unregistered=True) if pretrained and "/" not in pretrained else None
-    )
-    return _Normalise(known.mean, known.std) if known else _Normalise(IMAGENET_MEAN, IMAGENET_STD)
+class VisionStream(nn.Module):
+    """What the streams share: which pixels of an image they read."""
+
+    def window(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and the columns of pixels that are read of an image of so many; all of them, if nothing is said."""
+        return slice(0, height), slice(0, width)
+
+    def cut(self, batch: Batch) -> Batch:
+        """The batch with nothing but the pixels that are read, so that targets lie under the cells that predict them.
+
+        Images [B, 3, H, W] and label maps [B, H, W] are cut to the window, and boxes are said as fractions of it. A
+        batch that is read whole comes back as it is.
+        """
+        height, width = batch.images.shape[-2:]
+        rows, columns = self.window(height, width)
+        shown = (rows.stop - rows.start, columns.stop - columns.start)
+        if shown == (height, width):
+            return batch
+        boxes = batch.boxes
+        if boxes is not None:
+            start = boxes.new_tensor([columns.start, rows.start] * 2)
+            boxes = ((boxes * boxes.new_tensor([width, height] * 2) - start) / boxes.new_tensor(shown[::-1] * 2)).clamp(
+                0, 1
+            )
+        maps = None if batch.label_maps is None else batch.label_maps[:, rows, columns]
+        return replace(batch, images=batch.images[..., rows, columns], label_maps=maps, boxes=boxes)
 
 
-class ViTStream(nn.Module):
+class ViTStream(VisionStream):
     """A vision transformer without class token: one token a patch, with a learnable position embedding.
 
     An image whose side is no multiple of the patch is cropped around its centre to the largest multiple (600 px and
@@ -86,8 +104,8 @@ class ViTStream(nn.Module):
     def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         vit = config.vit
-        self.patch = vit.patch
-        self.normalise = _normalise_for(vit.pretrained)
+        self.cell = vit.patch
+        self.normalise = _Normalise(*input_scale(vit, "vit"))
         self.backbone = VisionTransformer(
             img_size=config.image_size,
             patch_size=vit.patch,
@@ -112,20 +130,21 @@ class ViTStream(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of an image of so many pixels."""
-        return height // self.patch, width // self.patch
+        return height // self.cell, width // self.cell
+
+    def window(self, height: int, width: int) -> tuple[slice, slice]:
+        """The whole patches around the centre; raises UserError where there is none."""
+        if min(height, width) < self.cell:
+            raise UserError(f"an image of {(height, width)} px has no patch of {self.cell} px: use larger images")
+        top, left = height % self.cell // 2, width % self.cell // 2
+        return slice(top, height - height % self.cell + top), slice(left, width - width % self.cell + left)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:
         """Images [B, 3, H, W] to ⌊H/patch⌋·⌊W/patch⌋ tokens."""
-        images = batch.images
-        h, w = self.grid(images.shape[-2], images.shape[-1])
-        if h == 0 or w == 0:
-            raise UserError(
-                f"an image of {tuple(images.shape[-2:])} px has no patch of {self.patch} px: use larger images"
-            )
-        top, left = (images.shape[-2] - h * self.patch) // 2, (images.shape[-1] - w * self.patch) // 2
-        images = images[..., top : top + h * self.patch, left : left + w * self.patch]
-        tokens = self.backbone.forward_features(self.normalise(images))
-        return VisionFeatures(self.project(tokens), (h, w))
+        height, width = batch.images.shape[-2:]
+        rows, columns = self.window(height, width)
+        tokens = self.backbone.forward_features(self.normalise(batch.images[..., rows, columns]))
+        return VisionFeatures(self.project(tokens), self.grid(height, width))
 
 
 def _frozen_norm(
@@ -135,13 +154,13 @@ def _frozen_norm(
     return FrozenBatchNorm2d(channels).to(device=device, dtype=dtype)
 
 
-class ResNetStream(nn.Module):
+class ResNetStream(VisionStream):
     """A ResNet's last feature map, projected and combined with a learnable position embedding."""
 
     def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
         resnet = config.resnet
-        self.normalise = _normalise_for(resnet.pretrained)
+        self.normalise = _Normalise(*input_scale(resnet, "resnet"))
         self.backbone = ResNet(
             # timm annotates an instance where it takes the class
             block=cast(Any, Bottleneck if resnet.block == "bottleneck" else BasicBlock),
@@ -157,7 +176,7 @@ class ResNetStream(nn.Module):
         self.checkpointing = False
         self.project = nn.Linear(self.backbone.num_features, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
-        self.stride = min(resnet.output_stride, 2 ** (self.stages + 1))
+        self.cell = min(resnet.output_stride, 2 ** (self.stages + 1))
         cells = math.prod(self.grid(config.image_size, config.image_size))
         self.position = nn.Parameter(torch.randn(1, cells, config.hidden) * 0.02)
         if pretrained and resnet.pretrained:
@@ -165,7 +184,7 @@ class ResNetStream(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map of an image of so many pixels."""
-        return math.ceil(height / self.stride), math.ceil(width / self.stride)
+        return math.ceil(height / self.cell), math.ceil(width / self.cell)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:
         """Images [B, 3, H, W] to one token a cell of the feature map (600 px at stride 32: 19×19)."""
@@ -178,7 +197,7 @@ class ResNetStream(nn.Module):
         return VisionFeatures(self.norm(self.project(x.flatten(2).transpose(1, 2))) + position, grid)
 
 
-class RegionStream(nn.Module):
+class RegionStream(VisionStream):
     """A detector's regions as tokens: embedded class and attribute, box, and continuous features where there are any.
 
     The class embedding is scaled by the detector's confidence, as a soft label would be. An image without detections

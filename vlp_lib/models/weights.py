@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from vlp_lib import io
+from vlp_lib.config import ResNetConfig, ViTConfig
 from vlp_lib.errors import UserError
 
 LEAST_MATCH = 0.95
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,53 @@ def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
         raise UserError(
             f"cannot load the pretrained weights {source!r} ({error}): give a local folder, or connect to the hub"
         ) from error
+
+
+def input_scale(backbone: ViTConfig | ResNetConfig, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the deviation of red, green and blue of the images that a backbone's weights were trained on.
+
+    Those that are set; without pretrained weights, ImageNet's; else what timm's configuration of the weights says:
+    config.json in their folder (as timm writes it), on the hub, or timm's own list of models. Weights are not read.
+
+    Args:
+        backbone: the configuration of the vision stream, `model.vit` or `model.resnet`.
+        name: "vit" or "resnet", as the settings call it.
+
+    Raises UserError where nothing says it: another scale would cost accuracy without a word.
+    """
+    mean, std = backbone.mean, backbone.std
+    source = backbone.pretrained
+    if not (mean and std):
+        known = _timm_config(source) if source else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        mean, std = mean or tuple(known.get("mean") or ()), std or tuple(known.get("std") or ())
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(
+            f"the scale of the images that {source!r} was trained on is not known (mean {mean}, deviation {std}): "
+            f"give weights that exist, with timm's config.json beside them, connect to the hub, or set "
+            f"model.{name}.mean and model.{name}.std, three numbers each"
+        )
+    return mean, std
+
+
+def _timm_config(source: str) -> Mapping[str, Any]:
+    """What timm says of pretrained weights; empty where it says nothing."""
+    import timm
+
+    path, (kind, _, name) = Path(source), source.partition(":")
+    if path.exists():
+        file = (path if path.is_dir() else path.parent) / "config.json"
+        config = io.read_json(file) if file.is_file() else {}
+        if not isinstance(config, dict):
+            return {}
+        inner = config.get("pretrained_cfg")
+        return inner if isinstance(inner, dict) else config
+    if kind in ("hf-hub", "hf_hub"):
+        try:
+            return timm.models.load_model_config_from_hf(name)[0]
+        except Exception:  # the hub's library has one for every kind of failure
+            return {}
+    known = None if "/" in source else timm.get_pretrained_cfg(source, allow_unregistered=True)
+    return known.to_dict() if known else {}
 
 
 def bert_state_dict(source: str) -> dict[str, torch.Tensor]:

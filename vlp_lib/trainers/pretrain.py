@@ -122,11 +122,15 @@ class PretrainingTask:
             corrupt.note(batch.unreadable)
             yield batch
 
+    def _shown(self, model: nn.Module, batch: Batch) -> Batch:
+        """The batch in its views, cut to the pixels that the model reads."""
+        return _plain(model).vlp.vision.cut(show(batch, self.profile.model.image_size))
+
     def share_out(
         self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[Batch]:
         """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
-        shown = [show(part, self.profile.model.image_size) for part in parts]
+        shown = [self._shown(model, part) for part in parts]
         device = shown[0].images.device
         terms = [_plain(model).terms(part) for part in shown]
         # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
@@ -140,7 +144,7 @@ class PretrainingTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        batch = _plain(model).vlp.visual_loss.corrupt(show(batch, self.profile.model.image_size))
+        batch = _plain(model).vlp.visual_loss.corrupt(self._shown(model, batch))
         losses = model(batch)
         return {name: value for name, value in losses.items() if name != "itm_logits"}
 
@@ -148,35 +152,44 @@ class PretrainingTask:
         """Losses on the fixed validation pairs.
 
         The matching loss and accuracy are measured on whole sentences and images, so that no variant is judged on
-        inputs that its own loss has damaged; the other losses on the same pairs as in training. A visual loss that has
-        nothing to be measured on (no validation image has a label map) is left out, not 0.
+        inputs that its own loss has damaged; the other losses, and the matching loss that is part of "val_loss", on the
+        same pairs as in training. Each is the mean over its own terms (masked words, cells with a class, …), so that
+        how the pairs are batched changes nothing. A visual loss that has nothing to be measured on (no validation image
+        has a label map) is left out, not 0.
         """
         size = self.profile.training.batch_size
         keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
         sums: dict[str, float] = {}
-        weights: dict[str, float] = {}
+        counts: dict[str, float] = {}
         plain = _plain(model)
+        visual = plain.vlp.visual_loss
 
-        def add(name: str, value: torch.Tensor, weight: float) -> None:
-            sums[name] = sums.get(name, 0.0) + float(value) * weight
-            weights[name] = weights.get(name, 0.0) + weight
+        def add(name: str, value: torch.Tensor, count: float) -> None:
+            if count:
+                sums[name] = sums.get(name, 0.0) + float(value) * count
+                counts[name] = counts.get(name, 0.0) + count
 
-        for batch in load_batches(self.val, keys, 0):
-            moved = show(batch.to(device), self.profile.model.image_size)
+        for batch in load_batches(self.val, keys, self.profile.data.workers):
+            moved = self._shown(model, batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
             logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
             right = (logits.argmax(1) == moved.matched).float().mean()
-            add("val_itm", itm_loss(logits, moved.matched), len(batch))
-            add("val_itm_accuracy", right, len(batch))
-            losses = model(plain.vlp.visual_loss.corrupt(moved))
-            add("val_mlm", losses["mlm"], float((batch.mlm_labels >= 0).sum()))
-            terms = plain.terms(moved)
-            visual = plain.vlp.visual_loss.weights
-            empty = {name for name in visual if name in terms and float(terms[name]) == 0}
-            empty |= {"visual"} if empty == set(visual) else set()
-            for name in losses.keys() - {"mlm", "itm", "itm_logits"} - empty:
-                add(f"val_{name}", losses[name], len(batch))
-        return {name: sums[name] / max(weights[name], 1e-9) for name in sorted(sums)}
+            add("itm", itm_loss(logits, moved.matched), len(logits))
+            add("itm_accuracy", right, len(logits))
+            losses = model(visual.corrupt(moved))
+            add("loss", losses["itm"], len(logits))
+            terms = {name: float(count) for name, count in plain.terms(moved).items()}
+            for name in losses.keys() - {"itm", "itm_logits", "visual", "loss"}:
+                # A loss, or a part of one, which is called after it.
+                loss = max((loss for loss in terms if f"{name}_".startswith(f"{loss}_")), key=len)
+                add(name, losses[name], terms[loss])
+        means = {name: sums[name] / counts[name] for name in sums}
+        means["loss"] = plain.weights["itm"] * means["loss"] + plain.weights["mlm"] * means.get("mlm", 0.0)
+        measured = visual.weights.keys() & means.keys()
+        if measured:
+            means["visual"] = sum(visual.weights[name] * means[name] for name in sorted(measured))
+            means["loss"] += means["visual"]
+        return {f"val_{name}": means[name] for name in sorted(means)}
 
 
 def _plain(model: nn.Module) -> PretrainingModel:
