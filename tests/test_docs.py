@@ -14,6 +14,7 @@ from vlp_lib import catalogue, cli
 from vlp_lib.config import PROFILES, flatten, parse_variant, to_dict
 from vlp_lib.losses import base
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.study_file import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "results/README.md"])
@@ -188,6 +189,14 @@ def test_the_example_of_a_loss_runs(tmp_path, make_batch, monkeypatch):
         output.loss.backward()
         assert output.loss.isfinite() and {"edges", "edges_mean"} <= output.parts.keys()
         assert all(parameter.grad is not None for parameter in mix.parameters())
+
+
+def test_the_example_of_a_study_is_read(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(next(iter(_blocks(ROOT / "docs/running.md", "toml"))))
+    assert [(run.name, run.seed) for run in read_study(file, "tiny", "", [2])] == [
+        ("majority", 2), ("few", 0), ("few", 1)
+    ]  # fmt: skip
 
 
 def test_the_citation_is_of_this_version():
