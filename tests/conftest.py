@@ -1,6 +1,6 @@
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Tests compare bits and counts that are the CPU's; CUDA_VISIBLE_DEVICES=0 lets them see a GPU all the same.
@@ -28,6 +28,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data needed: {folder} is missing (VLP_SHARED_DATA names another folder)")
     return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A test's own folder of results."""
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture(scope="module")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of results for all tests of a module."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLP_RESULTS", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

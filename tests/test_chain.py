@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,11 @@ import torch
 from PIL import Image
 
 from vlp_lib import cli
-from vlp_lib.config import override, parse_variant, profile
 from vlp_lib.corpora.joined import JoinedCorpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
-from vlp_lib.run import Layout
+from vlp_lib.run import Run
 from vlp_lib.tasks.retrieval import gallery_of
 from vlp_lib.trainers.zero_shot import SCORES, retrieve
 
@@ -88,9 +88,9 @@ def lay_out(shared: Path, root: Path) -> None:
     (genome / "image_data.json").write_text(json.dumps(described))
 
 
-def assert_vqa_is_scored_alike(data: Path, layout: Layout, tmp_path: Path, capsys) -> None:
+def assert_vqa_is_scored_alike(data: Path, chosen: Run, tmp_path: Path, capsys) -> None:
     """The predictions' file, given to `vlp evaluate` with the questions that it answers, scores as the run says."""
-    run = layout.run("finetune-vqa", VARIANT, 0)
+    run = chosen.folder("finetune-vqa")
     (predictions,) = (run / "predictions").glob("*val*.json")
     answered = {row["question_id"] for row in read_json(predictions)}
     assert answered
@@ -114,7 +114,7 @@ def data(shared_data, tmp_path):
 
 def test_the_whole_chain_on_real_files(data, shared_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    layout = Layout("smoke", str(data))
+    chosen = Run("smoke", VARIANT, data_root=str(data))
 
     # What is there, and that nothing downstream is pretrained on.
     said = command(capsys, "data", "check", "--root", data, "--write-splits")
@@ -148,7 +148,7 @@ def test_the_whole_chain_on_real_files(data, shared_data, tmp_path, monkeypatch,
         capsys, "pretrain", *settings, "--set", "training.steps=4", "--set", "training.evaluations=2",
         "--set", "training.validation_images=16",
     )  # fmt: skip
-    run = layout.run("pretrain", VARIANT, 0)
+    run = chosen.folder("pretrain")
     record, rows = read_json(run / "run.json"), read_lines(run / "metrics.jsonl")
     assert record["synthetic"] is False
     assert rows[-1]["step"] == 4 and all(np.isfinite([v for v in row.values() if v is not None]).all() for row in rows)
@@ -160,18 +160,17 @@ def test_the_whole_chain_on_real_files(data, shared_data, tmp_path, monkeypatch,
         if task == "vqa":
             words += ["--set", f"downstream.answer_list={shared_data / 'vocab/lxmert_trainval_label2ans.json'}"]
         said = command(capsys, "finetune", "--task", task, *settings, *words)
-        scores = read_json(layout.run(f"finetune-{task}", VARIANT, 0) / "run.json")
+        scores = read_json(chosen.folder(f"finetune-{task}") / "run.json")
         assert "val" in scores and said
-    assert_vqa_is_scored_alike(data, layout, tmp_path, capsys)
+    assert_vqa_is_scored_alike(data, chosen, tmp_path, capsys)
 
     # Retrieval in two data sets, by the notebook's function and by file.
-    scale = override(profile("smoke"), {"retrieval.images": 10, "retrieval.fold": 5})
     corpus = open_corpus(data)
     assert isinstance(corpus, JoinedCorpus)
     for name in ("coco", "flickr30k"):
-        chosen = override(scale, {"retrieval.data_set": name})
-        folder = tmp_path / f"retrieval-{name}"
-        found = retrieve(chosen, parse_variant(VARIANT), corpus, 0, run, folder)
+        few = ("retrieval.images=10", "retrieval.fold=5", f"retrieval.data_set={name}")
+        found = retrieve(replace(chosen, settings=few), corpus)
+        folder = chosen.folder(f"retrieval-{name}")
         assert len(found.gallery.records) == 10 and found.scores.shape == (10, 50)
         captions = {
             "images": [{"id": i} for i in range(10)],

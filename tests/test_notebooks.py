@@ -10,7 +10,7 @@ import pytest
 
 from vlp_lib.cli import main
 from vlp_lib.io import read_json, read_lines
-from vlp_lib.run import Layout
+from vlp_lib.run import Run
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -94,7 +94,7 @@ def test_pretrains_on_real_images(variant, shared_data, tmp_path, monkeypatch):
     status, output = run("10_pretrain", tmp_path, monkeypatch, **parameters)
     assert status == 0
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path))
-    folder = Layout("smoke", str(root)).run("pretrain", variant, 0)
+    folder = Run("smoke", variant, data_root=str(root)).folder("pretrain")
     record = read_json(folder / "run.json")
     assert record["synthetic"] is False and record["variant"] == variant
     rows = read_lines(folder / "metrics.jsonl")

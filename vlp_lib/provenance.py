@@ -1,19 +1,29 @@
-"""Where a result comes from: versions, machine, commit, time and memory."""
+"""A run's folder and its record: begun, continued or moved aside; versions, machine, code, time and memory."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlp_lib.io import write_json
+from vlp_lib.closure import code_of
+from vlp_lib.config import flatten
+from vlp_lib.errors import UserError
+from vlp_lib.io import read_json, write_json
+from vlp_lib.run import CONFIG, RECORD
 
 if TYPE_CHECKING:
     import torch
+
+CODE = "code.json"
+"""In a run's folder: the SHA-256 of each module that it was made by, and which of them have changed since it began."""
 
 _VERSIONS_OF = ("torch", "torchvision", "timm", "transformers", "accelerate", "numpy", "scipy", "vlp-lib")
 
@@ -58,26 +68,100 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write_run(folder: Path, facts: dict[str, Any], module: torch.nn.Module, begun: str, seconds: float) -> None:
-    """Write run.json: the facts of a run, then what made them (size, time, commit, versions, device).
+def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recomputed: bool = False) -> None:
+    """Begin or continue a run folder: a run is its settings and its data, `config`.
+
+    A folder that other settings or data began is refused, naming the first field that differs; with `restart` it is
+    moved aside (`set_aside`) and a new one begun. Code that has changed since is no other run: it is printed once, and
+    noted in code.json and run.json.
+
+    Args:
+        config: what decides the results, as plain data; "settings" says how it was asked for and is not compared.
+        entry: the stage's module; the code of a run is that of all modules which this one imports.
+        recomputed: whether the stage computes everything again; a finished folder of other code is then moved aside.
+    """
+    code = code_of(entry)
+    if (folder / CONFIG).is_file():
+        old, new = flatten(read_json(folder / CONFIG)), flatten(config)
+        # "code" was compared in folders of earlier versions.
+        changed = sorted(n for n in (old.keys() | new.keys()) - {"settings", "code"} if old.get(n) != new.get(n))
+        if not changed:
+            if not (_note_code(folder, code) and recomputed and (folder / RECORD).is_file()):
+                return
+            print(f"what {folder} had lies now in {set_aside(folder)}")
+        elif restart:
+            print(f"{changed[0]} has changed since {folder} was begun; it lies now in {set_aside(folder)}")
+        else:
+            name = changed[0]
+            raise UserError(
+                f"{folder} was begun with {name} = {old.get(name)!r} and now it is {new.get(name)!r}: take the old "
+                f"value, or give this run a name of its own (--name, in a notebook name=)"
+            )
+    write_json(folder / CODE, {"modules": code, "changed": []})
+    write_json(folder / CONFIG, config)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a run's folder or file so that it stays and nothing reads it: old-<date>-<time>-<name>, beside it."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    targets = (path.with_name(f"old-{stamp}{f'-{k}' if k > 1 else ''}-{path.name}") for k in count(1))
+    return path.rename(next(target for target in targets if not target.exists()))
+
+
+def _note_code(folder: Path, code: dict[str, str]) -> list[str]:
+    """The modules whose code differs from that of the run so far; they are printed and noted."""
+    noted: dict[str, Any] = read_json(folder / CODE) if (folder / CODE).is_file() else {"modules": code, "changed": []}
+    old: dict[str, str] = noted["modules"]
+    changed = sorted(name for name in old.keys() | code.keys() if old.get(name) != code.get(name))
+    if changed:
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        print(f"the code has changed since {folder} was begun ({shown}): nothing is lost, and {CODE} names it all")
+    write_json(folder / CODE, {"modules": code, "changed": sorted({*noted["changed"], *changed})})
+    return changed
+
+
+def write_run(
+    folder: Path, facts: dict[str, Any], module: torch.nn.Module, begun: str, seconds: float, **measured: float
+) -> None:
+    """Write run.json: the facts of a run, then what made them (size, time, code, commit, versions, device).
+
+    Where the run was finished before with the same facts, its record stays but for the changed code; with other facts
+    (scored anew by other code), the old record is moved aside.
 
     Args:
         facts: stage, profile, variant, seed, corpus and whatever else the stage knows.
         module: the model, for its number of parameters and its device.
         begun: when the run started, as `now` gives it.
         seconds: what it took.
+        measured: numbers that differ from time to time, to be written as well.
     """
+    path = folder / RECORD
+    noted = read_json(folder / CODE)
+    code = {"code": _digest(noted["modules"]), "code_changed": noted["changed"]}
+    if path.is_file():
+        old = read_json(path)
+        if json.loads(json.dumps(facts)).items() <= old.items():
+            write_json(path, {**old, "code_changed": noted["changed"]})
+            return
+        set_aside(path)
     write_json(
-        folder / "run.json",
+        path,
         {
             **facts,
+            **measured,
             "parameters": sum(p.numel() for p in module.parameters()),
             "started": begun,
             "seconds": round(seconds, 1),
+            **code,
             **git_state(Path(__file__).parent),
             **environment(next(module.parameters()).device),
         },
     )
+
+
+def _digest(code: dict[str, str]) -> str:
+    """One SHA-256 of all modules' names and digests."""
+    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()
 
 
 def now() -> str:

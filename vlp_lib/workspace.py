@@ -1,4 +1,4 @@
-"""What a notebook or command starts from: a profile, its corpus (drawn if need be) and its folders."""
+"""What a notebook or command starts from: a profile or a run, its corpus (drawn if need be) and its folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.distributed import is_main, main_first
-from vlp_lib.run import Layout
+from vlp_lib.run import Layout, Run, corpus_settings
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,8 @@ class Workspace:
 
 
 def draw_corpus(chosen: Profile, root: Path) -> str:
-    """Draw the profile's embedded corpus at `root` unless it is there; returns its fingerprint."""
-    size = chosen.corpus
-    return synthesize(
-        root,
-        CorpusSpec(
-            seed=size.seed,
-            image_size=chosen.model.image_size,
-            train_images=size.train_images,
-            val_images=size.val_images,
-            test_images=size.test_images,
-            nlvr_pairs=size.nlvr_pairs,
-            vcr_images=size.vcr_images,
-        ),
-    )
+    """Draw the embedded corpus of these settings at `root` unless it is there; returns its fingerprint."""
+    return synthesize(root, CorpusSpec(**corpus_settings(chosen)))
 
 
 def open_workspace(profile_name: str, data_root: str = "") -> Workspace:
@@ -44,12 +32,23 @@ def open_workspace(profile_name: str, data_root: str = "") -> Workspace:
 
     Prints how many images, captions, label maps and detections were read, and what was skipped.
     """
-    chosen = profile(profile_name)
-    layout = Layout(profile_name, data_root)
-    if not data_root:
-        with main_first():
-            draw_corpus(chosen, layout.corpus)
-    corpus = open_corpus(layout.corpus)
+    chosen, layout = profile(profile_name), Layout(profile_name, data_root)
+    return Workspace(chosen, _open(chosen, layout), layout)
+
+
+def open_run_corpus(run: Run) -> Corpus:
+    """The corpus that a run's own settings ask for, as `open_workspace` opens a profile's."""
+    return _open(run.config, run.layout)
+
+
+def _open(chosen: Profile, layout: Layout) -> Corpus:
+    root = layout.corpus(chosen)
+    with main_first():
+        if not layout.data_root:
+            draw_corpus(chosen, root)
+        elif root.is_dir() and is_main():
+            layout.claim()
+    corpus = open_corpus(root)
     if is_main():
         print(corpus.report)
-    return Workspace(chosen, corpus, layout)
+    return corpus

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from made_runs import pretrained, run_of
 from torch import nn
 
 from vlp_lib.attention import maps as attention
@@ -25,7 +26,6 @@ from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskBatch
 from vlp_lib.trainers.finetune import finetune
-from vlp_lib.trainers.pretrain import pretrain
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 
@@ -317,27 +317,25 @@ def test_the_rule_of_figure_6():
 
 
 @pytest.fixture(scope="module")
-def finetuned(tiny_corpus, small_profile, tmp_path_factory):
-    """The run folder of an SPL model after a few steps on VQA, and its profile."""
-    root, variant = tmp_path_factory.mktemp("runs"), parse_variant("spl_small")
+def finetuned(tiny_corpus, small_profile, shared_results):
+    """An SPL model after a few steps on VQA."""
     vqa = dataclasses.replace(small_profile.downstream.vqa, steps=2, precision="float32")
     chosen = dataclasses.replace(
         small_profile,
         training=dataclasses.replace(small_profile.training, steps=1, evaluations=1, checkpoints=1),
         downstream=dataclasses.replace(small_profile.downstream, vqa=vqa, minimum_answers=1),
     )
-    pretrain(chosen, variant, tiny_corpus, 0, root / "pretrain")
-    finetune(chosen, "vqa", variant, tiny_corpus, 0, root / "pretrain", root / "vqa")
-    return chosen, variant, root / "vqa"
+    pretrained(chosen, "spl_small", tiny_corpus)
+    finetune(run_of(chosen, "finetune-vqa", "spl_small"), "vqa", tiny_corpus)
+    return run_of(chosen, "attention", "spl_small")
 
 
-def test_attend(tiny_corpus, finetuned, tmp_path, capsys):
-    chosen, variant, folder = finetuned
-    done = pointing.attend(chosen, variant, tiny_corpus, 0, folder, tmp_path)
-    run, lines = read_json(tmp_path / "run.json"), read_lines(tmp_path / "questions.jsonl")
+def test_attend(tiny_corpus, finetuned, capsys):
+    done, folder = pointing.attend(finetuned, tiny_corpus), finetuned.folder("attention")
+    run, lines = read_json(folder / "run.json"), read_lines(folder / "questions.jsonl")
     assert run["questions"] == len(lines) == 36
     assert [line["question_id"] for line in lines] == sorted(line["question_id"] for line in lines)
-    assert read_lines(tmp_path / "metrics.jsonl") == done.rows
+    assert read_lines(folder / "metrics.jsonl") == done.rows
     scored = [line for line in lines if "not_scored" not in line]
     assert done.rows[0]["questions"] == len(scored)
     assert sum(done.missing.values()) == 36 - len(scored) > 0
@@ -350,23 +348,22 @@ def test_attend(tiny_corpus, finetuned, tmp_path, capsys):
         assert first.map.shape == (32, 32) and first.map.sum() == pytest.approx(1, abs=1e-5)
 
     with pytest.raises(UserError, match="was begun with questions = 1500"):
-        pointing.attend(chosen, variant, tiny_corpus, 0, folder, tmp_path, questions=5)
-    fewer = pointing.attend(chosen, variant, tiny_corpus, 0, folder, tmp_path, "mean", 5, restart=True)
+        pointing.attend(finetuned, tiny_corpus, questions=5)
+    fewer = pointing.attend(finetuned, tiny_corpus, "mean", 5, restart=True)
+    assert read_json(next(folder.parent.glob("old-*-seed0")) / "run.json") == run  # moved aside as it was
     assert fewer.rows[0]["questions"] <= 5
 
 
-def test_scores_do_not_depend_on_the_batch(tiny_corpus, finetuned, tmp_path, monkeypatch):
-    chosen, variant, folder = finetuned
-    together = pointing.attend(chosen, variant, tiny_corpus, 0, folder, tmp_path / "a")
+def test_scores_do_not_depend_on_the_batch(tiny_corpus, finetuned, monkeypatch):
+    together = pointing.attend(finetuned, tiny_corpus, restart=True)
     monkeypatch.setattr(pointing, "_AT_ONCE", 5)
-    apart = pointing.attend(chosen, variant, tiny_corpus, 0, folder, tmp_path / "b")
+    apart = pointing.attend(finetuned, tiny_corpus)
     for one, other in zip(together.rows, apart.rows, strict=True):
         assert one["mass"] == pytest.approx(other["mass"], abs=1e-5)
 
 
 def test_view_of_one_question(tiny_corpus, finetuned):
-    chosen, variant, folder = finetuned
-    view = pointing.view_question(chosen, variant, tiny_corpus, folder, 3)
+    view = pointing.view_question(finetuned, tiny_corpus, 3)
     assert (view.pieces[0], view.pieces[-1]) == ("[CLS]", "[SEP]")
     assert isinstance(view.places, Grid)
     heads = figures.draw_heads(view, "to_language", "cls")
@@ -376,9 +373,9 @@ def test_view_of_one_question(tiny_corpus, finetuned):
     words = figures.draw_words(view, "to_vision", -1, None)
     assert words.axes[1].get_title() == "0  [CLS]"
     with pytest.raises(UserError, match="no question 36: choose from 0 to 35"):
-        pointing.view_question(chosen, variant, tiny_corpus, folder, 36)
+        pointing.view_question(finetuned, tiny_corpus, 36)
 
 
-def test_attend_needs_a_finetuned_model(tiny_corpus, small_profile, tmp_path):
-    with pytest.raises(UserError, match="no finetuned model"):
-        pointing.attend(small_profile, parse_variant("segl"), tiny_corpus, 0, tmp_path / "no", tmp_path / "out")
+def test_attend_needs_a_finetuned_model(tiny_corpus, small_profile, results):
+    with pytest.raises(UserError, match=r"no finished finetune-vqa in .*: run `vlp finetune --task vqa --variant segl"):
+        pointing.attend(run_of(small_profile, "attention", "segl"), tiny_corpus)

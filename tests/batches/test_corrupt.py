@@ -1,12 +1,11 @@
 from dataclasses import replace
 
 import pytest
+from made_runs import pretrained
 
 from vlp_lib.batches.corrupt import CorruptImages, recorded
-from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
-from vlp_lib.trainers.pretrain import pretrain
 
 
 def test_each_image_counts_once_over_processes_and_restarts(tmp_path, capsys):
@@ -36,7 +35,7 @@ def test_nothing_is_written_of_a_whole_corpus(tmp_path):
         CorruptImages(None, 10, 0.0).note(("a.jpg",))
 
 
-def test_a_run_goes_on_without_a_corrupt_image_and_records_it(small_profile, tiny_corpus, tmp_path):
+def test_a_run_goes_on_without_a_corrupt_image_and_records_it(small_profile, tiny_corpus, tmp_path, results):
     """With and without worker processes, the same curve."""
     training = tiny_corpus.split("train")
     broken = tmp_path / "broken.png"
@@ -48,10 +47,10 @@ def test_a_run_goes_on_without_a_corrupt_image_and_records_it(small_profile, tin
     for workers in (0, 1):
         data = replace(small_profile.data, allow_corrupt=0.1, workers=workers)
         chosen = replace(small_profile, training=few, data=data)
-        done = pretrain(chosen, parse_variant("naive_vit"), corpus, 0, tmp_path / str(workers))
+        folder, done = pretrained(chosen, "naive_vit", corpus, name=f"workers{workers}")
         rows.append([{k: v for k, v in row.items() if k != "seconds"} for row in done])
-        assert read_json(tmp_path / str(workers) / "run.json")["corrupt_images"] == [str(broken)]
+        assert read_json(folder / "run.json")["corrupt_images"] == [str(broken)]
     assert rows[0] == rows[1]
     strict = replace(small_profile, training=few, data=replace(small_profile.data, allow_corrupt=0.04))
     with pytest.raises(UserError, match="1 of the 24 training images"):
-        pretrain(strict, parse_variant("naive_vit"), corpus, 0, tmp_path / "strict")
+        pretrained(strict, "naive_vit", corpus)

@@ -2,6 +2,7 @@ from dataclasses import replace
 from importlib import metadata
 
 import pytest
+from made_runs import pretrained
 
 from vlp_lib import cli
 from vlp_lib.bench.budget import GIB, Estimate, Need, estimate, report
@@ -9,7 +10,6 @@ from vlp_lib.checks import doctor
 from vlp_lib.config import parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
-from vlp_lib.trainers.pretrain import pretrain
 
 SMOKE = ("doctor", "--profile", "smoke")
 
@@ -84,12 +84,12 @@ def test_time_follows_from_the_parts():
     assert "does not fit into 4 GiB: take a GPU with more memory" in said
 
 
-def test_checkpoints_on_disk(small_profile, tiny_corpus, tmp_path):
+def test_checkpoints_on_disk(small_profile, tiny_corpus, results):
     training = replace(small_profile.training, steps=2, evaluations=1, checkpoints=2, keep=2)
-    pretrain(replace(small_profile, training=training), parse_variant("naive_vit"), tiny_corpus, 0, tmp_path)
-    files = [*tmp_path.glob("*.safetensors"), *tmp_path.glob("checkpoints/*/*")]
+    folder, _ = pretrained(replace(small_profile, training=training), "naive_vit", tiny_corpus)
+    files = [*folder.glob("*.safetensors"), *folder.glob("checkpoints/*/*")]
     used = sum(path.stat().st_size for path in files)
-    parameters = read_json(tmp_path / "run.json")["parameters"]
+    parameters = read_json(folder / "run.json")["parameters"]
     assert used < doctor.checkpoint_bytes(parameters, 2) < 2 * used
 
 

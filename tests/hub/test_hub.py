@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import transformers
+from made_runs import pretrained, run_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +30,6 @@ from vlp_lib.tasks import open_task
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.retrieval import gallery_of, score_matrix
 from vlp_lib.trainers.finetune import finetune, load_finetuned
-from vlp_lib.trainers.pretrain import pretrain
 from vlp_lib.trainers.trained import restore_pretrained
 
 SEGL = VARIANTS["segl"]
@@ -43,17 +43,17 @@ def scale(small_profile):
 
 
 @pytest.fixture(scope="module")
-def runs(scale, tiny_corpus, tmp_path_factory):
+def runs(scale, tiny_corpus, shared_results):
     """A pretraining and its finetuning on VQA; nobody writes into them."""
-    folder = tmp_path_factory.mktemp("runs")
-    pretrain(scale, SEGL, tiny_corpus, 4, folder / "segl")
-    finetune(scale, "vqa", SEGL, tiny_corpus, 4, folder / "segl", folder / "vqa")
-    return folder
+    pretrained(scale, "segl", tiny_corpus, 4)
+    run = run_of(scale, "finetune-vqa", "segl", 4).at("finetune-vqa")
+    finetune(run, "vqa", tiny_corpus)
+    return run
 
 
 @pytest.fixture(scope="module")
 def exported(runs, tmp_path_factory):
-    return export(runs / "segl", tmp_path_factory.mktemp("exported") / "segl")
+    return export(runs.folder("pretrain"), tmp_path_factory.mktemp("exported") / "segl")
 
 
 def pictures(corpus: Corpus):
@@ -63,8 +63,8 @@ def pictures(corpus: Corpus):
 
 def test_the_folder_is_the_hubs(exported, runs):
     assert {p.name for p in exported.iterdir()} == set(FILES) - {"answers.json"}
-    assert {p.name for p in export(runs / "vqa", exported.parent / "vqa").iterdir()} == set(FILES)
-    saved, trained = (load_file(folder / "model.safetensors") for folder in (exported, runs / "segl"))
+    assert {p.name for p in export(runs.folder("finetune-vqa"), exported.parent / "vqa").iterdir()} == set(FILES)
+    saved, trained = (load_file(folder / "model.safetensors") for folder in (exported, runs.folder("pretrain")))
     assert saved.keys() == trained.keys()
     assert all(torch.equal(saved[name], trained[name]) for name in trained)
 
@@ -72,8 +72,8 @@ def test_the_folder_is_the_hubs(exported, runs):
 def test_matching_is_bit_equal_and_that_of_retrieval(scale, tiny_corpus, exported, runs):
     images, sentences = pictures(tiny_corpus)
     scores = from_pretrained(exported).match(images, sentences)
-    assert torch.equal(scores, from_pretrained(runs / "segl").match(images, sentences))
-    model, tokenizer = restore_pretrained(scale, SEGL, tiny_corpus, runs / "segl")
+    assert torch.equal(scores, from_pretrained(runs.folder("pretrain")).match(images, sentences))
+    model, tokenizer = restore_pretrained(runs, tiny_corpus)
     gallery = gallery_of(tiny_corpus, 3)
     matrix = score_matrix(model, tiny_corpus, gallery, tokenizer, scale.model.image_size)
     places = [gallery.captions.index(sentence) for sentence in sentences]
@@ -83,8 +83,8 @@ def test_matching_is_bit_equal_and_that_of_retrieval(scale, tiny_corpus, exporte
 
 
 def test_answers_are_bit_equal_and_the_finetuned_models(scale, tiny_corpus, exported, runs):
-    model = from_pretrained(export(runs / "vqa", exported.parent / "vqa"))
-    own, encoder, answers = load_finetuned(scale, "vqa", SEGL, tiny_corpus, runs / "vqa")
+    model = from_pretrained(export(runs.folder("finetune-vqa"), exported.parent / "vqa"))
+    own, encoder, answers = load_finetuned(runs, "vqa", tiny_corpus)
     test = open_task("vqa", tiny_corpus, encoder, scale.downstream).test
     items = [test.example(i, np.zeros(len(test), int)) for i in range(3)]
     images = [Image.open(item.pictures[0]) for item in items]
@@ -146,7 +146,7 @@ def number(text):
 
 def test_the_card_has_the_runs_numbers(exported, runs):
     card = (exported / "README.md").read_text()
-    run, rows = read_json(runs / "segl" / "run.json"), read_lines(runs / "segl" / "metrics.jsonl")
+    run, rows = read_json(runs.folder("pretrain") / "run.json"), read_lines(runs.folder("pretrain") / "metrics.jsonl")
     best = sorted(rows, key=lambda row: row["val_loss"])[0]
     facts = table_of(card, "## How it was made")
     assert number(facts["parameters"]) == sum(v.numel() for v in load_file(exported / "model.safetensors").values())
@@ -164,8 +164,8 @@ def test_the_card_has_the_runs_numbers(exported, runs):
 
 
 def test_the_card_of_a_finetuned_model_has_its_official_scores(exported, runs):
-    card = (export(runs / "vqa", exported.parent / "vqa") / "README.md").read_text()
-    run = read_json(runs / "vqa" / "run.json")
+    card = (export(runs.folder("finetune-vqa"), exported.parent / "vqa") / "README.md").read_text()
+    run = read_json(runs.folder("finetune-vqa") / "run.json")
     scores = table_of(card, "## Official scores")
     assert number(scores["val.overall"]) == pytest.approx(run["val"]["overall"], rel=1e-5)
     assert number(scores["test.overall"]) == pytest.approx(run["test"]["overall"], rel=1e-5)
@@ -183,22 +183,11 @@ def test_the_cards_command_makes_the_same_model(exported, capsys, tmp_path, monk
     record = from_pretrained(exported).record
     assert pairs.keys() == {k for k, v in changed_settings(record).items() if not isinstance(v, list)}
     made = {}
-    monkeypatch.setattr(
-        "vlp_lib.trainers.pretrain.pretrain", lambda settings, *_, **__: made.setdefault("is", settings)
-    )
-    monkeypatch.setattr("vlp_lib.workspace.open_workspace", lambda *_: _Workspace)
+    monkeypatch.setattr("vlp_lib.trainers.pretrain.pretrain", lambda run, *_, **__: made.setdefault("is", run.config))
+    monkeypatch.setattr("vlp_lib.workspace.open_run_corpus", lambda run: None)
     assert cli.main(words) == 0
     config = read_json(exported / "config.json")
     assert dataclasses.asdict(made["is"].training) == config["training"]
-
-
-class _Workspace:
-    corpus = None
-
-    class layout:  # noqa: N801
-        @staticmethod
-        def run(*_):
-            return Path()
 
 
 def test_real_data_is_said_to_be_real(exported, tmp_path):
@@ -273,10 +262,10 @@ def test_names_that_nobody_knows_are_refused(monkeypatch):
 
 def test_runs_that_cannot_be_exported(runs, tmp_path, capsys):
     with pytest.raises(UserError, match="is the run's own folder"):
-        export(runs / "segl", runs / "segl")
+        export(runs.folder("pretrain"), runs.folder("pretrain"))
     assert cli.main(["export", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
     assert "no run folder" in capsys.readouterr().err
-    unfinished = Path(shutil.copytree(runs / "segl", tmp_path / "unfinished"))
+    unfinished = Path(shutil.copytree(runs.folder("pretrain"), tmp_path / "unfinished"))
     (unfinished / "run.json").unlink()
     with pytest.raises(UserError, match=r"has no run\.json: run its stage to the end"):
         export(unfinished, tmp_path / "out")
@@ -284,7 +273,7 @@ def test_runs_that_cannot_be_exported(runs, tmp_path, capsys):
 
 def test_what_a_model_cannot_do_is_said(tiny_corpus, exported, runs):
     images, sentences = pictures(tiny_corpus)
-    pretrained, finetuned = from_pretrained(exported), from_pretrained(runs / "vqa")
+    pretrained, finetuned = from_pretrained(exported), from_pretrained(runs.folder("finetune-vqa"))
     with pytest.raises(UserError, match="no matching head"):
         finetuned.match(images, sentences)
     with pytest.raises(UserError, match="3 images and 1 sentences"):

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from contexts import context
+from made_runs import pretrained, run_of
 
 from vlp_lib import catalogue, cli
 from vlp_lib.config import override, parse_variant, profile
@@ -16,7 +17,6 @@ from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.study.runs import read_runs
 from vlp_lib.trainers.finetune import finetune
-from vlp_lib.trainers.pretrain import pretrain
 from vlp_lib.trainers.zero_shot import retrieve
 
 EDGES = '''
@@ -51,6 +51,8 @@ def forget():
     """What a test makes known is unknown to the next."""
     plugins, classes = dict(catalogue._PLUGINS), dict(base._CLASSES)
     yield
+    # The kit's own are imported once in a process, and stay.
+    classes |= {name: made for name, made in base._CLASSES.items() if name in catalogue._built_in()}
     for kept, before in ((catalogue._PLUGINS, plugins), (base._CLASSES, classes)):
         kept.clear()
         kept.update(before)
@@ -118,24 +120,22 @@ def test_a_class_of_a_cell_is_a_loss_and_its_text_is_kept(monkeypatch, make_batc
     assert catalogue.loss("edges").text == EDGES and catalogue.loss("edges").file is None
 
 
-def test_a_plugin_goes_through_everything(edges, small_profile, tiny_corpus, tmp_path):
+def test_a_plugin_goes_through_everything(edges, small_profile, tiny_corpus, tmp_path, results):
     """Pretraining, a mix, another backbone, finetuning, retrieval, curves and export."""
     catalogue.add_plugin(edges)
     chosen = override(small_profile, {"losses.edges.power": 2.0, "retrieval.images": 4})
     folders = {}
     for name in ("edges", "segl+0.5*edges", "edges@resnet"):
-        folders[name] = tmp_path / "results" / "pretrain" / name / "seed0"
-        rows = pretrain(chosen, parse_variant(name), tiny_corpus, 0, folders[name])
+        folders[name], rows = pretrained(chosen, name, tiny_corpus)
         assert {"val_edges", "val_edges_mean", "train_edges"} <= rows[-1].keys()
     sha256 = hashlib.sha256(EDGES.encode()).hexdigest()
     run = json.loads((folders["edges"] / "run.json").read_text())
     assert run["plugins"] == {"edges": {"file": "plugins/my_loss.py", "sha256": sha256}}
     assert (folders["edges"] / "plugins" / "my_loss.py").read_text() == EDGES
-    variant = parse_variant("edges")
-    done = finetune(chosen, "vqa", variant, tiny_corpus, 0, folders["edges"], tmp_path / "vqa")
+    done = finetune(run_of(chosen, "finetune-vqa", "edges"), "vqa", tiny_corpus)
     assert "val" in done.scores
-    assert retrieve(chosen, variant, tiny_corpus, 0, folders["edges"], tmp_path / "retrieval").scores.shape[0] == 4
-    assert set(read_runs(tmp_path / "results", "pretrain")["variant"]) == set(folders)
+    assert retrieve(run_of(chosen, "retrieval", "edges"), tiny_corpus).scores.shape[0] == 4
+    assert set(read_runs(results / "smoke", "pretrain")["variant"]) == set(folders)
 
     exported = export(folders["edges"], tmp_path / "exported")
     card = (exported / "README.md").read_text()
@@ -148,14 +148,14 @@ def test_a_plugin_goes_through_everything(edges, small_profile, tiny_corpus, tmp
     assert again.network.vlp.visual_loss.settings == {"edges": {"power": 2.0}}
 
 
-def test_another_file_under_the_same_name_is_refused(edges, small_profile, tiny_corpus, tmp_path):
+def test_another_file_under_the_same_name_is_refused(edges, small_profile, tiny_corpus, results):
     catalogue.add_plugin(edges)
-    pretrain(small_profile, parse_variant("edges"), tiny_corpus, 0, tmp_path / "run")
+    pretrained(small_profile, "edges", tiny_corpus)
     edges.write_text(EDGES.replace("mse_loss", "l1_loss"))
     catalogue.add_plugin(edges)
     base._CLASSES.pop("edges")
     with pytest.raises(UserError, match=r"plugins\.edges ="):
-        pretrain(small_profile, parse_variant("edges"), tiny_corpus, 0, tmp_path / "run")
+        pretrained(small_profile, "edges", tiny_corpus)
 
 
 def test_the_command_line_takes_a_plugin(edges, capsys):

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from made_runs import run_of
 
 from vlp_lib.batches.whole import pad_texts, whole_pictures
-from vlp_lib.config import RetrievalConfig, parse_variant
+from vlp_lib.config import RetrievalConfig, parse_variant, to_dict
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, read_lines
+from vlp_lib.io import read_json, read_lines, write_json
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.tasks import retrieval
@@ -103,19 +104,24 @@ def test_folds():
 
 
 @pytest.fixture
-def pretrained(tiny_corpus, build, tmp_path):
+def segl(tiny_corpus, small_profile, build, results):
+    """A run whose pretraining is there, with random weights."""
     model, tokenizer = build(tiny_corpus, "segl")
-    folder = tmp_path / "pretrain"
+    run = run_of(small_profile, "pretrain", "segl")
+    folder = run.folder("pretrain")
     save_weights(folder / "model.safetensors", model, {})
     tokenizer.save(folder / "tokenizer.json")
-    return folder
+    made = {"variant": "segl", "model": to_dict(run.config.model), "settings": list(run.settings)}
+    write_json(folder / "config.json", made)
+    write_json(folder / "run.json", {})
+    return run
 
 
-def test_retrieve_writes_its_record(tiny_corpus, small_profile, pretrained, tmp_path):
+def test_retrieve_writes_its_record(tiny_corpus, small_profile, segl):
     settings = RetrievalConfig(images=6, fold=3, block=16, precision="float32")
     chosen = dataclasses.replace(small_profile, retrieval=settings)
-    segl, folder = parse_variant("segl"), tmp_path / "retrieval"
-    found = zero_shot.retrieve(chosen, segl, tiny_corpus, 0, pretrained, folder).recalls
+    folder = segl.folder("retrieval")
+    found = zero_shot.retrieve(run_of(chosen, "retrieval", "segl"), tiny_corpus).recalls
     run = read_json(folder / "run.json")
     assert (run["images"], run["captions"], run["pairs"], run["precision"]) == (6, 30, 180, "float32")
     assert run["recalls"]["all"]["text_r1"] == found["all"].text_retrieval[1]
@@ -125,14 +131,15 @@ def test_retrieve_writes_its_record(tiny_corpus, small_profile, pretrained, tmp_
 
     fewer = dataclasses.replace(chosen, retrieval=dataclasses.replace(settings, images=5))
     with pytest.raises(UserError, match=r"retrieval\.images"):
-        zero_shot.retrieve(fewer, segl, tiny_corpus, 0, pretrained, folder)
-    zero_shot.retrieve(fewer, segl, tiny_corpus, 0, pretrained, folder, restart=True)
+        zero_shot.retrieve(run_of(fewer, "retrieval", "segl"), tiny_corpus)
+    zero_shot.retrieve(run_of(fewer, "retrieval", "segl"), tiny_corpus, restart=True)
     assert read_json(folder / "run.json")["images"] == 5
+    assert read_json(next(folder.parent.glob("old-*-seed0")) / "run.json") == run
 
 
-def test_retrieve_needs_a_pretrained_model(tiny_corpus, small_profile, tmp_path):
-    with pytest.raises(UserError, match=r"no pretrained model .* `vlp pretrain --variant segl`"):
-        zero_shot.retrieve(small_profile, parse_variant("segl"), tiny_corpus, 0, tmp_path / "no", tmp_path / "out")
+def test_retrieve_needs_a_pretrained_model(tiny_corpus, small_profile, results):
+    with pytest.raises(UserError, match=r"no finished pretrain in .*: run `vlp pretrain --variant segl"):
+        zero_shot.retrieve(run_of(small_profile, "retrieval", "segl"), tiny_corpus)
 
 
 def test_real_coco_test_images(shared_data, small_profile, build):

@@ -7,11 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from made_runs import pretrain_into
+
 from vlp_lib import cli
-from vlp_lib.config import parse_variant, profile
+from vlp_lib.config import profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
-from vlp_lib.trainers.pretrain import pretrain
 
 STEPS = 4
 
@@ -32,7 +33,7 @@ def run(corpus: Corpus, folder: Path, variant: str, accumulation: int) -> None:
         precision="float32",
     )
     # Half of the images have a label map and few a detection: parts differ in what they have of each.
-    pretrain(replace(smoke, training=training), parse_variant(variant), corpus, 0, folder)
+    pretrain_into(folder, replace(smoke, training=training), variant, corpus)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from made_runs import pretrain_into
 from safetensors.torch import load_file
 
-from vlp_lib.config import VARIANTS, profile
+from vlp_lib.config import profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.io import read_json, read_lines
-from vlp_lib.trainers.pretrain import pretrain
 
 SMOKE = profile("smoke")
 PROFILE = replace(
@@ -50,7 +50,7 @@ def start(corpus: Corpus, folder: Path) -> int:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         torch.set_num_threads(1)
-        pretrain(PROFILE, VARIANTS["segl"], corpus, 0, folder)
+        pretrain_into(folder, PROFILE, "segl", corpus)
         status = 0
     finally:
         os._exit(status)

@@ -22,7 +22,7 @@ def runs(tiny_corpus, tmp_path_factory):
     """The folders of the plain runs and of those on two processes, the first of these also with two parts on each."""
     root = tmp_path_factory.mktemp("runs")
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3])),
         "OMP_NUM_THREADS": "1",
         "VLP_RESULTS": str(root / "results"),
     }

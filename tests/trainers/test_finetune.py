@@ -1,16 +1,17 @@
 """Finetuning end to end on the embedded corpus and on real files; the written files score as run.json says."""
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from made_runs import run_of
 
-from vlp_lib.config import VARIANTS, override
+from vlp_lib.config import VARIANTS, override, to_dict
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
+from vlp_lib.io import read_json, write_json
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.tasks import by_file
 from vlp_lib.tasks.common import collate
@@ -19,6 +20,9 @@ from vlp_lib.tasks.vcr_score import vcr_score
 from vlp_lib.trainers.checkpoint import save_weights
 from vlp_lib.trainers.finetune import finetune, load_finetuned
 from vlp_lib.trainers.pretrain import TOKENIZER, make_tokenizer, vocabularies
+from vlp_lib.trainers.trained import restore_pretrained
+
+pytestmark = pytest.mark.usefixtures("results")
 
 
 @pytest.fixture(scope="module")
@@ -31,27 +35,32 @@ def scale(small_profile):
     return override(small_profile, settings)
 
 
-def pretrained(folder, scale, variant, corpus):
-    """A run folder as pretraining leaves it, with random weights."""
+def pretrained(scale, variant, corpus):
+    """A pretraining's folder as it leaves it, with random weights."""
+    run = run_of(scale, "pretrain", variant)
+    folder = run.folder("pretrain")
     tokenizer = make_tokenizer(scale, corpus)
     torch.manual_seed(0)
     model = PretrainingModel(VLPModel(scale.model, VARIANTS[variant], vocabularies(corpus, tokenizer)))
-    folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / "model.safetensors", model, {"stage": "pretrain", "variant": variant})
     tokenizer.save(folder / TOKENIZER)
-    return folder
+    made = {"variant": variant, "model": to_dict(run.config.model), "settings": list(run.settings)}
+    write_json(folder / "config.json", made)
+    write_json(folder / "run.json", {})
 
 
-def run(scale, task, variant, corpus, folder, **options):
-    made = pretrained(folder / "pretrain", scale, variant, corpus)
-    done = finetune(scale, task, VARIANTS[variant], corpus, 0, made, folder / task, **options)
-    return done, json.loads((folder / task / "run.json").read_text())
+def run(scale, task, variant, corpus, **options):
+    """A finetuning, its record, and its folder."""
+    pretrained(scale, variant, corpus)
+    made = run_of(scale, f"finetune-{task}", variant)
+    done, folder = finetune(made, task, corpus, **options), made.folder(f"finetune-{task}")
+    return done, read_json(folder / "run.json"), folder
 
 
 @pytest.mark.parametrize("variant", ["segl", "spl_small", "naive_resnet", "region"])
 def test_vqa_and_its_files(scale, tiny_corpus, tmp_path, variant):
-    done, record = run(scale, "vqa", variant, tiny_corpus, tmp_path)
-    files, vqav2 = tmp_path / "vqa" / "predictions", tiny_corpus.root / "vqav2"
+    done, record, folder = run(scale, "vqa", variant, tiny_corpus)
+    files, vqav2 = folder / "predictions", tiny_corpus.root / "vqav2"
     for split, subtype in (("val", "val2014"), ("test", "test2015")):
         score = by_file.score_vqa(
             vqav2 / f"v2_OpenEnded_mscoco_{subtype}_questions.json",
@@ -65,20 +74,18 @@ def test_vqa_and_its_files(scale, tiny_corpus, tmp_path, variant):
 
 
 def test_nlvr2_and_its_files(scale, tiny_corpus, tmp_path):
-    _, record = run(scale, "nlvr2", "segl", tiny_corpus, tmp_path)
+    _, record, folder = run(scale, "nlvr2", "segl", tiny_corpus)
     for split, name in (("val", "dev"), ("test", "test1")):
         data = tiny_corpus.root / "nlvr2" / "data" / f"{name}.json"
-        assert record[split] == by_file.score_nlvr2(
-            data, tmp_path / "nlvr2" / "predictions" / f"{split}_predictions.csv"
-        )
+        assert record[split] == by_file.score_nlvr2(data, folder / "predictions" / f"{split}_predictions.csv")
 
 
 def test_vcr_and_its_files(scale, tiny_corpus, tmp_path):
-    _, record = run(scale, "vcr", "segl", tiny_corpus, tmp_path)
+    _, record, folder = run(scale, "vcr", "segl", tiny_corpus)
     for split in ("val", "test"):
         questions = read_questions(tiny_corpus.root / "vcr" / f"{split}.jsonl")
         answers, rationales = (
-            np.load(tmp_path / "vcr" / "predictions" / f"{split}_{what}_preds.npy") for what in ("answer", "rationale")
+            np.load(folder / "predictions" / f"{split}_{what}_preds.npy") for what in ("answer", "rationale")
         )
         labels = np.array([[q.answer_label, q.rationale_label] for q in questions])
         score = vcr_score(answers, labels[:, 0], rationales, labels[:, 1])
@@ -86,9 +93,9 @@ def test_vcr_and_its_files(scale, tiny_corpus, tmp_path):
 
 
 def test_a_finetuned_model_comes_back_as_it_was(scale, tiny_corpus, tmp_path):
-    first, _ = run(scale, "vqa", "segl", tiny_corpus, tmp_path)
-    model, encoder, answers = load_finetuned(scale, "vqa", VARIANTS["segl"], tiny_corpus, tmp_path / "vqa")
-    assert answers == tuple(json.loads((tmp_path / "vqa" / "answers.json").read_text()))
+    first, _, folder = run(scale, "vqa", "segl", tiny_corpus)
+    model, encoder, answers = load_finetuned(run_of(scale, "finetune-vqa", "segl"), "vqa", tiny_corpus)
+    assert answers == tuple(json.loads((folder / "answers.json").read_text()))
     from vlp_lib.tasks import open_task
 
     test = open_task("vqa", tiny_corpus, encoder, scale.downstream).test
@@ -96,44 +103,50 @@ def test_a_finetuned_model_comes_back_as_it_was(scale, tiny_corpus, tmp_path):
         decisions = test.decide(model(collate([test[i] for i in range(len(test))])))
     assert test.score(decisions) == first.scores["test"]
     # The same command again trains no further and says the same.
-    again = finetune(scale, "vqa", VARIANTS["segl"], tiny_corpus, 0, tmp_path / "pretrain", tmp_path / "vqa")
+    again = finetune(run_of(scale, "finetune-vqa", "segl"), "vqa", tiny_corpus)
     assert again.scores == first.scores and again.rows == first.rows
 
 
 def test_a_test_split_without_labels_is_written_but_not_scored(scale, tiny_corpus, tmp_path):
     shutil.copytree(tiny_corpus.root, tmp_path / "corpus")
     (tmp_path / "corpus" / "vqav2" / "v2_mscoco_test2015_annotations.json").unlink()
-    _, record = run(scale, "vqa", "naive_vit", open_corpus(tmp_path / "corpus"), tmp_path)
+    _, record, folder = run(scale, "vqa", "naive_vit", open_corpus(tmp_path / "corpus"))
     assert "val" in record and "test" not in record
-    assert len(json.loads((tmp_path / "vqa" / "predictions" / "test_results.json").read_text())) == 36
+    assert len(json.loads((folder / "predictions" / "test_results.json").read_text())) == 36
 
 
 def test_what_is_scored_can_be_limited(scale, tiny_corpus, tmp_path, capsys):
     limited = override(scale, {"downstream.scored": 10})
-    _, record = run(limited, "vqa", "naive_vit", tiny_corpus, tmp_path)
+    _, record, _ = run(limited, "vqa", "naive_vit", tiny_corpus)
     assert record["test"]["questions"] == 10
     assert "test: 10 of 36 items are scored" in capsys.readouterr().out
 
 
-def test_without_pretrained_weights_the_command_is_named(scale, tiny_corpus, tmp_path):
+def test_without_pretrained_weights_the_command_is_named(scale, tiny_corpus):
+    ssul = run_of(scale, "finetune-vqa", "ssul", 3)
     with pytest.raises(UserError, match=r"run `vlp pretrain --variant ssul --seed 3 --profile smoke` first"):
-        finetune(scale, "vqa", VARIANTS["ssul"], tiny_corpus, 3, tmp_path / "nothing", tmp_path / "vqa")
+        finetune(ssul, "vqa", tiny_corpus)
     with pytest.raises(UserError, match="unknown task 'vqq': did you mean 'vqa'"):
-        finetune(scale, "vqq", VARIANTS["ssul"], tiny_corpus, 3, tmp_path / "nothing", tmp_path / "vqa")
-    with pytest.raises(UserError, match=r"no finetuned model in .*vlp finetune --task vqa --variant ssul"):
-        load_finetuned(scale, "vqa", VARIANTS["ssul"], tiny_corpus, tmp_path / "vqa")
+        finetune(ssul, "vqq", tiny_corpus)
+    with pytest.raises(UserError, match=r"no finished finetune-vqa in .*vlp finetune --task vqa --variant ssul"):
+        load_finetuned(ssul, "vqa", tiny_corpus)
 
 
-def test_weights_of_another_model_are_refused(scale, tiny_corpus, tmp_path):
-    made = pretrained(tmp_path / "pretrain", scale, "naive_vit", tiny_corpus)
-    wider = dataclasses.replace(scale, model=dataclasses.replace(scale.model, cross_layers=3))
+def test_weights_of_another_model_are_refused(scale, tiny_corpus):
+    pretrained(scale, "naive_vit", tiny_corpus)
+    wider = override(scale, {"model.cross_layers": 3})
+    with pytest.raises(UserError, match=r"was made with model\.cross_layers = 2 and now it is 3"):
+        finetune(run_of(wider, "finetune-vqa", "naive_vit"), "vqa", tiny_corpus)
+    folder = run_of(scale, "pretrain", "naive_vit").folder("pretrain")
+    made = read_json(folder / "config.json")
+    write_json(folder / "config.json", made | {"model": to_dict(wider.model), "settings": ["model.cross_layers=3"]})
     with pytest.raises(UserError, match="holds another model"):
-        finetune(wider, "vqa", VARIANTS["naive_vit"], tiny_corpus, 0, made, tmp_path / "vqa")
+        restore_pretrained(run_of(wider, "pretrain", "naive_vit"), tiny_corpus)
 
 
 def test_real_vqa(scale, shared_data, tmp_path):
     corpus = open_corpus(shared_data / "coco")
-    done, record = run(scale, "vqa", "naive_vit", corpus, tmp_path)
+    done, record, _ = run(scale, "vqa", "naive_vit", corpus)
     assert not record["synthetic"] and record["items"]["train"] + record["items"]["val"] == 56
     assert "has no val split" in done.notes[0]
     assert record["val"]["questions"] == record["items"]["val"]
@@ -152,7 +165,7 @@ def test_real_nlvr_and_vcr(scale, shared_data, tiny_corpus, tmp_path):
     image.parent.mkdir(parents=True)
     shutil.copy(next((shared_data / "coco" / "images" / "val2017").iterdir()), image)
     corpus = open_corpus(root)
-    _, record = run(override(scale, {"downstream.scored": 20}), "nlvr2", "naive_vit", corpus, tmp_path)
+    _, record, _ = run(override(scale, {"downstream.scored": 20}), "nlvr2", "naive_vit", corpus)
     assert record["items"]["train"] + record["items"]["val"] == 250 and record["val"]["examples"] == 20
-    _, record = run(scale, "vcr", "naive_vit", corpus, tmp_path)
+    _, record, _ = run(scale, "vcr", "naive_vit", corpus)
     assert record["val"]["questions"] == 1

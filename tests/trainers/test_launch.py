@@ -1,8 +1,8 @@
 import accelerate
 import pytest
 import torch
+from made_runs import run_of
 
-from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_lines
 from vlp_lib.trainers.launch import pretrain_from_notebook
@@ -10,15 +10,15 @@ from vlp_lib.trainers.pretrain import pretrain
 
 
 @pytest.fixture
-def arguments(small_profile, tiny_corpus, tmp_path):
-    return small_profile, parse_variant("naive_vit"), tiny_corpus, 0, tmp_path
+def arguments(small_profile, tiny_corpus, results):
+    return run_of(small_profile, "pretrain", "naive_vit"), tiny_corpus
 
 
-def test_one_process_is_this_one(arguments, tmp_path):
-    assert pretrain_from_notebook(1, *arguments) == read_lines(tmp_path / "metrics.jsonl")
+def test_one_process_is_this_one(arguments):
+    assert pretrain_from_notebook(1, *arguments) == read_lines(arguments[0].folder("pretrain") / "metrics.jsonl")
 
 
-def test_several_are_left_to_the_launcher(arguments, tmp_path, monkeypatch):
+def test_several_are_left_to_the_launcher(arguments, monkeypatch):
     launched = []
 
     def launcher(function, args, num_processes):
@@ -27,7 +27,7 @@ def test_several_are_left_to_the_launcher(arguments, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(accelerate, "notebook_launcher", launcher)
-    assert pretrain_from_notebook(4, *arguments) == read_lines(tmp_path / "metrics.jsonl")
+    assert pretrain_from_notebook(4, *arguments) == read_lines(arguments[0].folder("pretrain") / "metrics.jsonl")
     assert launched == [(pretrain, 4)]
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(UserError, match="restart its kernel"):

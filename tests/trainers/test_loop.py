@@ -285,7 +285,9 @@ def test_another_configuration_is_refused_or_begun_anew(model, tmp_path, change,
         run(model, tmp_path, **change)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     _, rows = run(model, tmp_path, **change, restart=True)
-    assert "starting again" in capsys.readouterr().out
+    assert "it lies now in" in capsys.readouterr().out
+    (aside,) = tmp_path.parent.glob(f"old-*-{tmp_path.name}")
+    assert (aside / "note.txt").exists() and (aside / "metrics.jsonl").read_bytes() == before
     assert not (tmp_path / "note.txt").exists()
     _, expected = run(model, tmp_path / "fresh", **change)
     assert without_time(rows) == without_time(expected)
@@ -303,11 +305,13 @@ def test_tuples_in_a_configuration_are_json_lists(model, tmp_path):
         run(model, tmp_path, about={"model": {"layers": (1, 2), "inner": {"range": (0.8, 1.2)}}})
 
 
-def test_other_code_is_another_configuration(model, tmp_path, monkeypatch):
+def test_other_code_is_noted_and_the_run_goes_on(model, tmp_path, monkeypatch):
     run(model, tmp_path)
-    monkeypatch.setattr(loop, "code_fingerprint", lambda: "f" * 64)
-    with pytest.raises(UserError, match="begun with code"):
-        run(model, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr("vlp_lib.provenance.code_of", lambda entry: {"vlp_lib.trainers.loop": "f" * 64})
+    run(model, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert "vlp_lib.trainers.loop" in json.loads((tmp_path / "code.json").read_text())["changed"]
 
 
 # Losses

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_runs import pretrain_into
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -18,15 +19,15 @@ from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
-from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, pretrain, require_targets, vocabularies
+from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, require_targets, vocabularies
 
 
 def with_training(profile, **changes):
     return replace(profile, training=replace(profile.training, **changes))
 
 
-def run(profile, corpus, name, folder, seed=0, restart=False):
-    return pretrain(profile, parse_variant(name), corpus, seed, folder, restart)
+def run(scale, corpus, name, folder, seed=0, restart=False):
+    return pretrain_into(folder, scale, name, corpus, seed, restart=restart)
 
 
 def without_time(rows):

@@ -2,10 +2,9 @@ import sys
 from types import ModuleType
 
 import pytest
+from made_runs import pretrained
 
-from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
-from vlp_lib.trainers.pretrain import pretrain
 from vlp_lib.trainers.tensorboard import ScalarWriter
 
 
@@ -37,18 +36,18 @@ def recorder(monkeypatch):
     return Recorder.made
 
 
-def test_every_row_of_the_metrics_is_there(small_profile, tiny_corpus, tmp_path, recorder):
-    rows = pretrain(small_profile, parse_variant("segl"), tiny_corpus, 0, tmp_path, tensorboard=True)
+def test_every_row_of_the_metrics_is_there(small_profile, tiny_corpus, results, recorder):
+    folder, rows = pretrained(small_profile, "segl", tiny_corpus, tensorboard=True)
     (writer,) = recorder
     assert writer.closed
-    assert writer.folder == str(tmp_path / "tensorboard")
+    assert writer.folder == str(folder / "tensorboard")
     found = {(name, step): value for name, value, step in writer.scalars}
     for row in rows:
         for name in row.keys() - {"step", "samples"}:
             assert found[name.replace("_", "/", 1), row["step"]] == row[name]
     assert ("val/itm", 6) in found
     # A finished run that is asked for TensorBoard once more writes its rows again, in place of the old ones.
-    pretrain(small_profile, parse_variant("segl"), tiny_corpus, 0, tmp_path, tensorboard=True)
+    pretrained(small_profile, "segl", tiny_corpus, tensorboard=True)
     assert recorder[1].purge_step == 0
     assert sorted(map(str, recorder[1].scalars)) == sorted(map(str, writer.scalars))
 

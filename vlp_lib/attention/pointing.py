@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,17 +21,18 @@ import torch
 from vlp_lib import io, provenance
 from vlp_lib.attention.maps import Places, Query, QuestionAttention, look, places_of
 from vlp_lib.batches.augment import View, show_label_map
-from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.config import Profile, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file, read_entries
+from vlp_lib.run import Run
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa import VqaSplit, open_vqa
 from vlp_lib.tasks.vqa_accuracy import vqa_accuracy
 from vlp_lib.trainers.finetune import load_finetuned
-from vlp_lib.trainers.loop import METRICS, WEIGHTS, begin
+from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.trained import device_at_hand
 
 KINDS = ("stuff", "small", "count")
@@ -330,21 +330,12 @@ class _Observer:
         )
 
 
-def attend(
-    profile: Profile,
-    variant: Variant,
-    corpus: Corpus,
-    seed: int,
-    finetuned: Path,
-    folder: Path,
-    query: Query = "cls",
-    questions: int = 1500,
-    restart: bool = False,
-) -> Attended:
-    """Pointing accuracy and figure 6's questions of the VQA model in the run folder `finetuned`.
+def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500, restart: bool = False) -> Attended:
+    """Pointing accuracy and figure 6's questions of the run's VQA model.
 
-    Writes into `folder`: config.json, metrics.jsonl (a line a kind of question), questions.jsonl (a line a question)
-    and run.json. Questions that could not be scored are counted by reason, there and on the screen.
+    Writes into the run's folder of "attention": config.json, metrics.jsonl (a line a kind of question),
+    questions.jsonl (a line a question) and run.json. Questions that could not be scored are counted by reason, there
+    and on the screen.
 
     Args:
         query: the word whose attention is drawn, see `QuestionAttention.on_image`.
@@ -355,12 +346,15 @@ def attend(
     begun, start = provenance.now(), time.monotonic()
     if questions < 1:
         raise UserError(f"questions is {questions}: at least one has to be looked at")
-    model, encoder, _ = load_finetuned(profile, "vqa", variant, corpus, finetuned)
+    run = run.at("attention")
+    profile, folder = run.config, run.folder("attention")
+    model, encoder, _ = load_finetuned(run, "vqa", corpus)
     split = evaluation_split(corpus, profile, encoder)
-    identity = {"stage": "attention", "profile": profile.name, "variant": variant.name, "seed": seed, "query": query}
-    config = identity | {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
+    identity = run.identity("attention") | {"query": query}
+    config = {name: value for name, value in identity.items() if name != "name"}
+    config |= {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
     folder.mkdir(parents=True, exist_ok=True)
-    begin(folder, config, restart)
+    provenance.begin(folder, config, restart, __name__, recomputed=True)
     order = in_order(split)[:questions]
     observer = _Observer(model.to(device_at_hand()), split, corpus, order, query)
     kinds, images, lines, points, right = [], [], [], [], []
@@ -383,7 +377,7 @@ def attend(
     facts = identity | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
-        "weights": str(finetuned / WEIGHTS),
+        "weights": str(run.folder("finetune-vqa") / WEIGHTS),
         "split": split.name,
         "questions": len(points),
         "not_scored": missing,
@@ -412,7 +406,7 @@ class QuestionView:
     places: Places
 
 
-def view_question(profile: Profile, variant: Variant, corpus: Corpus, finetuned: Path, question: int) -> QuestionView:
+def view_question(run: Run, corpus: Corpus, question: int) -> QuestionView:
     """All the attention of one question of the split that figure 6 is drawn of.
 
     Args:
@@ -420,8 +414,8 @@ def view_question(profile: Profile, variant: Variant, corpus: Corpus, finetuned:
 
     Raises UserError for a missing or other model, or a question that there is not.
     """
-    model, encoder, _ = load_finetuned(profile, "vqa", variant, corpus, finetuned)
-    split = evaluation_split(corpus, profile, encoder)
+    model, encoder, _ = load_finetuned(run.at("attention"), "vqa", corpus)
+    split = evaluation_split(corpus, run.config, encoder)
     order = in_order(split)
     if not 0 <= question < len(order):
         raise UserError(f"there is no question {question}: choose from 0 to {len(order) - 1}")

@@ -17,6 +17,9 @@ def add(commands: Commands) -> None:
     )
     synthesize = data.add_parser("synthesize", help="draw a profile's embedded corpus")
     synthesize.add_argument("--profile", default="tiny")
+    synthesize.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. corpus.train_images=500"
+    )
     synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
     synthesize.set_defaults(run=_synthesize)
     check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
@@ -49,7 +52,7 @@ def _synthesize(options: argparse.Namespace) -> None:
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
-    root = options.root or Layout(options.profile).corpus
+    root = options.root or Layout(options.profile).corpus(options.chosen)
     print(f"{root}  {draw_corpus(options.chosen, root)}")
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from vlp_lib.cli.options import TASKS, Commands, check_task, common, numbers
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.run import project_root, results_root
+from vlp_lib.run import Layout, Run, project_root, results_root
+from vlp_lib.study_file import read_study, require_different
 
 STAGES = (*TASKS, "retrieval")
 """What `--tasks` takes: all that can follow a pretraining."""
@@ -27,6 +28,13 @@ def add(commands: Commands) -> None:
     common(reproduce)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
+    reproduce.add_argument(
+        "--runs",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a table of named runs (TOML); --variants adds to it",
+    )
     reproduce.add_argument(
         "--tasks",
         default=None,
@@ -49,7 +57,11 @@ def _reproduce(options: argparse.Namespace) -> None:
     asked = None if options.tasks is None else [check_task(name, STAGES) for name in options.tasks.split()]
     until = [check_target(options.until)] if options.until else []
     tasks = _tasks(options.data_root) if asked is None else asked
-    variants = options.variants.split() or list(VARIANTS)
+    variants = options.variants.split() or ([] if options.runs else list(VARIANTS))
+    # The graph reads them again; here what is wrong with them is one sentence.
+    runs = [Run(options.profile, name, seed, options.data_root) for name in variants for seed in seeds]
+    runs += read_study(options.runs, options.profile, options.data_root, seeds) if options.runs else []
+    require_different(runs, f"--variants and {options.runs}" if options.runs else "--variants or --seeds")
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(
         options.profile,
@@ -60,6 +72,8 @@ def _reproduce(options: argparse.Namespace) -> None:
         cores,
         until,
         workflow_profile=options.workflow_profile,
+        runs=options.runs,
+        plugin=options.plugin,
     )
 
 
@@ -106,6 +120,8 @@ def run_graph(
     until: Sequence[str] = (),
     extra: Sequence[str] = (),
     workflow_profile: Path | None = None,
+    runs: Path | None = None,
+    plugin: Path | None = None,
 ) -> None:
     """Run the graph of notebooks (notebooks/Snakefile) up to `until` (all figures and tables by default).
 
@@ -116,6 +132,8 @@ def run_graph(
         tasks: of vqa, nlvr2, vcr and retrieval, what follows each pretraining.
         cores: that the stages may use; None leaves that to the workflow profile.
         workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
+        runs: a file of named runs (`vlp_lib.study_file`) beside the variants.
+        plugin: a Python file with the visual losses that variants name.
 
     Raises UserError with the sentence of the first stage that failed, or with Snakemake's own reason.
     """
@@ -124,6 +142,7 @@ def run_graph(
         raise UserError(f"{workflow_profile} has no config.yaml: give a folder such as notebooks/cluster/slurm")
     folder = results_root()
     folder.mkdir(parents=True, exist_ok=True)
+    Layout(profile, data_root).claim()
     where = ["--workflow-profile", str(workflow_profile.resolve())] if workflow_profile is not None else []
     where += ["--cores", str(cores)] if cores is not None else []
     command = [
@@ -134,6 +153,7 @@ def run_graph(
         *extra,
         "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
         f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",
+        f"runs={runs.resolve() if runs else ''}", f"plugin={plugin.resolve() if plugin else ''}",
     ]  # fmt: skip
     # Batches come in many shapes, and oneDNN keeps the kernels of the last 1,024 of them: 200 MB for nothing.
     environment = {

@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vlp_lib import catalogue
 from vlp_lib.config import override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vlp_lib.run import Run
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""
@@ -95,6 +98,17 @@ def check_folder(data_root: str) -> str:
     if data_root and not Path(data_root).is_dir():
         raise UserError(f"{data_root} is no folder: name the folder of a corpus")
     return str(Path(data_root).resolve()) if data_root else ""
+
+
+def run_of(options: argparse.Namespace) -> Run:
+    """The run that checked options with a variant, a seed, a name and settings describe."""
+    from vlp_lib.run import Run
+
+    plugin = str(options.plugin.resolve()) if options.plugin else ""
+    return Run(
+        options.profile, options.variant, options.seed, options.data_root, options.name, tuple(options.set),
+        plugin,
+    )  # fmt: skip
 
 
 def numbers(text: str, name: str) -> list[int]:

@@ -24,11 +24,12 @@ from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.run import CONFIG
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.trainers.checkpoint import load_weights, save_weights
 from vlp_lib.trainers.finetune import ANSWERS, UNCUT
-from vlp_lib.trainers.loop import CONFIG, METRICS, WEIGHTS
+from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.plugins import FOLDER as PLUGINS
 from vlp_lib.trainers.plugins import keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER

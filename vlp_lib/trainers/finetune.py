@@ -23,6 +23,7 @@ from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import VLPModel
+from vlp_lib.run import CONFIG, RECORD, Run
 from vlp_lib.tasks import check_task, open_task
 from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
@@ -135,60 +136,50 @@ def training_of(profile: Profile, task: str) -> TrainingConfig:
     return settings
 
 
-def finetune(
-    profile: Profile,
-    task: str,
-    variant: Variant,
-    corpus: Corpus,
-    seed: int,
-    pretrained: Path,
-    folder: Path,
-    restart: bool = False,
-) -> Finetuned:
-    """Finetune the pretrained model of the run folder `pretrained` into `folder` and score it by the official rules.
+def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Finetuned:
+    """Finetune the pretrained model of the run on a task and score it by the official rules.
 
     The weights of the lowest validation loss are kept; with them val is scored, and then, once, test. Beside what
-    `loop.fit` writes, `folder` gets tokenizer.json, answers.json (VQA), run.json with the scores, and in predictions/
-    the official submission files of val and test; those of a test split without public labels are written too.
+    `loop.fit` writes, the run's folder gets tokenizer.json, answers.json (VQA), run.json with the scores, and in
+    predictions/ the official submission files of val and test; those of a test split without public labels are
+    written too.
 
-    Raises UserError for an unknown task, missing or unfit weights, files of the task that are missing or broken, and
-    as `loop.fit` does.
+    Raises UserError for an unknown task, a pretraining that is missing or of other settings (`Run.at`), files of the
+    task that are missing or broken, and as `loop.fit` does.
     """
     begun, start = provenance.now(), time.monotonic()
+    stage = f"finetune-{check_task(task)}"
+    run = run.at(stage)
+    profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder(stage)
+    pretrained = run.folder("pretrain")
     training = training_of(profile, task)
-    pretrained_weights = pretrained / loop.WEIGHTS
-    if not pretrained_weights.is_file() or not (pretrained / TOKENIZER).is_file():
-        data_root = "" if corpus.synthetic else f" --data-root {corpus.root}"
-        raise UserError(
-            f"no pretrained weights in {pretrained}: run `vlp pretrain --variant {variant.name} --seed {seed} "
-            f"--profile {profile.name}{data_root}` first"
-        )
     tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
     data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
     main = is_main()
     if main:
         print("\n".join(data.notes), end="\n" if data.notes else "")
     loop.seed_everything(seed)
-    model = DownstreamModel(restore_pretrained(profile, variant, corpus, pretrained)[0].vlp, data.pairs, data.classes)
+    model = DownstreamModel(restore_pretrained(run, corpus)[0].vlp, data.pairs, data.classes)
     freeze_unread(model.train(), collate([data.train[0], data.train[min(1, len(data.train) - 1)]]))
     name = f"{task} {variant.name} seed {seed}"
     trained = FinetuningTask(data, training, profile.data.workers, seed, name, training.steps)
     about = {
-        "stage": f"finetune-{task}",
+        "stage": stage,
         "task": task,
         "profile": profile.name,
         "variant": variant.name,
         "model": to_dict(profile.model),
         "plugins": describe_plugins(variant),
         "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
-        "pretrained": hashlib.sha256(pretrained_weights.read_bytes()).hexdigest(),
+        "pretrained": hashlib.sha256((pretrained / loop.WEIGHTS).read_bytes()).hexdigest(),
         "vocabularies": to_dict(vocabularies(corpus, tokenizer)),
         "corpus": corpus.fingerprint,
         "pairs": data.pairs,
         "classes": data.classes,
+        "settings": list(run.settings),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart)
+    rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart, entry=__name__)
     if not main:  # the main process scores for all
         return Finetuned(rows, {}, [], data.notes)
     load_weights(folder / loop.WEIGHTS, model)
@@ -196,8 +187,8 @@ def finetune(
     io.write_atomically(folder / TOKENIZER, tokenizer.save)
     if data.answers:
         io.write_json(folder / ANSWERS, list(data.answers))
-    facts = {k: about[k] for k in ("stage", "task", "profile", "variant", "corpus", "pretrained")} | {
-        "seed": seed,
+    facts = run.identity(stage) | {
+        **{name: about[name] for name in ("task", "corpus", "pretrained")},
         "synthetic": corpus.synthetic,
         "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
         "notes": list(data.notes),
@@ -235,20 +226,17 @@ def _score(
     return scores, examples
 
 
-def load_finetuned(
-    profile: Profile, task: str, variant: Variant, corpus: Corpus, folder: Path
-) -> tuple[DownstreamModel, Encoder, tuple[str, ...]]:
-    """The finetuned model of a run folder (on the CPU, in evaluation mode), its encoder, and VQA's answers.
+def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel, Encoder, tuple[str, ...]]:
+    """The finetuned model of a run (on the CPU, in evaluation mode), its encoder, and VQA's answers.
 
-    Raises UserError where the run is not there or is of another profile, variant or corpus.
+    Raises UserError where it is not there or is of another profile, variant or corpus.
     """
-    if not (folder / "run.json").is_file():
-        raise UserError(
-            f"no finetuned model in {folder}: run `vlp finetune --task {task} --variant {variant.name} --profile "
-            f"{profile.name}` first"
-        )
+    stage = f"finetune-{task}"
+    profile, variant, folder = run.config, run.chosen, run.folder(stage)
+    if not (folder / RECORD).is_file():
+        raise UserError(f"no finished {stage} in {folder}: run `{run.command(stage)}` first")
     tokenizer = load_tokenizer(str(folder / TOKENIZER), UNCUT)
-    made = io.read_json(folder / loop.CONFIG)
+    made = io.read_json(folder / CONFIG)
     vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
     model = DownstreamModel(vlp, made["pairs"], made["classes"])
     load_weights(folder / loop.WEIGHTS, model)

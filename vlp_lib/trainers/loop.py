@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,15 +18,16 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from vlp_lib.config import TrainingConfig, flatten
+from vlp_lib.config import TrainingConfig
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, read_lines, remove_temporaries, write_json, write_lines
+from vlp_lib.io import read_lines, remove_temporaries, write_lines
 from vlp_lib.progress import Progress
+from vlp_lib.provenance import begin
 from vlp_lib.trainers.checkpoint import load_state, remove_half_written, save_state, save_weights
 from vlp_lib.trainers.efficiency import evaluation_kernels, prepare_model, training_kernels
 from vlp_lib.trainers.tensorboard import ScalarWriter
 
-METRICS, WEIGHTS, CONFIG, STATES = "metrics.jsonl", "model.safetensors", "config.json", "checkpoints"
+METRICS, WEIGHTS, STATES = "metrics.jsonl", "model.safetensors", "checkpoints"
 _GPU_CHECK = 20
 """Steps between looks at the losses on a GPU: a look at each step would make the GPU wait for the CPU."""
 
@@ -103,43 +102,6 @@ def check_training(config: TrainingConfig, processes: int) -> None:
         raise UserError("training.learning_rate and clip must be above 0 and warmup between 0 and 1")
 
 
-def begin(folder: Path, config: dict[str, Any], restart: bool) -> None:
-    """Begin or continue a run folder.
-
-    Where another configuration (or other code) began it, it is emptied with `restart`; otherwise that is a UserError
-    that names the first changed field.
-    """
-    path = folder / CONFIG
-    if path.exists():
-        old, new = flatten(read_json(path)), flatten(config)
-        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        if not changed:
-            return
-        name = changed[0]
-        if not restart:
-            raise UserError(
-                f"{folder} was begun with {name} = {old.get(name)!r} and now it is {new.get(name)!r}: take the old "
-                f"value, or delete the folder to start again"
-            )
-        print(f"{name} has changed since {folder} was begun: starting again")
-        shutil.rmtree(folder)
-    write_json(path, config)
-
-
-def code_fingerprint() -> str:
-    """SHA-256 of the library's code that a training depends on."""
-    library = Path(__file__).parents[1]
-    files = [
-        library / "config.py",
-        *(
-            f
-            for d in ("batches", "corpora", "losses", "models", "tasks", "trainers")
-            for f in (library / d).rglob("*.py")
-        ),
-    ]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
-
-
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
     """What "auto" means on this machine: bf16 where matrices of it are multiplied in hardware."""
     if precision != "auto":
@@ -196,14 +158,15 @@ def fit(
     about: dict[str, Any],
     restart: bool = False,
     tensorboard: bool = False,
+    entry: str = __name__,
 ) -> list[dict[str, Any]]:
     """Train `model` on `task` in the run folder `folder`, going on from its newest checkpoint if it has one.
 
     Writes config.json (`about` and the training configuration), metrics.jsonl (a line an evaluation), the weights of
     the lowest validation loss as model.safetensors, and states to resume from. Returns the rows of metrics.jsonl.
 
-    With `restart` a folder that another configuration began is begun anew; with `tensorboard` the rows are written for
-    TensorBoard, too.
+    With `restart` a folder that another configuration began is moved aside and a new one begun; with `tensorboard` the
+    rows are written for TensorBoard, too. `entry` is the stage's module, whose code is the run's (`provenance.begin`).
 
     Launched as several processes (torchrun, `accelerate launch`), each computes its part of every batch, and the main
     one evaluates and writes; the batch, and so the curve, is the same whatever the number of processes and parts.
@@ -219,8 +182,8 @@ def fit(
     )
     check_training(config, accelerator.num_processes)
     if accelerator.is_main_process:
-        identity = {"training": dataclasses.asdict(config), "steps": steps, "seed": seed, "code": code_fingerprint()}
-        begin(folder, about | identity, restart)
+        identity = {"training": dataclasses.asdict(config), "steps": steps, "seed": seed}
+        begin(folder, about | identity, restart, entry)
         remove_temporaries(folder)
         remove_half_written(folder / STATES)
     accelerator.wait_for_everyone()

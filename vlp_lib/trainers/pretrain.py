@@ -27,6 +27,7 @@ from vlp_lib.losses.base import Needs
 from vlp_lib.losses.itm import itm_loss
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.run import Run
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
 
@@ -186,21 +187,15 @@ def _plain(model: nn.Module) -> PretrainingModel:
     return plain
 
 
-def pretrain(
-    profile: Profile,
-    variant: Variant,
-    corpus: Corpus,
-    seed: int,
-    folder: Path,
-    restart: bool = False,
-    tensorboard: bool = False,
-) -> list[dict[str, Any]]:
-    """Pretrain one variant with one seed into `folder`; returns the rows of its metrics.jsonl.
+def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool = False) -> list[dict[str, Any]]:
+    """Pretrain one variant with one seed into the run's folder; returns the rows of its metrics.jsonl.
 
-    A folder that holds an interrupted run of the same configuration is continued; one of another configuration is
-    refused, or with `restart` begun anew. With `tensorboard` the curves are written for TensorBoard, too.
+    An interrupted run of the same settings and data is continued; a folder of others is refused, or with `restart`
+    moved aside. With `tensorboard` the curves are written for TensorBoard, too.
     """
     begun, start = provenance.now(), time.monotonic()
+    run = run.at("pretrain")
+    profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder("pretrain")
     tokenizer = make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)
     require_targets(corpus, variant, needs_of(profile.model, variant, sizes))
@@ -219,6 +214,7 @@ def pretrain(
         "data": to_dict(profile.data),
         "vocabularies": to_dict(sizes),
         "corpus": corpus.fingerprint,
+        "settings": list(run.settings),
     }
     if task.train.prepared is not None:
         about["prepared"] = task.train.prepared.identity
@@ -227,15 +223,11 @@ def pretrain(
     if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard)
+    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
     if not is_main():
         return rows
     io.write_atomically(folder / TOKENIZER, tokenizer.save)
-    facts = {
-        "stage": "pretrain",
-        "profile": profile.name,
-        "variant": variant.name,
-        "seed": seed,
+    facts = run.identity("pretrain") | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
         "validation_images": len(task.validation),

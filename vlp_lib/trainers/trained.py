@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
@@ -11,6 +9,7 @@ from vlp_lib.config import Profile, Variant
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.run import Run
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.loop import WEIGHTS
 from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
@@ -26,16 +25,15 @@ def regions_of(profile: Profile, variant: Variant) -> int:
     return profile.model.region.max_regions if variant.vision == "region" else 0
 
 
-def restore_pretrained(
-    profile: Profile, variant: Variant, corpus: Corpus, folder: Path
-) -> tuple[PretrainingModel, Tokenizer]:
-    """The pretrained model of a run folder, on the CPU and in evaluation mode, and its own tokenizer.
+def restore_pretrained(run: Run, corpus: Corpus) -> tuple[PretrainingModel, Tokenizer]:
+    """The pretrained model of a run, on the CPU and in evaluation mode, and its own tokenizer.
 
-    Raises UserError where the run is not there or is of another profile, variant or corpus.
+    Raises UserError where it is not there or is of another profile, variant or corpus.
     """
+    folder, config = run.folder("pretrain"), run.config.model
     if not (folder / TOKENIZER).is_file():
-        raise UserError(f"no pretrained model in {folder}: run `vlp pretrain --variant {variant.name}` first")
-    tokenizer = load_tokenizer(str(folder / TOKENIZER), profile.model.max_text_length)
-    model = PretrainingModel(VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False))
+        raise UserError(f"no finished pretrain in {folder}: run `{run.command('pretrain')}` first")
+    tokenizer = load_tokenizer(str(folder / TOKENIZER), config.max_text_length)
+    model = PretrainingModel(VLPModel(config, run.chosen, vocabularies(corpus, tokenizer), pretrained=False))
     load_weights(folder / WEIGHTS, model)
     return model.eval(), tokenizer

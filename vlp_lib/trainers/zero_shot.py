@@ -12,11 +12,12 @@ import numpy as np
 
 from vlp_lib import io, provenance
 from vlp_lib.clock import Stopwatch
-from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.run import Run
 from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls
 from vlp_lib.tasks.retrieval import Gallery, all_recalls, gallery_of, score_matrix
-from vlp_lib.trainers.loop import METRICS, WEIGHTS, begin, resolve_precision
+from vlp_lib.trainers.loop import METRICS, WEIGHTS, resolve_precision
 from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
 
 SCORES = "scores.npy"
@@ -41,34 +42,30 @@ class Retrieved:
     recalls: Mapping[str, Recalls]
 
 
-def retrieve(
-    profile: Profile,
-    variant: Variant,
-    corpus: Corpus,
-    seed: int,
-    pretrained_folder: Path,
-    folder: Path,
-    restart: bool = False,
-) -> Retrieved:
+def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
     """Zero-shot retrieval of one pretrained model.
 
-    Writes into `folder`: config.json, metrics.jsonl (a line a gallery: text_r1 … image_r10 as fractions of 1), run.json
-    (the same, and what the computation took) and the scores where they are small.
+    Writes into the run's folder of "retrieval" (or "retrieval-<data set>"): config.json, metrics.jsonl (a line a
+    gallery: text_r1 … image_r10 as fractions of 1), run.json (the same, and what the computation took) and the scores
+    where they are small.
 
     Raises UserError for a missing or other model, a test split that retrieval cannot use, and (without `restart`) a
     folder that another configuration began.
     """
     begun, start = provenance.now(), time.monotonic()
-    settings = profile.retrieval
-    model, tokenizer = restore_pretrained(profile, variant, corpus, pretrained_folder)
+    run = run.at("retrieval")
+    profile, variant, settings = run.config, run.chosen, run.config.retrieval
+    folder = run.folder(f"retrieval-{settings.data_set}".rstrip("-"))
+    model, tokenizer = restore_pretrained(run, corpus)
     model.to(device_at_hand())
     bf16 = resolve_precision(settings.precision) == "bf16"
     gallery = gallery_of(corpus, settings.images, settings.data_set)
     size = settings.image_size or profile.model.image_size
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"stage": "retrieval", "profile": profile.name, "variant": variant.name, "seed": seed}
-    config = identity | {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
-    begin(folder, config, restart)
+    identity = run.identity("retrieval")
+    config = {name: value for name, value in identity.items() if name != "name"}
+    config |= {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
+    provenance.begin(folder, config, restart, __name__, recomputed=True)
     watch = Stopwatch(device_at_hand())
     scores = score_matrix(
         model, corpus, gallery, tokenizer, size, settings.block, regions_of(profile, variant),
@@ -83,7 +80,7 @@ def retrieve(
     facts = identity | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
-        "weights": str(pretrained_folder / WEIGHTS),
+        "weights": str(run.folder("pretrain") / WEIGHTS),
         "data_set": settings.data_set,
         "images": len(gallery.records),
         "captions": len(gallery.captions),
@@ -93,9 +90,9 @@ def retrieve(
         "precision": "bf16" if bf16 else "float32",
         "recalls": {row["gallery"]: row for row in rows},
         "pairs": scores.size,
-        "pairs_per_second": round(scores.size / watch.seconds()["pairs"], 1),
     }
-    provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
+    pace = round(scores.size / watch.seconds()["pairs"], 1)
+    provenance.write_run(folder, facts, model, begun, time.monotonic() - start, pairs_per_second=pace)
     return Retrieved(gallery, scores, found)
 
 

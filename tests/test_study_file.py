@@ -1,0 +1,39 @@
+import pytest
+
+from vlp_lib.errors import UserError
+from vlp_lib.study_file import read_study
+
+
+def study(tmp_path, text):
+    (tmp_path / "study.toml").write_text(text)
+    return read_study(tmp_path / "study.toml", "smoke", "", [0, 1])
+
+
+def test_runs_of_a_file(tmp_path):
+    baseline, _, named = study(
+        tmp_path,
+        '[[run]]\nvariant = "segl"\n[[run]]\nname = "majority"\nvariant = "segl"\nseeds = [3]\n'
+        'settings = "losses.segl.downsampling=majority training.steps=5"\n',
+    )
+    assert (baseline.name, baseline.seed, baseline.settings) == ("segl", 0, ())
+    assert (named.name, named.seed, named.config.training.steps) == ("majority", 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[run]", "is not TOML"),
+        ("", r"has no \[\[run\]\]"),
+        ('[[runs]]\nvariant = "segl"', "'runs': did you mean 'run'"),
+        ('[[run]]\nvariannt = "segl"', "'variannt': did you mean 'variant'"),
+        ('[[run]]\nname = "x"', "'x' has no variant"),
+        ('[[run]]\nvariant = "sgel"', "unknown variant 'sgel'"),
+        ('[[run]]\nvariant = "segl"\nseeds = "0"', r"seeds is '0': write it as in seeds = \[0, 1\]"),
+        ('[[run]]\nvariant = "segl"\nseeds = [true]', "seeds is"),
+        ('[[run]]\nvariant = "segl"\nsettings = "speed.seconds=3.0"', r"'speed\.seconds=3\.0' is read by no stage"),
+        ('[[run]]\nvariant = "segl"\n[[run]]\nvariant = "segl"', "two runs of name 'segl' and seed 0"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        study(tmp_path, text)
