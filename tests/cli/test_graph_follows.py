@@ -26,7 +26,7 @@ def concerned(module):
     ("module", "stages"),
     [
         ("losses/segl", set(STAGES)),
-        ("tasks/vcr", {"11_finetune"}),
+        ("trainers/finetune", {"11_finetune"}),
         ("trainers/zero_shot", {"12_retrieval"}),
         ("checks/folder", set()),
         ("figures/style", set()),
@@ -44,6 +44,7 @@ def checkout(tmp_path, monkeypatch):
     shutil.copytree(closure.PACKAGE, root / "vlp_lib", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(graph, "project_root", lambda: root)
     monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.chdir(root)  # `python -m` looks there first
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
     return root
 
