@@ -11,7 +11,7 @@ from vlp_lib.bench.cost import COST, METHODS
 from vlp_lib.bench.latency import LATENCY
 from vlp_lib.config import VARIANTS
 from vlp_lib.io import read_json, write_json, write_lines
-from vlp_lib.provenance import write_run
+from vlp_lib.provenance import CODE, write_run
 from vlp_lib.tasks.by_file import report_nlvr2, report_vcr, report_vqa
 from vlp_lib.tasks.nlvr2_score import NlvrScore
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
@@ -131,6 +131,7 @@ class MadeUp:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `write_run` adds to the facts of a run that took half an hour."""
     folder = tmp_path_factory.mktemp("machine")
+    write_json(folder / CODE, {"modules": {}, "changed": []})
     write_run(folder, {}, torch.nn.Linear(1, 1), "2026-01-01T00:00:00+00:00", 1800.0)
     return dict(read_json(folder / "run.json"))
 
