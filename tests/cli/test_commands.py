@@ -84,7 +84,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlp_lib.workspace.open_workspace", interrupt)
+    monkeypatch.setattr("vlp_lib.workspace.open_run_corpus", interrupt)
     assert cli.main(["pretrain", "--variant", "segl"]) == 130
     assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
 
