@@ -116,7 +116,8 @@ def _note_code(folder: Path, code: dict[str, str]) -> list[str]:
     if changed:
         shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         print(f"the code has changed since {folder} was begun ({shown}): nothing is lost, and {CODE} names it all")
-    write_json(folder / CODE, {"modules": code, "changed": sorted({*noted["changed"], *changed})})
+    if changed or not (folder / CODE).is_file():
+        write_json(folder / CODE, {"modules": code, "changed": sorted({*noted["changed"], *changed})})
     return changed
 
 

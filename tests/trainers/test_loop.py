@@ -168,7 +168,7 @@ def test_rows_weights_and_configuration(model, tmp_path, capsys):
     config = read_json(tmp_path / "config.json")
     assert (config["variant"], config["steps"], config["seed"]) == ("v", STEPS, 7)
     assert config["training"] == dataclasses.asdict(CONFIG)
-    assert len(config["code"]) == 64
+    assert len(read_json(tmp_path / "code.json")["modules"]["vlp_lib.trainers.loop"]) == 64
     assert "step 12/12" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.half-written"))
 
