@@ -127,6 +127,7 @@ def test_git_state_without_git(tmp_path, monkeypatch):
 def test_run_record_says_what_made_it(tmp_path):
     layer = torch.nn.Linear(3, 2)
     begun = provenance.now()
+    io.write_json(tmp_path / provenance.CODE, {"modules": {}, "changed": []})
     provenance.write_run(tmp_path, {"stage": "pretrain", "seed": 3}, layer, begun, 1.26)
     facts = json.loads((tmp_path / "run.json").read_text())
     assert (facts["stage"], facts["seed"], facts["parameters"], facts["seconds"]) == ("pretrain", 3, 8, 1.3)
