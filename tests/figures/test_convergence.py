@@ -177,6 +177,16 @@ def test_order_table_of_made_up_runs():
     assert difference.startswith("0.193 ± ")
 
 
+def test_an_order_of_nothing_that_was_run_can_be_read_again(tmp_path):
+    """Two variants that no statement compares: a table without rows, but with its columns."""
+    rows = [(name, 0, step, 0.6) for name in ("region", "segl_resnet") for step in SAMPLES]
+    runs = pd.DataFrame(rows, columns=["variant", "seed", "samples", "val_itm"])
+    runs = runs.assign(name=runs["variant"], step=runs["samples"], synthetic=True)
+    save_table(order_table(runs), tmp_path, "order", "")
+    again = pd.read_csv(tmp_path / "order.csv")
+    assert again.empty and "verdict" in again.columns
+
+
 def test_order_table_pairs_equal_seeds():
     runs = made_up(region=[falling(0.1), falling(0.1)], segl=[falling(0.3), falling(0.3), falling(0.3)])
     row = order_table(runs).iloc[0]

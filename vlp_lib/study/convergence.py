@@ -152,14 +152,10 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(head: str, statements: Iterable[Statement]) -> pd.DataFrame:
-    """What was run of the statements, for people."""
-    return pd.DataFrame(
-        {
-            head: one.words,
-            "difference of the final matching loss": ("" if one.bound is None else "loss ") + one.found.written(3),
-            "seeds": one.found.seeds,
-            "verdict": one.verdict,
-        }
+    """What was run of the statements, for people; without any, the columns alone."""
+    rows = [
+        (one.words, ("" if one.bound is None else "loss ") + one.found.written(3), one.found.seeds, one.verdict)
         for one in statements
         if one.found is not None
-    )
+    ]
+    return pd.DataFrame(rows, columns=[head, "difference of the final matching loss", "seeds", "verdict"])
