@@ -161,7 +161,8 @@ class TrainingConfig:
         epochs: passes over all image–sentence pairs; used where `steps` is 0.
         batch_size: images an optimiser step, over all processes and accumulated parts together.
         accumulation: parts that a batch is computed in, one after the other.
-        warmup: share of the steps in which the learning rate rises linearly from 0; it falls linearly to 0 after.
+        warmup: share of the steps in which the learning rate rises linearly from 0.
+        decay: share of the steps after the warm-up in which it falls linearly to 0; before them it is constant.
         clip: largest gradient norm.
         evaluations: how many times the validation pairs are scored (evenly spread, the last step included).
         validation_images: images that validation reads, each with its own and another's sentence, the same for every
@@ -182,6 +183,7 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.1
+    decay: float = 1.0
     clip: float = 1.0
     evaluations: int = 100
     validation_images: int = 2048
@@ -267,7 +269,25 @@ class SpeedConfig:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Size of the embedded corpus that a profile draws where no `data_root` is given."""
+    """The embedded corpus that is drawn where no `data_root` is given: its size, and what its world is like.
+
+    Attributes:
+        seed: of all random choices.
+        train_images, val_images, test_images: scenes with captions, boxes, detections and questions.
+        nlvr_pairs: image pairs of NLVR2's train, dev and test1, two statements each.
+        vcr_images: images of VCR's train, val and test, one question each.
+        things: fewest and most things of an image (VCR's images have three at least).
+        large, small: fewest and most pixels of the two sizes of things, in an image of 64 pixels.
+        named: share of the sentences about things that name the ground, the background or both as well.
+        typical: share of the grounds and backgrounds that have the typical colour of their class; the others have any
+            of its colours. 0: colour tells little of a class; 1: grass is always green.
+        skew: how uneven the classes and colours are: the n-th is drawn n^skew times as rarely as the first. COCO is
+            skewed (half of its images show a person); 0 draws all alike.
+        maps: share of the training images that have a label map (the paper: half).
+        sentences: captions of a training image that has a label map, and of one that has none. (5, 45) gives a tenth of
+            the pairs a map, as in the paper, whose images without one are Visual Genome's.
+        detector_noise: factor on the errors of the simulated detector: missed, doubled, misnamed and invented boxes.
+    """
 
     seed: int = 0
     train_images: int = 12_000
@@ -275,6 +295,15 @@ class CorpusConfig:
     test_images: int = 1_000
     nlvr_pairs: tuple[int, int, int] = (1_500, 300, 300)
     vcr_images: tuple[int, int, int] = (1_200, 300, 300)
+    things: tuple[int, int] = (2, 3)
+    large: tuple[int, int] = (24, 27)
+    small: tuple[int, int] = (14, 16)
+    named: float = 0.5
+    typical: float = 0.7
+    skew: float = 0.0
+    maps: float = 0.5
+    sentences: tuple[int, int] = (5, 5)
+    detector_noise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -445,12 +474,13 @@ def _tiny() -> Profile:
     return Profile(
         name="tiny",
         model=_TINY_MODEL,
-        data=DataConfig(text_lengths=(12, 16, 20, 32)),
+        data=DataConfig(text_lengths=(12, 16, 20, 32), mlm_probability=0.4),
         training=TrainingConfig(
             steps=2000,
             batch_size=32,
             learning_rate=1e-3,
             warmup=0.03,
+            decay=0.5,
             evaluations=20,
             validation_images=256,
             checkpoints=2,

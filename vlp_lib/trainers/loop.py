@@ -73,10 +73,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up over the first `warmup` share of the steps, then linear decay to 0 after the last one."""
+def learning_rate_factor(step: int, steps: int, warmup: float, decay: float = 1.0) -> float:
+    """Linear warm-up over the first `warmup` share of the steps, and linear decay to 0 after the last one.
+
+    `decay` is the share of the steps after the warm-up in which it falls; before them it is constant.
+    """
     rising = max(1, round(warmup * steps))
-    return min((step + 1) / rising, max(0.0, (steps - step) / max(1, steps - rising)), 1.0)
+    falling = max(1, round(decay * (steps - rising)))
+    return min((step + 1) / rising, max(0.0, (steps - step) / falling), 1.0)
 
 
 def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -98,8 +102,8 @@ def check_training(config: TrainingConfig, processes: int) -> None:
             f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
             f"{processes} processes: choose a multiple of {parts}"
         )
-    if not config.learning_rate > 0 or not 0 <= config.warmup <= 1 or config.clip <= 0:
-        raise UserError("training.learning_rate and clip must be above 0 and warmup between 0 and 1")
+    if not config.learning_rate > 0 or not 0 <= config.warmup <= 1 or not 0 <= config.decay <= 1 or config.clip <= 0:
+        raise UserError("training.learning_rate and clip must be above 0, warmup and decay between 0 and 1")
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
@@ -243,7 +247,7 @@ def fit(
         wrapped.train()
         for step in range(state["step"], steps):
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup)
+                group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup, config.decay)
             parts: Sequence[SomeBatch] = [next(batches) for _ in range(config.accumulation)]
             if in_parts:
                 moved = [part.to(accelerator.device) for part in parts]

@@ -31,18 +31,21 @@ class Detection:
     attribute: int
 
 
-def detect(scene: Scene, dice: Dice) -> list[Detection]:
-    """Boxes, best score first: some things are missed, doubled, misnamed; now and then a box shows nothing."""
+def detect(scene: Scene, dice: Dice, noise: float = 1.0) -> list[Detection]:
+    """Boxes, best score first: some things are missed, doubled, misnamed; now and then a box shows nothing.
+
+    `noise` is a factor on how often.
+    """
     found: list[Detection] = []
     for thing in scene.things:
-        if dice.chance(8 if thing.large else 15):
+        if dice.chance(noise * (8 if thing.large else 15)):
             continue
-        for double in range(2 if dice.chance(15) else 1):
+        for double in range(2 if dice.chance(15 * noise) else 1):
             score = dice.between(550, 990)
             label, attribute = thing.shape, thing.color
-            if dice.chance(6):
+            if dice.chance(6 * noise):
                 label, score = dice.below(len(SHAPES)), score * 6 // 10
-            if dice.chance(6):
+            if dice.chance(6 * noise):
                 attribute, score = dice.below(len(COLOR_NAMES)), score * 8 // 10
             if double:
                 score = score * 7 // 10
@@ -54,13 +57,15 @@ def detect(scene: Scene, dice: Dice) -> list[Detection]:
         (scene.ground, (0, min(scene.horizon), s, s)),
     )
     for stuff, box in regions:
-        if dice.chance(12):
+        if dice.chance(12 * noise):
             continue
         score = dice.between(400, 950)
-        if dice.chance(6):
+        if dice.chance(6 * noise):
             stuff, score = dice.below(len(STUFFS)), score * 6 // 10
         found.append(Detection(len(SHAPES) + stuff, score, _shaken(dice, scene, box, s // 8), -1))
-    for _ in range(dice.choice((0, 0, 0, 0, 1, 1, 2))):
+    for _ in range(2):
+        if not dice.chance(28 * noise):
+            continue
         w, h = dice.between(s // 8, s // 3), dice.between(s // 8, s // 3)
         x, y = dice.below(s - w), dice.below(s - h)
         label = dice.below(len(DETECTOR_CLASSES))

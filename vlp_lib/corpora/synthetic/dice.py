@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+
+@cache
+def _ranks(n: int, skew: float) -> tuple[int, ...]:
+    """Weights in whole numbers, in which the last bit of a power does not show."""
+    return tuple(max(1, round(10_000 * (k + 1) ** -skew)) for k in range(n))
 
 
 class Dice:
@@ -36,9 +44,16 @@ class Dice:
         """An integer in [low, high], both ends included."""
         return low + self.below(high - low + 1)
 
-    def chance(self, percent: int) -> bool:
+    def chance(self, percent: float) -> bool:
         """True in so many per cent of the calls."""
-        return self.below(100) < percent
+        return self.below(10_000) < round(100 * percent)
+
+    def ranked(self, n: int, skew: float) -> int:
+        """An integer in [0, n), of which the k-th comes (k + 1)^skew times as rarely as the first."""
+        if not skew:
+            return self.below(n)
+        draw = self.below(sum(_ranks(n, skew)))
+        return next(k for k, end in enumerate(accumulate(_ranks(n, skew))) if draw < end)
 
     def choice(self, items: Sequence[T]) -> T:
         """One of the items."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vlp_lib.corpora.synthetic.dice import Dice
@@ -35,6 +36,10 @@ class Ref:
             and self.color in (None, thing.color)
             and self.large in (None, thing.large)
         )
+
+    def fits_any(self, things: Iterable[Thing]) -> bool:
+        """Whether the description is true of one of the things."""
+        return any(map(self.fits, things))
 
     def find(self, scene: Scene) -> list[Thing]:
         """The things of the scene that it fits."""
@@ -88,10 +93,23 @@ def clear_relations(scene: Scene) -> list[tuple[Thing, str, Thing]]:
     ]
 
 
-def captions(scene: Scene, dice: Dice) -> list[str]:
-    """Five true sentences in random order: all things, their number, where they stand, relations, sides."""
-    forms = (_list_caption, _count_caption, _place_caption, _relation_caption, _side_caption)
-    return dice.shuffled([form(scene, dice) for form in forms])
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about an image, with the test of its truth for any image."""
+
+    text: str
+    holds: Callable[[Scene], bool]
+
+
+def captions(scene: Scene, dice: Dice, number: int = 5, named: float = 0.5) -> list[Caption]:
+    """So many true sentences in random order: all things, their number, where they stand, relations, sides; and again.
+
+    `named` is the share of those about things that name the ground, the background or both as well.
+    """
+    forms = itertools.islice(
+        itertools.cycle((_list_caption, _count_caption, _place_caption, _relation_caption, _side_caption)), number
+    )
+    return dice.shuffled([_with_stuff(form(scene, dice), scene, dice, named) for form in forms])
 
 
 def join(parts: Sequence[str]) -> str:
@@ -99,20 +117,34 @@ def join(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _named(thing: Thing, dice: Dice, size_percent: int = 50) -> str:
-    return with_article(refer(thing, dice, size_percent).text())
+def _named(ref: Ref) -> str:
+    return with_article(ref.text())
 
 
-def _list_caption(scene: Scene, dice: Dice) -> str:
-    things = join([_named(thing, dice, 70) for thing in dice.shuffled(scene.things)])
-    ground, background = STUFFS[scene.ground], _BACKGROUND_PHRASES[STUFFS[scene.background]]
-    return dice.choice(
-        (things, f"there is {things}", f"a picture of {things}", f"{things} with {ground} and {background}")
+def _all_there(refs: Sequence[Ref], things: Sequence[Thing]) -> bool:
+    """Whether each description fits a thing of its own."""
+    return any(
+        all(ref.fits(thing) for ref, thing in zip(refs, chosen, strict=True))
+        for chosen in itertools.permutations(things, len(refs))
     )
 
 
-def _count_caption(scene: Scene, dice: Dice) -> str:
-    total = NUMBERS[len(scene.things)]
+def _with_stuff(caption: Caption, scene: Scene, dice: Dice, named: float) -> Caption:
+    if any(stuff in caption.text for stuff in STUFFS) or not dice.chance(100 * named):
+        return caption
+    stuffs = dice.choice(((scene.ground,), (scene.background,), (scene.ground, scene.background)))
+    text = join([_BACKGROUND_PHRASES.get(STUFFS[stuff], STUFFS[stuff]) for stuff in stuffs])
+    return Caption(f"{caption.text} with {text}", lambda other: other.shows(*stuffs) and caption.holds(other))
+
+
+def _list_caption(scene: Scene, dice: Dice) -> Caption:
+    refs = [refer(thing, dice, 70) for thing in dice.shuffled(scene.things)]
+    form = dice.choice(("{}", "there is {}", "a picture of {}"))
+    return Caption(form.format(join([_named(ref) for ref in refs])), lambda other: _all_there(refs, other.things))
+
+
+def _count_caption(scene: Scene, dice: Dice) -> Caption:
+    total = len(scene.things)
     first = dice.choice(scene.things).shape
     shapes = [first, *dice.shuffled(sorted({thing.shape for thing in scene.things} - {first}))]
     counts = [(Ref(shape=shape), Ref(shape=shape).count(scene)) for shape in shapes]
@@ -121,50 +153,69 @@ def _count_caption(scene: Scene, dice: Dice) -> str:
     verb, noun = ("is", with_article(ref.text())) if n == 1 else ("are", ref.text(n))
     some = dice.choice(scene.things)
     thing, color = refer(some, dice), Ref(color=some.color)
-    forms = [
-        f"there {verb} {counted}",
-        f"a picture of {counted}",
-        f"{counted} with {STUFFS[scene.ground]}",
-        f"{NUMBERS[n]} of the {total} things {verb} {noun}, {NUMBERS[color.count(scene)]} of the {total} things"
-        f" {'is' if color.count(scene) == 1 else 'are'} {COLOR_NAMES[some.color]}",
+    forms: list[tuple[str, list[tuple[Ref, int]]]] = [
+        (f"there {verb} {counted}", counts),
+        (f"a picture of {counted}", counts),
+        (
+            f"{NUMBERS[n]} of the {NUMBERS[total]} things {verb} {noun}, {NUMBERS[color.count(scene)]} of the"
+            f" {NUMBERS[total]} things {'is' if color.count(scene) == 1 else 'are'} {COLOR_NAMES[some.color]}",
+            [(Ref(), total), counts[0], (color, color.count(scene))],
+        ),
     ]
-    if thing.count(scene) == 1:
-        forms.append(f"there are {total} things and one of them is {with_article(thing.text())}")
-    return dice.choice(forms)
+    if thing.count(scene) == 1 and total > 1:
+        text = f"there are {NUMBERS[total]} things and one of them is {_named(thing)}"
+        forms.append((text, [(Ref(), total), (thing, 1)]))
+    text, claims = dice.choice(forms)
+    return Caption(text, lambda other: all(ref.count(other) == n for ref, n in claims))
 
 
-def _place_caption(scene: Scene, dice: Dice) -> str:
+def _place_caption(scene: Scene, dice: Dice) -> Caption:
     ground, background = STUFFS[scene.ground], _BACKGROUND_PHRASES[STUFFS[scene.background]]
     standing = [thing for thing in scene.things if scene.stands_on_ground(thing)]
     raised = [thing for thing in scene.things if scene.stands_on_ground(thing) is False]
+    places: list[tuple[Ref, bool | None]]
     if standing and raised and dice.chance(50):
-        a, b = _named(dice.choice(standing), dice), _named(dice.choice(raised), dice)
-        return f"{a} on the {ground} and {b} in front of {background}"
-    if standing:
-        name = _named(dice.choice(standing), dice)
-        return dice.choice(
+        a, b = refer(dice.choice(standing), dice), refer(dice.choice(raised), dice)
+        text = f"{_named(a)} on the {ground} and {_named(b)} in front of {background}"
+        places = [(a, True), (b, False)]
+    elif standing:
+        a = refer(dice.choice(standing), dice)
+        text = dice.choice(
             (
-                f"{name} on the {ground} in front of {background}",
-                f"{name} on the {ground} with {background} behind it",
-                f"there is {name} on the {ground} below {background}",
+                f"{_named(a)} on the {ground} in front of {background}",
+                f"{_named(a)} on the {ground} with {background} behind it",
+                f"there is {_named(a)} on the {ground} below {background}",
             )
         )
-    if raised:
-        name = _named(dice.choice(raised), dice)
-        return dice.choice(
-            (f"{name} in front of {background} above the {ground}", f"there is {name} and {background} above {ground}")
+        places = [(a, True)]
+    elif raised:
+        a = refer(dice.choice(raised), dice)
+        forms = (
+            f"{_named(a)} in front of {background} above the {ground}",
+            f"there is {_named(a)} and {background} above {ground}",
         )
-    return f"{ground} and {background} with {_named(dice.choice(scene.things), dice)}"
+        text, places = dice.choice(forms), [(a, False)]
+    else:
+        a = refer(dice.choice(scene.things), dice)
+        text, places = f"{ground} and {background} with {_named(a)}", [(a, None)]
+
+    def holds(other: Scene) -> bool:
+        return other.shows(scene.ground, scene.background) and all(
+            any(where in (None, other.stands_on_ground(thing)) for thing in ref.find(other)) for ref, where in places
+        )
+
+    return Caption(text, holds)
 
 
-def _relation_caption(scene: Scene, dice: Dice) -> str:
-    found = clear_relations(scene)
-    if not found:
+def _relation_caption(scene: Scene, dice: Dice) -> Caption:
+    clear = clear_relations(scene)
+    if not clear:
         return _list_caption(scene, dice)
-    a, relation, b = dice.choice(found)
-    first, second = _named(a, dice, 40), _named(b, dice, 40)
+    a, relation, b = dice.choice(clear)
+    subject, partner = refer(a, dice, 40), refer(b, dice, 40)
+    first, second = _named(subject), _named(partner)
     phrase = relation_phrase(relation, dice)
-    return dice.choice(
+    text = dice.choice(
         (
             f"{first} {phrase} {second}",
             f"there is {first} {phrase} {second}",
@@ -172,20 +223,29 @@ def _relation_caption(scene: Scene, dice: Dice) -> str:
             f"{second} with {first} {phrase} it" if relation in ("above", "below") else f"{first} {phrase} {second}",
         )
     )
+    return Caption(
+        text,
+        lambda other: any(
+            subject.fits(x) and partner.fits(y) and r == relation for x, r, y in clear_relations(other)
+        ),
+    )
 
 
-def _side_caption(scene: Scene, dice: Dice) -> str:
+def _side_caption(scene: Scene, dice: Dice) -> Caption:
     """Things at the left and right edge; where nothing is, another relation."""
-    s = scene.image_size
-    sides = {
-        "left": [thing for thing in scene.things if 5 * thing.center[0] <= 4 * s],
-        "right": [thing for thing in scene.things if 5 * thing.center[0] >= 6 * s],
-    }
+    sides = {side: scene.at_edge(side) for side in ("left", "right")}
     if all(sides.values()):
-        a, b = _named(dice.choice(sides["left"]), dice, 40), _named(dice.choice(sides["right"]), dice, 40)
-        return dice.choice((f"{a} on the left and {b} on the right", f"{b} on the right side and {a} on the left side"))
+        left, right = refer(dice.choice(sides["left"]), dice, 40), refer(dice.choice(sides["right"]), dice, 40)
+        a, b = _named(left), _named(right)
+        text = dice.choice((f"{a} on the left and {b} on the right", f"{b} on the right side and {a} on the left side"))
+        return Caption(text, lambda other: left.fits_any(other.at_edge("left")) and right.fits_any(other.at_edge("right")))
     for side, things in sides.items():
         if things and len(things) == len(scene.things):
-            name = join([_named(thing, dice, 40) for thing in things])
-            return f"{name} on the {side} and nothing on the {OPPOSITE[side]}"
+            refs = [refer(thing, dice, 40) for thing in things]
+            text = f"{join([_named(ref) for ref in refs])} on the {side} and nothing on the {OPPOSITE[side]}"
+
+            def holds(other: Scene, side: str = side) -> bool:
+                return len(other.at_edge(side)) == len(other.things) and _all_there(refs, other.things)
+
+            return Caption(text, holds)
     return _relation_caption(scene, dice)

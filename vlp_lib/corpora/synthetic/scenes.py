@@ -7,6 +7,7 @@ from itertools import count
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.shapes import shape_mask
+from vlp_lib.corpora.synthetic.spec import CorpusSpec
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, COLORS, GROUNDS, PALETTES, SHAPES, STUFFS
 
 RGB = tuple[int, int, int]
@@ -58,7 +59,7 @@ class Scene:
         windows: (row, column) offsets into the background's and the ground's texture tiles, in pixels.
         light: gain at the centre, 256 is neutral, and its change over half of the image to the right and downwards.
         void_thing: index of the thing whose rim is void in the label map.
-        has_map: whether a label map is published, for half of the images as in the paper.
+        has_map: whether a label map is published.
     """
 
     image_size: int
@@ -79,6 +80,19 @@ class Scene:
         gap = thing.y + thing.h - self.horizon[thing.x + thing.w // 2]
         return True if gap >= margin else False if gap <= -margin else None
 
+    def shows(self, *stuffs: int) -> bool:
+        """Whether each of the stuffs is the ground or the background."""
+        return all(stuff in (self.ground, self.background) for stuff in stuffs)
+
+    def at_edge(self, side: str) -> list[Thing]:
+        """The things beyond doubt in the left or right part of the image."""
+        s = self.image_size  # of half pixels the image has twice as many
+        return [
+            thing
+            for thing in self.things
+            if (5 * thing.center[0] <= 4 * s if side == "left" else 5 * thing.center[0] >= 6 * s)
+        ]
+
     def is_clear(self, relation: str, a: Thing, b: Thing) -> bool:
         """Whether a stands in the relation ("left", "right", "above", "below") to b beyond doubt."""
         return self._gap(relation, a, b) >= self.image_size // 4  # an eighth of the image: gaps are in half pixels
@@ -96,16 +110,18 @@ RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
-def sample_scene(dice: Dice, image_size: int, *, fewest: int = 2, like: Scene | None = None) -> Scene:
-    """Draw a scene of `fewest` to four things; `like` is a scene that it shares some of its contents with."""
-    background = len(GROUNDS) + dice.below(len(BACKGROUNDS))
-    ground = dice.below(len(GROUNDS))
+def sample_scene(dice: Dice, spec: CorpusSpec, *, fewest: int = 0, like: Scene | None = None) -> Scene:
+    """Draw a scene of at least `fewest` things; `like` is a scene that it shares some of its contents with."""
+    image_size = spec.image_size
+    background = len(GROUNDS) + dice.ranked(len(BACKGROUNDS), spec.skew)
+    ground = dice.ranked(len(GROUNDS), spec.skew)
     if like is not None:
         background = like.background if dice.chance(40) else background
         ground = like.ground if dice.chance(40) else ground
     things: list[Thing] = []
-    for _ in range(dice.between(fewest, 4)):
-        shape, color = dice.below(len(SHAPES)), dice.below(len(COLOR_NAMES))
+    fewest = max(fewest, spec.things[0])
+    for _ in range(dice.between(fewest, max(fewest, spec.things[1]))):
+        shape, color = dice.ranked(len(SHAPES), spec.skew), dice.ranked(len(COLOR_NAMES), spec.skew)
         if like is not None and dice.chance(50):
             twin = dice.choice(like.things)
             shape, color = twin.shape, twin.color
@@ -114,7 +130,7 @@ def sample_scene(dice: Dice, image_size: int, *, fewest: int = 2, like: Scene | 
             shape = dice.choice(things).shape
         if things and dice.chance(15):
             color = dice.choice(things).color
-        things.append(_place(dice, image_size, things, shape, color))
+        things.append(_place(dice, spec, things, shape, color))
     things.sort(key=lambda thing: thing.y + thing.h)  # what stands lower is nearer and drawn later
     return Scene(
         image_size=image_size,
@@ -122,22 +138,23 @@ def sample_scene(dice: Dice, image_size: int, *, fewest: int = 2, like: Scene | 
         ground=ground,
         horizon=_sample_horizon(dice, image_size),
         things=tuple(things),
-        background_rgb=_jitter(dice, dice.choice(PALETTES[STUFFS[background]]), 24),
-        ground_rgb=_jitter(dice, dice.choice(PALETTES[STUFFS[ground]]), 24),
+        background_rgb=_sample_color(dice, background, spec.typical),
+        ground_rgb=_sample_color(dice, ground, spec.typical),
         windows=(_sample_window(dice, image_size), _sample_window(dice, image_size)),
         light=(dice.between(212, 285), dice.between(-26, 26), dice.between(-26, 26)),
         void_thing=dice.below(len(things)),
-        has_map=dice.chance(50),
+        has_map=dice.chance(100 * spec.maps),
     )
 
 
-def _place(dice: Dice, image_size: int, others: list[Thing], shape: int, color: int) -> Thing:
+def _place(dice: Dice, spec: CorpusSpec, others: list[Thing], shape: int, color: int) -> Thing:
+    """A thing where it hides no other; a crowded image still has room for a small one, and at last for a tiny one."""
     wants_large = dice.chance(50)
     for tries in count():
-        large = wants_large and tries < 50  # a crowded image still has room for a small one
-        size = (dice.between(18, 20) if large else dice.between(10, 11)) * image_size // 64
+        large = wants_large and tries < 50
+        size = max(8, dice.between(*(spec.large if large else spec.small)) - tries // 50) * spec.image_size // 64
         h, w = shape_mask(shape, size).shape
-        x, y = dice.between(1, image_size - w - 1), dice.between(1, image_size - h - 1)
+        x, y = dice.between(1, spec.image_size - w - 1), dice.between(1, spec.image_size - h - 1)
         rgb = _jitter(dice, COLORS[COLOR_NAMES[color]], 14)
         thing = Thing(shape, color, large, size, x, y, w, h, rgb)
         if all(_overlap(thing, other) <= 10 for other in others):
@@ -161,6 +178,11 @@ def _sample_horizon(dice: Dice, image_size: int) -> tuple[int, ...]:
 
 def _sample_window(dice: Dice, image_size: int) -> tuple[int, int]:
     return dice.below(3 * image_size), dice.below(3 * image_size)
+
+
+def _sample_color(dice: Dice, stuff: int, typical: float) -> RGB:
+    palette = PALETTES[STUFFS[stuff]]
+    return _jitter(dice, palette[0] if dice.chance(100 * typical) else dice.choice(palette), 24)
 
 
 def _jitter(dice: Dice, rgb: RGB, spread: int) -> RGB:

@@ -29,11 +29,11 @@ def shape_mask(shape: int, size: int) -> np.ndarray:
         case "cone":
             mask = 2 * abs(u) <= v + s + 1
         case "cross":
-            mask = (3 * abs(u) <= s) | (3 * abs(v) <= s)
+            mask = (5 * abs(u) <= 2 * s) | (5 * abs(v) <= 2 * s)
         case "gem":
             mask = abs(u) + abs(v) <= s
         case "ring":
-            mask = (square <= s * s) & (100 * square >= 26 * s * s)
+            mask = (square <= s * s) & (100 * square >= 16 * s * s)
         case "star":
             mask = _inside(_STAR, 1000 * u, 1000 * v, s)
         case _:  # moon: a disc less another one to its right

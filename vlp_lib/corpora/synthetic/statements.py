@@ -9,6 +9,7 @@ from functools import partial
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.language import NUMBERS, Ref, with_article
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
+from vlp_lib.corpora.synthetic.spec import CorpusSpec
 from vlp_lib.corpora.synthetic.world import COLOR_NAMES, SHAPES, STUFFS
 
 Pair = tuple[Scene, Scene]
@@ -40,12 +41,12 @@ class StatementSet:
         return self.sentences[sentence].holds(*self.pairs[pair])
 
 
-def sample_set(dice: Dice, image_size: int) -> StatementSet:
+def sample_set(dice: Dice, spec: CorpusSpec) -> StatementSet:
     """Draw two pairs, the images of which resemble each other, and their sentences."""
-    left = sample_scene(dice, image_size)
-    right = sample_scene(dice, image_size, like=left)
-    other_left = sample_scene(dice, image_size, like=left)
-    other_right = sample_scene(dice, image_size, like=dice.choice((right, other_left)))
+    left = sample_scene(dice, spec)
+    right = sample_scene(dice, spec, like=left)
+    other_left = sample_scene(dice, spec, like=left)
+    other_right = sample_scene(dice, spec, like=dice.choice((right, other_left)))
     pairs = ((left, right), (other_left, other_right))
     first = _find(dice, pairs[0], pairs[1])
     return StatementSet(pairs, (first, _find(dice, pairs[1], pairs[0])))

@@ -50,7 +50,7 @@ _WORN: dict[str, tuple[str, ...]] = {
 PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
     stuff: tuple(_TONES[tone] for tone in tones) for stuff, tones in _WORN.items()
 }
-"""The base colours, RGB, that each stuff may have."""
+"""The base colours, RGB, that each stuff may have; the first is the typical one."""
 
 
 def thing_category(shape: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from vlp_lib.corpora.synthetic.formats import Folder, combine, json_bytes, json_
 from vlp_lib.corpora.synthetic.language import captions
 from vlp_lib.corpora.synthetic.questions import Question, annotators, questions
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
+from vlp_lib.corpora.synthetic.spec import MOST_IMAGES, MOST_SENTENCES, CorpusSpec
 from vlp_lib.corpora.synthetic.statements import sample_set
 from vlp_lib.corpora.synthetic.world import (
     COLOR_NAMES,
@@ -29,13 +30,12 @@ from vlp_lib.corpora.synthetic.world import (
 )
 from vlp_lib.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same spec gives other bytes than before."""
 
 CORPUS_FILE = "corpus.json"
 _UNFINISHED_FILE = "corpus.json.unfinished"
 _PARTS = ("images", "annotations", "stuffthingmaps", "vqav2", "nlvr2", "vcr")
-_MOST_IMAGES = 1_000_000  # a split; the ids of the next one begin there
 
 # The second number of a random stream's key; the first is the seed and the last the number of the scene.
 _STREAMS = {"train": 0, "val": 1, "test": 2, "nlvr2-train": 3, "nlvr2-dev": 4, "nlvr2-test1": 5,
@@ -46,50 +46,6 @@ Entry = dict[str, object]
 """An object of a JSON file."""
 
 _VQA_SUBTYPES = {"train": "train2014", "val": "val2014", "test": "test2015"}
-
-
-@dataclass(frozen=True)
-class CorpusSpec:
-    """What to draw; two equal specs give the same bytes.
-
-    Attributes:
-        seed: of all random choices.
-        image_size: edge of the square images in pixels, a multiple of 8, at least 32.
-        train_images, val_images, test_images: scenes with captions, boxes, detections and questions.
-        nlvr_pairs: image pairs of NLVR2's train, dev and test1, two statements each.
-        vcr_images: images of VCR's train, val and test, one question each.
-        questions_per_image: VQA questions for each captioned image.
-    """
-
-    seed: int = 0
-    image_size: int = 64
-    train_images: int = 12000
-    val_images: int = 1000
-    test_images: int = 1000
-    nlvr_pairs: tuple[int, int, int] = (1500, 300, 300)
-    vcr_images: tuple[int, int, int] = (1200, 300, 300)
-    questions_per_image: int = 3
-
-    def __post_init__(self) -> None:
-        _check("seed", self.seed, 0, 2**32 - 1)
-        _check("image_size", self.image_size, 32, 1024)
-        if self.image_size % 8:
-            raise UserError(f"image_size is {self.image_size}; give a multiple of 8.")
-        for name in ("train_images", "val_images", "test_images"):
-            _check(name, getattr(self, name), 1, _MOST_IMAGES)
-        for name in ("nlvr_pairs", "vcr_images"):
-            counts = getattr(self, name)
-            if not isinstance(counts, tuple | list) or len(counts) != 3:
-                raise UserError(f"{name} is {counts!r}; give three numbers, one for each split.")
-            object.__setattr__(self, name, tuple(counts))  # lists, as JSON has them, compare unequal to tuples
-            for count in counts:
-                _check(name, count, 0, _MOST_IMAGES)
-        _check("questions_per_image", self.questions_per_image, 1, 10)
-
-
-def _check(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UserError(f"{name} is {value!r}; give a whole number from {least} to {most}.")
 
 
 def synthesize(root: Path, spec: CorpusSpec) -> str:
@@ -173,12 +129,12 @@ def scene_key(spec: CorpusSpec, stream: str, index: int) -> tuple[int, int, int]
 
 def corpus_scene(spec: CorpusSpec, split: str, index: int) -> Scene:
     """The scene behind the captioned image of this number within "train", "val" or "test"."""
-    return sample_scene(Dice(*scene_key(spec, split, index)), spec.image_size)
+    return sample_scene(Dice(*scene_key(spec, split, index)), spec)
 
 
 def image_id(split: str, index: int) -> int:
     """The COCO id of a captioned image: unique over the splits and independent of their sizes."""
-    return _STREAMS[split] * _MOST_IMAGES + index + 1
+    return _STREAMS[split] * MOST_IMAGES + index + 1
 
 
 def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
@@ -197,16 +153,17 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
             for index in range(total):
                 key, name = image_id(split, index), f"{image_id(split, index):012d}.png"
                 dice.restart(*scene_key(spec, split, index))
-                scene = sample_scene(dice, spec.image_size)
+                scene = sample_scene(dice, spec)
                 folder.write(f"images/{part}/{name}", png_bytes(painter.image(scene, dice)))
                 if scene.has_map or split != "train":
                     folder.write(f"stuffthingmaps/{part}/{name}", png_bytes(painter.label_map(scene)))
                     maps += 1
-                sentences = captions(scene, dice)
+                number = spec.sentences[not scene.has_map] if split == "train" else 5
+                sentences = [caption.text for caption in captions(scene, dice, number, spec.named)]
                 for kind, entries in _coco_entries(key, name, scene, sentences).items():
                     coco[kind] += entries
                 karpathy.append(_karpathy_image(key, name, part, split, len(karpathy), sentences))
-                found.append((key, detect(scene, dice)))
+                found.append((key, detect(scene, dice, spec.detector_noise)))
                 # Last, so that more questions change nothing else.
                 for k, question in enumerate(questions(scene, dice, spec.questions_per_image)):
                     ids: Entry = {"image_id": key, "question_id": 1000 * key + k}
@@ -217,7 +174,7 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
         _write_coco(folder, part, coco)
         folder.write(f"detections_{part}.npz", npz_bytes(_detection_arrays(found, spec.image_size)))
     folder.write("dataset_coco.json", json_bytes({"dataset": "coco", "images": karpathy}))
-    return counts | {"captions": 5 * len(karpathy), "label_maps": maps}
+    return counts | {"captions": sum(len(image["sentids"]) for image in karpathy), "label_maps": maps}
 
 
 def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> dict[str, list[Entry]]:
@@ -312,7 +269,7 @@ def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sen
 
 
 def _sentence_id(key: int, k: int) -> int:
-    return 5 * key + k
+    return MOST_SENTENCES * key + k
 
 
 def _detection_arrays(found: list[tuple[int, list[Detection]]], size: int) -> dict[str, np.ndarray]:
@@ -337,7 +294,7 @@ def _write_nlvr2(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str
         lines: list[Entry] = []
         for number in range((total + 1) // 2):
             dice.restart(*scene_key(spec, f"nlvr2-{split}", number))
-            group = sample_set(dice, spec.image_size)
+            group = sample_set(dice, spec)
             directory = number % 100  # only train is spread over numbered directories
             for pair in range(min(2, total - 2 * number)):
                 name = f"{split}-{number}-{pair}"
@@ -367,7 +324,7 @@ def _write_vcr(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, 
         lines = []
         for number in range(total):
             dice.restart(*scene_key(spec, f"vcr-{split}", number))
-            scene = sample_scene(dice, spec.image_size, fewest=3)
+            scene = sample_scene(dice, spec, fewest=3)
             movie = f"synthetic_{split}_{number // 100:04d}"
             name = f"{movie}/{movie}_{number % 100:02d}@0"
             folder.write(f"vcr/vcr1images/{name}.png", png_bytes(painter.image(scene, dice)))
