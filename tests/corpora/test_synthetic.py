@@ -18,13 +18,14 @@ from vlp_lib.corpora.synthetic import CorpusSpec, corpus_scene, fingerprint, ima
 from vlp_lib.corpora.synthetic.choices import sample_choice
 from vlp_lib.corpora.synthetic.detector import DETECTOR_CLASSES, detect
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.draw import VOID, Painter
+from vlp_lib.corpora.synthetic.draw import VOID, Painter, _shading
 from vlp_lib.corpora.synthetic.formats import npz_bytes, png_bytes
 from vlp_lib.corpora.synthetic.language import captions
 from vlp_lib.corpora.synthetic.questions import questions
 from vlp_lib.corpora.synthetic.scenes import Scene, Thing, sample_scene
+from vlp_lib.corpora.synthetic.shapes import shape_mask
 from vlp_lib.corpora.synthetic.statements import sample_set
-from vlp_lib.corpora.synthetic.world import COLOR_NAMES, GROUNDS, SHAPES, STUFFS
+from vlp_lib.corpora.synthetic.world import COLOR_NAMES, GROUNDS, PALETTES, SHAPES, STUFFS
 from vlp_lib.errors import UserError
 
 SMALL = CorpusSpec(
@@ -36,8 +37,9 @@ SMALL = CorpusSpec(
     nlvr_pairs=(5, 2, 2),
     vcr_images=(4, 2, 2),
 )
+WORLD = CorpusSpec(things=(2, 4))
 # Recorded once. If it changes on purpose, raise FORMAT_VERSION: corpora and results of before are not comparable.
-SMALL_FINGERPRINT = "e551818a89613dc89899240de5c8eb568697fc325e4c33664373ef7ea3325e6d"
+SMALL_FINGERPRINT = "b88ae7ed560f11b0e2a3785408572c47b59074dd7278218c4d5e5d6b556a8ae0"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [sample_scene(Dice(11, 0, i), 64) for i in range(400)]
+    return [sample_scene(Dice(11, 0, i), WORLD) for i in range(400)]
 
 
 def read(path: Path) -> dict:
@@ -113,6 +115,16 @@ def test_an_interrupted_corpus_is_redone(tmp_path, monkeypatch):
         {"nlvr_pairs": (1, 2)},
         {"vcr_images": (1, 2, -1)},
         {"questions_per_image": 0},
+        {"things": (3, 2)},
+        {"things": (2, 9)},
+        {"large": (24, 60)},
+        {"small": 14},
+        {"sentences": (5, 0)},
+        {"named": 1.5},
+        {"typical": "often"},
+        {"maps": True},
+        {"skew": -1},
+        {"detector_noise": 100},
     ],
 )
 def test_a_wrong_spec_is_named(wrong):
@@ -223,7 +235,92 @@ def test_detections(corpus, scenes):
     assert 0.8 < hits / total < 0.95  # noisy, but a teacher
 
 
+# The knobs of the world
+
+
+def scenes_of(count=300, **settings):
+    spec = CorpusSpec(image_size=48, **settings)
+    return [sample_scene(Dice(12, 0, i), spec) for i in range(count)]
+
+
+def test_size_and_number_of_things():
+    for scene in scenes_of(things=(1, 2), large=(30, 32), small=(9, 10)):
+        assert 1 <= len(scene.things) <= 2
+        for thing in scene.things:
+            low, high = (30, 32) if thing.large else (9, 10)
+            assert low * 48 // 64 - 1 <= thing.size <= high * 48 // 64
+
+
+def test_the_fullest_image_that_may_be_asked_for_is_drawn():
+    scenes = scenes_of(200, things=(4, 4), large=(32, 32), small=(20, 20))
+    assert all(len(scene.things) == 4 for scene in scenes)
+
+
+@pytest.mark.parametrize(("typical", "low", "high"), [(0.0, 0.1, 0.4), (1.0, 1.0, 1.0)])
+def test_colour_tells_as_much_of_a_class_as_asked(typical, low, high):
+    near = []
+    for scene in scenes_of(typical=typical):
+        for stuff, rgb in ((scene.ground, scene.ground_rgb), (scene.background, scene.background_rgb)):
+            near.append(all(abs(a - b) <= 24 for a, b in zip(rgb, PALETTES[STUFFS[stuff]][0], strict=True)))
+    assert low <= np.mean(near) <= high
+
+
+def test_skew_makes_the_first_classes_common():
+    even, skewed = (
+        np.bincount([t.shape for scene in scenes_of(600, skew=skew) for t in scene.things], minlength=8)
+        for skew in (0, 1)
+    )
+    assert even.max() < 1.5 * even.min()
+    # 1/1 of a sum of 2.72 to 1/8 of it, but for the repetitions.
+    assert skewed[0] > 4 * skewed[-1]
+
+
+def test_named_and_sentences(scenes):
+    def share(named):
+        texts = [c.text for i, scene in enumerate(scenes) for c in captions(scene, Dice(3, 6, i), 20, named)]
+        assert len(texts) == 20 * len(scenes)
+        return np.mean([any(stuff in text for stuff in STUFFS) for text in texts])
+
+    assert share(0.0) < 0.25 < 0.55 < share(0.5) < 0.65 < share(1.0) == 1.0
+
+
+def test_share_of_maps_by_image_and_by_pair(tmp_path):
+    spec = replace(SMALL, train_images=60, maps=0.5, sentences=(5, 45), nlvr_pairs=(0, 0, 0), vcr_images=(1, 0, 0))
+    synthesize(tmp_path / "a", spec)
+    made = read(tmp_path / "a/annotations/captions_train2017.json")["annotations"]
+    assert len({a["id"] for a in made}) == len(made)
+    mapped = {int(path.stem) for path in (tmp_path / "a/stuffthingmaps/train2017").glob("*.png")}
+    assert 20 <= len(mapped) <= 40
+    by_pair = np.mean([a["image_id"] in mapped for a in made])
+    assert by_pair == 5 * len(mapped) / (5 * len(mapped) + 45 * (60 - len(mapped)))
+    assert by_pair < 0.2
+
+
+def test_a_quiet_detector_makes_no_mistake(scenes):
+    for i, scene in enumerate(scenes[:50]):
+        found = detect(scene, Dice(2, 3, i), 0.0)
+        assert sorted(d.label for d in found if d.attribute >= 0) == sorted(t.shape for t in scene.things)
+        assert len(found) == len(scene.things) + 2
+    assert np.mean([len(detect(scene, Dice(2, 3, i), 3.0)) for i, scene in enumerate(scenes)]) > 5.5
+
+
+def test_the_corpus_counts_the_mismatched_sentences_that_are_true(corpus):
+    sentences = {}
+    for a in read(corpus / "annotations/captions_train2017.json")["annotations"]:
+        sentences.setdefault(a["image_id"], []).append(a["caption"])
+    share = read(corpus / "corpus.json")["counts"]["mismatched_but_true"]
+    assert 0 <= share < 0.03
+
+
 # The pictures
+
+
+@pytest.mark.parametrize("size", [10, 12, 18])
+def test_no_shape_is_lost_in_its_outline(size):
+    """At the smallest size of things in the profile tiny at least a quarter of each shape shows its colour."""
+    for shape in range(len(SHAPES)):
+        shading, mask = _shading(shape, size), shape_mask(shape, size)
+        assert (mask & (shading > 200)).sum() > 0.25 * mask.sum(), SHAPES[shape]
 
 
 def test_things_hardly_cover_each_other(scenes):
@@ -235,11 +332,12 @@ def test_things_hardly_cover_each_other(scenes):
             assert max(width, 0) * max(height, 0) <= 0.15 * min(a.w * a.h, b.w * b.h)
 
 
-def test_mean_colour_does_not_name_the_stuff(scenes):
+def test_where_colour_tells_nothing_it_does_not_name_the_stuff():
     """Nearest class mean: of a patch's mean colour, and of how its brightness changes across and down."""
-    painter = Painter(64)
+    painter, spec = Painter(64), replace(WORLD, typical=0.0)
     colors, textures, targets = [], [], []
-    for i, scene in enumerate(scenes):
+    for i in range(400):
+        scene = sample_scene(Dice(11, 0, i), spec)
         image, labels = painter.image(scene, Dice(2, 2, i)).astype(np.float64), painter.label_map(scene)
         for y in range(0, 64, 8):
             for x in range(0, 64, 8):
@@ -337,7 +435,8 @@ def test_captions_are_true_and_specific(scenes):
     for i, scene in enumerate(scenes):
         sentences = captions(scene, Dice(3, 3, i))
         assert len(sentences) == 5
-        for text in sentences:
+        for caption in sentences:
+            text = caption.text
             assert text == text.lower()
             assert is_true(text, scene), (text, scene)
             strangers.append(is_true(text, scenes[i - 1]))
@@ -348,12 +447,27 @@ def test_captions_are_true_and_specific(scenes):
     assert len(flips) > len(scenes) and np.mean(flips) < 0.1
 
 
+def test_a_caption_knows_of_which_images_it_is_true(scenes):
+    """Against the reader above, on images that share much; "clear to the eye" is stricter than it."""
+    both = []
+    for i, scene in enumerate(scenes):
+        alike = sample_scene(Dice(3, 4, i), replace(WORLD, things=(1, 2)), like=scene)
+        for caption in captions(alike, Dice(3, 5, i), 10):
+            assert caption.holds(alike)
+            assert not caption.holds(scene) or is_true(caption.text, scene), (caption.text, scene)
+            both.append((caption.holds(scene), is_true(caption.text, scene)))
+    held, true = np.array(both).T
+    assert held.sum() > 30 and held.sum() > 0.5 * true.sum()
+
+
 def test_the_vocabulary_is_small(scenes):
     words = set()
     for i, scene in enumerate(scenes):
         dice = Dice(4, 4, i)
-        texts = captions(scene, dice) + [question.text for question in questions(scene, dice, 3)]
-        texts += [sentence.text for sentence in sample_set(dice, 64).sentences] if i < 50 else []
+        texts = [caption.text for caption in captions(scene, dice)] + [
+            question.text for question in questions(scene, dice, 3)
+        ]
+        texts += [sentence.text for sentence in sample_set(dice, WORLD).sentences] if i < 50 else []
         words |= {word for text in texts for word in re.findall(r"\w+", text)}
     assert 70 < len(words) < 120
 
@@ -418,7 +532,7 @@ def test_nlvr2_files_and_balance(corpus):
             folder = folder / str(line["directory"]) if split == "train" else folder
             assert found == split
             assert all((folder / f"{split}-{group}-{pair}-img{side}.png").is_file() for side in (0, 1))
-    balance = [sample_set(Dice(6, 3, i), 64) for i in range(100)]
+    balance = [sample_set(Dice(6, 3, i), WORLD) for i in range(100)]
     labels = [group.label(pair, sentence) for group in balance for pair in (0, 1) for sentence in (0, 1)]
     assert 0.48 < np.mean(labels) < 0.52
     alone = [group.label(0, sentence) != group.label(1, sentence) for group in balance for sentence in (0, 1)]
@@ -440,7 +554,7 @@ def test_vcr_files(corpus):
 def test_vcr_has_one_right_choice():
     labels: Counter = Counter()
     for i in range(300):
-        scene = sample_scene(Dice(8, 6, i), 64, fewest=3)
+        scene = sample_scene(Dice(8, 6, i), WORLD, fewest=3)
         choice = sample_choice(scene, Dice(8, 7, i))
         labels.update([("answer", choice.answer_label), ("rationale", choice.rationale_label)])
         for options in (choice.answers, choice.rationales):

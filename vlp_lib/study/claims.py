@@ -1,10 +1,10 @@
 """The paper's claims (the last section of the project's reading of it) against a run: each comparison and its verdict.
 
-A comparison of scores is paired: the difference of two variants with the same seed, its mean over seeds and 95 %
-interval (Student's t). It is confirmed or contradicted where the interval leaves 0 out. Two variants that the paper has
-"about equal" are so where the interval stays within a margin, and are not where it lies beyond: the margin is the
-smallest step between two groups of that ranking in the paper's own numbers. Times are compared by the ratio of their
-medians, its bounds being those of the 5th and 95th percentiles.
+A comparison of scores is paired: the difference of two variants with the same seed on the same items, and its interval
+over seeds and items (`verdicts`). Two variants that the paper has "about equal" are so where the interval stays within
+a margin, and are not where it lies beyond: the margin is the smallest step between two groups of that ranking in the
+paper's own numbers. Times are compared by the ratio of their medians, its bounds being those of the 5th and 95th
+percentiles. Beside each verdict stands whether it survives Holm's correction within its claim.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ import pandas as pd
 from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.paper import CLAIMS, Claim, Ranking
-from vlp_lib.study.convergence import ORDER, compare, plateau
+from vlp_lib.study.convergence import statements
 from vlp_lib.study.runs import NOT_RUN, label, read_runs
 from vlp_lib.study.scores import NOT_SCORED, Results, paper_ms
 from vlp_lib.study.verdicts import (
+    AT_CHANCE,
     CONFIRMED,
     CONTRADICTED,
-    Estimate,
-    Values,
+    DECIDED,
+    SAME,
+    Decision,
     above,
+    difference,
     equal,
     higher,
+    holm,
     no_gain,
     within,
 )
@@ -42,6 +46,9 @@ PIPELINE_FACTOR = 10.0
 POINTS = "points of %"
 """The unit of a difference of scores."""
 
+SMALLEST_POINTS = 1.0
+"""The smallest difference of scores that matters, in points of per cent; scores within it of guessing are at chance."""
+
 _SCORES = {
     "coco_5k_tr_r1": ("retrieval", "all", "text_r1", "text R@1, whole gallery"),
     "coco_5k_ir_r1": ("retrieval", "all", "image_r1", "image R@1, whole gallery"),
@@ -50,16 +57,17 @@ _SCORES = {
 }
 """Retrieval's metrics of the claims: the run's task, gallery and metric, and how the table calls them."""
 
-Rule = Callable[..., tuple[Estimate, str]]
-"""Decides from the scores of each variant of a comparison, an array a variant."""
+Rule = Callable[..., Decision]
+"""Decides from the scores of each variant of a comparison, an array [seeds, items] a variant."""
 
 
 def claims_table(results: Results) -> pd.DataFrame:
     """A row a comparison.
 
-    Columns: claim, metric, comparison, paper (its numbers), estimate with low and high (the difference, ratio or loss
-    and its bounds; NaN where unknown) in `unit`, from (seeds or runs), verdict: "confirmed", "contradicted", "not
-    decidable with these …", "not run" or "not scored" (there is no such score, such as folds of a small gallery).
+    Columns: claim, metric, comparison, paper (its numbers), estimate with low and high (the difference or ratio and its
+    bounds; NaN where unknown) in `unit`, from (seeds and items, or runs), verdict (those of `verdicts`, "not run" or
+    "not scored": there is no such score, such as folds of a small gallery), p, Holm (p adjusted within the claim) and
+    survives (whether a decided comparison is still decided with it).
     """
     makers = {
         "convergence": _convergence,
@@ -68,23 +76,27 @@ def claims_table(results: Results) -> pd.DataFrame:
         "inference": _inference,
         "joint_losses": _joint,
     }
-    return pd.DataFrame({"claim": claim.id} | row for claim in CLAIMS for row in makers[claim.id](results, claim))
+    table = pd.DataFrame({"claim": claim.id} | row for claim in CLAIMS for row in makers[claim.id](results, claim))
+    table["Holm"] = table.groupby("claim")["p"].transform(lambda p: holm(p))
+    table["survives"] = table["verdict"].isin(DECIDED) & ~(table["Holm"] >= 0.05)  # times have no p-value
+    return table
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """A row a claim: its words, where the paper says so, and how many of its comparisons got which verdict."""
     rows = []
     for claim in CLAIMS:
-        verdicts = table[table["claim"] == claim.id]["verdict"]
+        rows_of = table[table["claim"] == claim.id]
+        verdicts = rows_of["verdict"]
         rows.append(
             {
                 "claim": claim.text,
                 "where": claim.where,
                 "comparisons": len(verdicts),
-                CONFIRMED: int((verdicts == CONFIRMED).sum()),
-                CONTRADICTED: int((verdicts == CONTRADICTED).sum()),
+                **{verdict: int((verdicts == verdict).sum()) for verdict in (CONFIRMED, CONTRADICTED, SAME, AT_CHANCE)},
                 "not decidable": int(verdicts.str.startswith("not decidable").sum()),
                 "not run or scored": int(verdicts.isin([NOT_RUN, NOT_SCORED]).sum()),
+                "decided, with Holm": int(rows_of["survives"].sum()),
             }
         )
     return pd.DataFrame(rows)
@@ -114,15 +126,17 @@ def _pairs(ranking: Ranking) -> list[tuple[str, str]]:
 
 def _row(metric: str, words: str, said: str, unit: str, verdict: str = NOT_RUN) -> dict[str, Any]:
     """A comparison without numbers."""
-    unknown = dict.fromkeys(("estimate", "low", "high"), math.nan)
+    unknown = dict.fromkeys(("estimate", "low", "high", "p"), math.nan)
     return {"metric": metric, "comparison": words, "paper": said, **unknown, "unit": unit, "from": "",
             "verdict": verdict}  # fmt: skip
 
 
-def _decided(found: Estimate, verdict: str) -> dict[str, Any]:
+def _decided(decision: Decision, items: int = 1) -> dict[str, Any]:
     """What a comparison over seeds adds to its row."""
-    source = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
-    return {"estimate": found.mean, "low": found.low, "high": found.high, "from": source, "verdict": verdict}
+    found = decision.estimate
+    source = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}" + (f", {items:,} items" if items > 1 else "")
+    numbers = {"estimate": found.mean, "low": found.low, "high": found.high, "p": decision.p}
+    return numbers | {"from": source, "verdict": decision.verdict}
 
 
 class _Metric:
@@ -134,17 +148,9 @@ class _Metric:
         self.task, self.split, self.name, self.words = vqa if column == "vqa" else _SCORES[column]
         self.results = results
 
-    def values(self, name: str) -> pd.Series:
-        """The score of each seed in percent."""
-        return self.results.values(self.task, name, self.split, self.name)
-
-    def together(self, names: Sequence[str]) -> pd.DataFrame:
-        """A row a seed that all of the names have, a column a name."""
-        return pd.DataFrame({name: self.values(name) for name in names}).dropna()
-
     def missing(self, names: Sequence[str]) -> str:
         """Why names cannot be compared: one was not run, or not scored so; "" where nothing is missing."""
-        without = [name for name in names if self.values(name).empty]
+        without = [name for name in names if self.results.values(self.task, name, self.split, self.name).empty]
         if not without:
             return ""
         return NOT_SCORED if all(self.results.seeds(self.task, name) for name in without) else NOT_RUN
@@ -154,7 +160,16 @@ class _Metric:
         missing = self.missing(names)
         if missing:
             return _row(self.words, words, said, POINTS, missing)
-        return _row(self.words, words, said, POINTS) | _decided(*rule(*self.together(names).to_numpy().T))
+        scores = self.results.together(self.task, names, self.split, self.name)
+        decision = rule(*scores)
+        chance = self.results.chance(self.task, self.split, self.name)
+        if scores[0].size and all(array.mean() < chance + SMALLEST_POINTS for array in scores):
+            decision = decision._replace(verdict=AT_CHANCE)
+        return _row(self.words, words, said, POINTS) | _decided(decision, scores[0].shape[1])
+
+
+def _higher(first: np.ndarray, second: np.ndarray) -> Decision:
+    return higher(difference(first, second), SMALLEST_POINTS)
 
 
 def _scores(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -164,16 +179,12 @@ def _scores(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
         near = [pair for group in ranking.groups for pair in combinations(group, 2)]
         # What is in one group only because the claim does not order it, is not compared.
         near = [pair for pair in near if _apart(ranking, *pair) < margin]
-        rules: list[tuple[tuple[str, str], Rule]] = [
-            *((pair, higher) for pair in _pairs(ranking)),
-            *((pair, partial(equal, margin=margin)) for pair in near),
-        ]
-        for (first, second), rule in rules:
-            words = f"{label(first)} > {label(second)}"
-            if rule is not higher:
-                words = f"{label(first)} ≈ {label(second)} within {margin:.3g}"
+        words = [*(f"{label(a)} > {label(b)}" for a, b in _pairs(ranking)),
+                 *(f"{label(a)} ≈ {label(b)} within {margin:.3g}" for a, b in near)]  # fmt: skip
+        rules = [_higher] * len(_pairs(ranking)) + [lambda a, b, m=margin: equal(difference(a, b), m)] * len(near)
+        for text, (first, second), rule in zip(words, [*_pairs(ranking), *near], rules, strict=True):
             said = f"{_published(ranking.metric, first):g} and {_published(ranking.metric, second):g}"
-            yield metric.row(words, said, (first, second), rule)
+            yield metric.row(text, said, (first, second), rule)
 
 
 def _retrieval(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -190,22 +201,24 @@ def _retrieval(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
         yield _Metric(results, ranking.metric).row(words, f"{gap:g} and {apart:g}", [*names, naive], _far_behind)
 
 
-def _far_behind(*scores: Values) -> tuple[Estimate, str]:
-    """Whether the last is further behind the worst of the others than those lie apart."""
-    *better, last = map(np.asarray, scores)
-    return higher(np.min(better, axis=0) - last, np.ptp(better, axis=0))
+def _far_behind(*scores: np.ndarray) -> Decision:
+    """Whether the last is further behind the worst of the others than those lie apart, by the means of each seed."""
+    *better, last = (array.mean(1) for array in scores)
+    return higher(difference(np.min(better, axis=0) - last, np.ptp(better, axis=0)), SMALLEST_POINTS)
 
 
 def _convergence(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
-    """The order of the validation matching losses, of which the paper prints curves without numbers."""
-    metric, unit = "validation matching loss", "matching loss"
+    """How many times as many images one model takes as another, of which the paper prints curves without numbers."""
+    metric, unit = "images until a matching loss", "times"
     if not results.pretraining:
         yield _row(metric, claim.text, "", unit)
         return
-    runs = read_runs(results.root, "pretrain")
-    for one in (*compare(runs, ORDER), *plateau(runs)):
-        said = "" if one.bound is None else f"0.9 ln 2 = {one.bound:.3f}"
-        yield _row(metric, one.words, said, unit) | (_decided(one.found, one.verdict) if one.found else {})
+    for words, decision in statements(read_runs(results.root, "pretrain")):
+        row = _row(metric, words, "", unit)
+        if decision is not None:
+            row |= _decided(decision)
+            row |= {name: math.exp(row[name]) for name in ("estimate", "low", "high")}
+        yield row
 
 
 def _inference(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -244,7 +257,10 @@ def _timed(
 
 
 def _joint(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
-    """Each mix of losses against the best variant of one loss, which is chosen by its mean over the mix's seeds."""
+    """Each mix of losses against its best single loss on test: the best by the validation loss of the pretraining.
+
+    To choose it on the scores that are compared would count its luck as skill.
+    """
     rankings = {r.metric: r for one in CLAIMS if one.id in ("vqa", "retrieval") for r in reversed(one.rankings)}
     mixes = [name for name in results.names if "+" in name]
     if not mixes:
@@ -253,12 +269,16 @@ def _joint(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
         metric, margin = _Metric(results, column), smallest_step(ranking)
         vision = "resnet" if mix.endswith("@resnet") else "vit"
         singles = [name for name, one in VARIANTS.items() if one.vision == vision and len(one.losses) == 1]
-        singles = [name for name in singles if not metric.missing((mix, name))]
+        singles = [name for name in singles if not metric.missing((mix, name)) and name in results.matching]
         if not singles:
             words = f"{mix} gains less than {margin:.3g} over the best single loss"
             yield _row(metric.words, words, "no numbers", POINTS)
             continue
-        means = pd.Series({name: metric.together((mix, name))[name].mean() for name in singles})
-        best = str(means.fillna(-math.inf).idxmax())
+        best = min(singles, key=lambda name: results.matching[name])
         words = f"{mix} gains less than {margin:.3g} over {label(best)}"
-        yield metric.row(words, "no numbers", (mix, best), partial(no_gain, margin=margin))
+        rule = partial(_no_gain, margin=margin)
+        yield metric.row(words, "no numbers", (mix, best), rule)
+
+
+def _no_gain(more: np.ndarray, best: np.ndarray, margin: float) -> Decision:
+    return no_gain(difference(more, best), margin)

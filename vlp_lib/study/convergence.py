@@ -1,17 +1,29 @@
-"""How fast the validation matching loss falls (figures 1 and 5, left), and the paper's order of its last values."""
+"""How fast the validation matching loss falls (figures 1 and 5, left), and the paper's claims about it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from vlp_lib.paper import CLAIMS
-from vlp_lib.study.runs import NOT_RUN, in_order, label
-from vlp_lib.study.verdicts import Estimate, above, estimate, higher, over_seeds
+from vlp_lib.study.runs import in_order, label
+from vlp_lib.study.verdicts import (
+    AT_CHANCE,
+    CONFIRMED,
+    CONTRADICTED,
+    Decision,
+    Estimate,
+    difference,
+    equal,
+    estimate,
+    higher,
+    over_seeds,
+    undecided,
+)
 
 LN2 = math.log(2)
 """The matching loss of a coin."""
@@ -19,28 +31,30 @@ LN2 = math.log(2)
 PLATEAU = 0.9 * LN2
 """Below this the matching loss has left the plateau."""
 
+THRESHOLD = 0.5
+"""The matching loss that the paper's order is measured at: the images that it takes to fall below."""
+
+SMALLEST_LOSS = 0.02
+"""The smallest difference of two matching losses that matters: about a point of matching accuracy."""
+
+SMALLEST_RATIO, ALIKE = 1.1, 1.5
+"""The smallest ratio of two numbers of images that matters, and the largest at which they are "almost the same"."""
+
+TWICE = 2.0
+"""How many times as many images as SEGL the naive model takes to leave the plateau, at least: "a long time"."""
+
 FIGURE_1 = ("region", "naive_vit", "segl")
 """Figure 1's comparison: the region-feature model, the naive pixel model, and a pixel model with a visual loss."""
 
 ORDER = tuple(pair for claim in CLAIMS if claim.id == "convergence" for r in claim.rankings for pair in r.neighbours)
-"""The paper's order of the matching loss: the first of each pair has the lower loss."""
+"""The paper's order of the matching loss: the first of each pair falls first."""
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A statement about matching losses and what decides it.
-
-    Attributes:
-        words: such as "SEGL < SSUL".
-        found: the paired difference, or the loss where `bound` is given; None where a run is missing.
-        verdict: as `verdicts` has them, or "not run".
-        bound: what a loss is compared with; None where two runs are compared.
-    """
+class Statement(NamedTuple):
+    """A statement about two runs in words, and what it came to; None where one of them was not run."""
 
     words: str
-    found: Estimate | None = None
-    verdict: str = NOT_RUN
-    bound: float | None = None
+    decision: Decision | None
 
 
 def convergence_curves(runs: pd.DataFrame, value: str = "val_itm") -> pd.DataFrame:
@@ -105,57 +119,78 @@ def _bound(value: float, complete: bool, form: str) -> str:
     return f"{'' if complete else '> '}{value:{form}}"
 
 
-def compare(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> Iterator[Statement]:
-    """Whether the first of each pair of names ends with the lower loss: the paired difference over common seeds."""
-    last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
-    for first, second in pairs:
-        words = f"{label(first)} < {label(second)}"
-        if first in last and second in last:
-            both = last[[first, second]].dropna()
-            yield Statement(words, *higher(both[second], both[first]))
-        else:
-            yield Statement(words)
+def statements(runs: pd.DataFrame) -> Iterator[Statement]:
+    """The paper's claims about convergence, as ratios of the images that two models take.
+
+    Estimates are logarithms of ratios. A seed that never gets there counts with all the images it saw, so that the
+    ratio is a bound: a statement that only the unknown side could refute is still decided, no other.
+    """
+    for first, second in ORDER:
+        words = f"{label(first)} falls below {THRESHOLD:g} before {label(second)}"
+        yield Statement(words, _sooner(runs, first, second, THRESHOLD))
+    words = f"{label('segl')} takes at most {ALIKE:g} times the images of {label('region')}, or as much fewer"
+    yield Statement(words, _sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE))
+    words = f"{label('naive_vit')} takes more than {TWICE:g} times the images of {label('segl')} to leave the plateau"
+    yield Statement(words, _sooner(runs, "segl", "naive_vit", PLATEAU, factor=TWICE))
 
 
-def plateau(runs: pd.DataFrame) -> Iterator[Statement]:
-    """The naive model's plateau: its loss at half of the run within 10 % of ln 2, and SEGL's below that by then."""
-    for name, words, stays in (
-        ("naive_vit", "within 10 % of ln 2 at half of the run", True),
-        ("segl", "more than 10 % below ln 2 at half of the run", False),
-    ):
-        words = f"{label(name)} {words}"
-        losses = [_at_half(run) for _, run in runs[runs["name"] == name].groupby("seed")]
-        if not losses:
-            yield Statement(words, bound=PLATEAU)
-            continue
-        found = estimate(losses)
-        ends = (found.low, found.high, PLATEAU) if stays else (-found.high, -found.low, -PLATEAU)
-        yield Statement(words, found, above(*ends), PLATEAU)
+def _sooner(
+    runs: pd.DataFrame, first: str, second: str, threshold: float, factor: float = 1.0, alike: float = 0.0
+) -> Decision | None:
+    """Whether the second takes more than `factor` times the images of the first, or `alike` as many."""
+    until = {name: _until(runs[runs["name"] == name], threshold) for name in (first, second)}
+    if any(found.empty for found in until.values()):
+        return None
+    both = pd.concat(until, axis=1).dropna()
+    censored = {name: ~both[name]["reached"].astype(bool) for name in until}
+    logs = {name: np.log(both[name]["images"].astype(float)) for name in until}
+    found = difference(logs[second] - math.log(factor), logs[first])
+    decision = equal(found, math.log(alike)) if alike else higher(found, math.log(SMALLEST_RATIO) if factor == 1 else 0)
+    if (censored[first] & censored[second]).all():
+        return decision._replace(verdict=AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}")
+    # A censored second makes the ratio a lower bound, a censored first an upper one.
+    unknown = {CONFIRMED: (first,), CONTRADICTED: (second,)} if not alike else {}
+    sure = not any(censored[name].any() for name in unknown.get(decision.verdict, (first, second)))
+    return decision if sure else decision._replace(verdict=undecided())
 
 
-def _at_half(run: pd.DataFrame) -> float:
-    """A run's loss when it had seen half of its samples, linear between evaluations."""
-    run = run.sort_values("samples")
-    return float(np.interp(run["samples"].iloc[-1] / 2, run["samples"], run["val_itm"]))
+def _until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Images until the threshold by seed, and whether it was reached; all that were seen where it was not."""
+    rows = {}
+    for seed, run in runs.groupby("seed"):
+        run = run.sort_values("samples")
+        images = samples_until(run["samples"].to_numpy(float), run["val_itm"].to_numpy(), threshold)
+        rows[seed] = (min(images, float(run["samples"].iloc[-1])), math.isfinite(images))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["images", "reached"])
 
 
 def order_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The paper's order of the final matching loss, pair by pair, with the statistic that decides."""
-    return _table("the paper's order", [*compare(runs, ORDER), *plateau(runs)])
+    """The paper's claims about convergence: ratios of images with their intervals, and the verdicts."""
+    rows = [
+        (words, _ratio(decision.estimate), decision.estimate.seeds, decision.verdict)
+        for words, decision in statements(runs)
+        if decision is not None
+    ]
+    return pd.DataFrame(rows, columns=["the paper's claim", "ratio of images (95 %)", "seeds", "verdict"])
+
+
+def _ratio(found: Estimate) -> str:
+    ends = f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})" if math.isfinite(found.half) else ""
+    return f"{math.exp(found.mean):.2f}{ends}"
 
 
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each named run against the run of its own variant, where there is one; empty without named runs."""
+    """The final matching loss of each named run against that of its own variant; empty without named runs."""
+    last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
     named = dict(zip(runs["name"], runs["variant"], strict=True))
-    pairs = [(name, named[name]) for name in in_order(named) if name != named[name]]
-    return _table("named run", compare(runs, pairs))
-
-
-def _table(head: str, statements: Iterable[Statement]) -> pd.DataFrame:
-    """What was run of the statements, for people; without any, the columns alone."""
-    rows = [
-        (one.words, ("" if one.bound is None else "loss ") + one.found.written(3), one.found.seeds, one.verdict)
-        for one in statements
-        if one.found is not None
-    ]
-    return pd.DataFrame(rows, columns=[head, "difference of the final matching loss", "seeds", "verdict"])
+    rows = []
+    for name in in_order(named):
+        base = named[name]
+        if name != base and base in last:
+            both = last[[name, base]].dropna().to_numpy(float)
+            found, verdict, _ = higher(difference(both[:, 1], both[:, 0]), SMALLEST_LOSS)
+            if (both.mean(0) > PLATEAU).all():
+                verdict = AT_CHANCE
+            rows.append((f"{label(name)} < {label(base)}", found.written(3), found.seeds, verdict))
+    columns = ["named run", "difference of the final matching loss", "seeds", "verdict"]
+    return pd.DataFrame(rows, columns=columns)

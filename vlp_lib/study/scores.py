@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
+from vlp_lib.items import read_items
 from vlp_lib.paper import values
-from vlp_lib.study.runs import NOT_RUN, in_order, read_records
+from vlp_lib.study.runs import NOT_RUN, in_order, read_records, read_runs
 from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS
 
@@ -65,7 +68,10 @@ class Results:
         galleries: retrieval's, by "all" and "folds"; empty where it was not run.
         times: the rows of latency.json by the model's name.
         costs: the rows of cost.json.
+        items: the scores of single items (see `vlp_lib.items`) by task, name and seed, where a run kept them.
+        guesses: what guessing scores, in percent, by task, split and metric.
         pretraining: run.json of each finished pretraining.
+        matching: the mean final matching loss (validation) of each pretrained name.
         provenance: profile and corpus in words.
         timing: what was timed, and where, in words; "" where nothing was.
     """
@@ -75,7 +81,10 @@ class Results:
     galleries: Mapping[str, Gallery]
     times: Mapping[str, Mapping[str, Any]]
     costs: Sequence[Mapping[str, Any]]
+    items: Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
+    guesses: Mapping[tuple[str, str, str], float]
     pretraining: Sequence[Mapping[str, Any]]
+    matching: Mapping[str, float]
     provenance: str
     timing: str
 
@@ -89,6 +98,23 @@ class Results:
         wanted = {"task": task, "name": name, "split": split, "metric": metric}
         chosen = (self.scores[list(wanted)] == pd.Series(wanted)).all(axis=1)
         return self.scores[chosen].set_index("seed")["value"].astype(float)
+
+    def together(self, task: str, names: Sequence[str], split: str, metric: str) -> list[np.ndarray]:
+        """[seeds, items] scores of each name over the seeds that all have; of one "item", the mean, where not all have
+        kept the scores of the same items.
+        """
+        values = pd.DataFrame({name: self.values(task, name, split, metric) for name in names}).dropna()
+        kept = [
+            [self.items.get((task, name, seed), {}).get(f"{split}.{metric}") for seed in values.index] for name in names
+        ]
+        sizes = {None if array is None else len(array) for row in kept for array in row}
+        if len(sizes) != 1 or None in sizes:
+            return list(values.to_numpy().T[:, :, None])
+        return [np.stack([array for array in row if array is not None]).astype(float) for row in kept]
+
+    def chance(self, task: str, split: str, metric: str) -> float:
+        """The best that can be scored without a look at the image, in percent; −∞ where it is not known."""
+        return self.guesses.get((task, split, metric), -math.inf)
 
     def seeds(self, task: str, name: str) -> int:
         """How many seeds of a name were run on a task."""
@@ -161,10 +187,17 @@ def read_results(root: Path) -> Results:
     return Results(
         root=root,
         scores=pd.DataFrame(scores, columns=_COLUMNS),
+        items={
+            (task, run["name"], run["seed"]): read_items(folder)
+            for task, stage in (*((task, f"finetune-{task}") for task in TASKS), ("retrieval", "retrieval"))
+            for folder, run in read_records(root, stage).items()
+        },
+        guesses=_guesses(finetuned, retrieved),
         galleries=_galleries(retrieved[0]["recalls"]) if retrieved else {},
         times={row["name"]: row for row in latency.get("rows", ())},
         costs=cost.get("rows", ()),
         pretraining=list(read_records(root, "pretrain").values()),
+        matching=_matching(root),
         provenance=_provenance(made, root.name),
         timing=latency_note(latency["rows"], latency["architecture"] == "the paper's") if latency else "",
     )
@@ -176,6 +209,29 @@ def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
     words = {True: "embedded corpus", False: f"real images (results/{folder})"}
     corpora = dict.fromkeys(words[run["synthetic"]] for run in made if "synthetic" in run)
     return ", ".join([f"profile {', '.join(profiles)}", *corpora])
+
+
+def _guesses(
+    finetuned: Sequence[tuple[str, Mapping[str, Any]]], retrieved: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str, str], float]:
+    """The best of the rules without a picture that a finetuning computed, and of drawing from a gallery."""
+    guesses: dict[tuple[str, str, str], float] = {}
+    for task, run in finetuned:
+        for rule in run.get("baselines", {}).values():
+            for split, scores in rule.items():
+                for metric, value in scores.items():
+                    guesses[task, split, metric] = max(value, guesses.get((task, split, metric), -math.inf))
+    for name, size in (_galleries(retrieved[0]["recalls"]) if retrieved else {}).items():
+        for way, k in product(("text", "image"), CUTOFFS):
+            guesses["retrieval", name, f"{way}_r{k}"] = 100 * guessing(size.images, size.captions, way, k)
+    return guesses
+
+
+def _matching(root: Path) -> dict[str, float]:
+    if not read_records(root, "pretrain"):
+        return {}
+    last = read_runs(root, "pretrain").sort_values("samples").groupby(["name", "seed"])["val_itm"].last()
+    return {str(name): float(value) for name, value in last.groupby("name").mean().items()}
 
 
 def _finetuned(task: str, run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

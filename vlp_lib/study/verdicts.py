@@ -1,13 +1,22 @@
-"""Intervals over seeds, and what they decide: the statistics that every figure, table and claim rests on.
+"""Intervals over seeds and items, and what they decide: the statistics that every figure, table and claim rests on.
 
-A statement is confirmed where the whole 95 % interval agrees with it, contradicted where the whole interval speaks
-against it, and not decidable otherwise: one seed has no interval and decides nothing.
+A score is a mean over seeds and over items (the images of a test split), both of which are samples: another seed and
+another test set would give another score. `estimate` treats them as two crossed random effects, as generalizability
+theory does (Brennan 2001, chapter 5): the variance of the mean is (MS_seeds + MS_items − MS_rest) / (seeds · items),
+its degrees of freedom are Satterthwaite's. With one value a seed it is Student's interval over seeds.
+
+Verdicts, at 95 %:
+    confirmed: the interval agrees with the statement, and the difference is at least the smallest that matters.
+    contradicted: the same the other way round.
+    no difference that matters: the interval lies within the smallest difference on both sides.
+    neither left chance: both sides score what guessing scores, so that their difference says nothing.
+    not decidable: all else. One seed has no interval and decides nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +24,10 @@ import pandas as pd
 from scipy import stats
 
 CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
+SAME, AT_CHANCE = "no difference that matters", "neither left chance"
+DECIDED = (CONFIRMED, CONTRADICTED, SAME)
 
+_LEVEL = 0.95
 _DIGITS = 12
 """Decimals that are kept of a difference. What lies below is the noise of binary fractions: 0.3 − 0.2 − 0.1 is 0."""
 
@@ -23,11 +35,17 @@ Values = Sequence[float] | np.ndarray | pd.Series
 
 
 class Estimate(NamedTuple):
-    """A mean over so many seeds with the half-width of its 95 % interval, which is NaN for fewer than two."""
+    """A mean, its standard error with so many degrees of freedom (NaN for fewer than two seeds), and its seeds."""
 
     mean: float
-    half: float
+    error: float
+    freedom: float
     seeds: int
+
+    @property
+    def half(self) -> float:
+        """Half-width of the 95 % interval; NaN where it is unknown."""
+        return float(stats.t.ppf(0.5 + _LEVEL / 2, self.freedom)) * self.error
 
     @property
     def low(self) -> float:
@@ -39,64 +57,116 @@ class Estimate(NamedTuple):
         """The interval's upper end."""
         return self.mean + self.half
 
+    def p(self, bound: float = 0.0) -> float:
+        """Two-sided p-value of the mean being `bound`: below 0.05 where the interval leaves it out."""
+        return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.freedom))
+
     def written(self, digits: int) -> str:
         """ "70.12 ± 0.34"; without the half-width where that is unknown."""
         return f"{self.mean:z.{digits}f}" + ("" if math.isnan(self.half) else f" ± {self.half:.{digits}f}")
 
 
-def estimate(values: Values, level: float = 0.95) -> Estimate:
-    """Mean and half-width of its confidence interval over seeds (Student's t); NaN where there are too few values."""
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2:
-        return Estimate(float(array.mean()) if len(array) else math.nan, math.nan, len(array))
-    half = stats.t.ppf(0.5 + level / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
-    return Estimate(float(array.mean()), float(half), len(array))
+class Decision(NamedTuple):
+    """What a comparison came to: the estimate, the verdict, and the p-value of the test that decides it."""
+
+    estimate: Estimate
+    verdict: str
+    p: float
+
+
+Rule = Callable[[Estimate], Decision]
+"""Decides from the estimate of a difference."""
+
+
+def estimate(values: Values) -> Estimate:
+    """The mean of [seeds] or [seeds, items] values with its standard error.
+
+    The error is never smaller than that over seeds alone, and unknown (NaN) where nothing varies.
+    """
+    table = np.asarray(values, dtype=float)
+    table = table.reshape(len(table), -1)
+    seeds, items = table.shape
+    if not table.size:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    mean = float(table.mean())
+    if seeds < 2:
+        return Estimate(mean, math.nan, math.nan, seeds)
+    of_seeds = items * table.mean(1).var(ddof=1)
+    variance, freedom = of_seeds, seeds - 1.0
+    if items > 1:
+        of_items = seeds * table.mean(0).var(ddof=1)
+        rest = table - table.mean(1, keepdims=True) - table.mean(0) + mean
+        of_rest = (rest**2).sum() / ((seeds - 1) * (items - 1))
+        if of_items > of_rest:
+            variance = of_seeds + of_items - of_rest
+            parts = ((of_seeds, seeds - 1), (of_items, items - 1), (of_rest, (seeds - 1) * (items - 1)))
+            freedom = variance**2 / sum(square**2 / n for square, n in parts)
+    error = math.sqrt(variance / table.size)
+    return Estimate(mean, error if error > 10**-_DIGITS else math.nan, float(freedom), seeds)
 
 
 def difference(first: Values, second: Values) -> Estimate:
-    """Mean of first − second over seeds that both have, in the same order, and its interval."""
+    """Mean of first − second, which have the same seeds (and items) in the same order."""
     found = estimate(np.round(np.asarray(first, float) - np.asarray(second, float), _DIGITS))
     return found._replace(mean=round(found.mean, _DIGITS) + 0.0)  # + 0.0: −0 is 0
 
 
 def over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
     """Mean, half-width of the 95 % interval and number of seeds of `value` for each group."""
-    groups = rows.groupby(by, sort=False)[value]
-    summary = groups.apply(lambda v: pd.Series(estimate(v)._asdict(), dtype=float))
-    return summary.unstack().reset_index()
+
+    def summary(values: pd.Series) -> pd.Series:
+        found = estimate(values)
+        return pd.Series({"mean": found.mean, "half": found.half, "seeds": found.seeds}, dtype=float)
+
+    return rows.groupby(by, sort=False)[value].apply(summary).unstack().reset_index()
 
 
-def decide(holds: bool, fails: bool, of: str = "seeds") -> str:
-    """The verdict on a statement; `of` says what there are too few of where neither is sure."""
-    return CONFIRMED if holds else CONTRADICTED if fails else f"not decidable with these {of}"
+def undecided(of: str = "seeds") -> str:
+    """The verdict where neither side is sure; `of` says what there are too few of."""
+    return f"not decidable with these {of}"
 
 
-def above(low: float, high: float, bound: float, of: str = "seeds") -> str:
+def higher(found: Estimate, smallest: float = 0.0) -> Decision:
+    """Whether a difference is above 0, and by as much as matters."""
+    if found.low > 0 and found.mean >= smallest:
+        return Decision(found, CONFIRMED, found.p())
+    if found.high < 0 and found.mean <= -smallest:
+        return Decision(found, CONTRADICTED, found.p())
+    if -smallest < found.low and found.high < smallest:
+        return Decision(found, SAME, max(found.p(-smallest), found.p(smallest)))
+    return Decision(found, undecided(), found.p())
+
+
+def equal(found: Estimate, margin: float) -> Decision:
+    """Whether a difference is at most a margin, either way: two one-sided tests."""
+    p = max(found.p(-margin), found.p(margin))  # of the nearer bound
+    return Decision(found, within(found.low, found.high, -margin, margin, "seeds"), p)
+
+
+def no_gain(found: Estimate, margin: float) -> Decision:
+    """Whether a difference is less than a margin; contradicted where it is a gain, and not surely a small one."""
+    if found.high < margin:
+        return Decision(found, CONFIRMED, found.p(margin))
+    return Decision(found, CONTRADICTED if found.low > 0 else undecided(), found.p())
+
+
+def above(low: float, high: float, bound: float, of: str) -> str:
     """Whether what lies between low and high is above a bound."""
-    return decide(low > bound, high < bound, of)
+    return CONFIRMED if low > bound else CONTRADICTED if high < bound else undecided(of)
 
 
-def within(low: float, high: float, least: float, most: float, of: str = "seeds") -> str:
+def within(low: float, high: float, least: float, most: float, of: str) -> str:
     """Whether what lies between low and high lies between `least` and `most`."""
-    return decide(least <= low and high <= most, low > most or high < least, of)
+    if least <= low and high <= most:
+        return CONFIRMED
+    return CONTRADICTED if low > most or high < least else undecided(of)
 
 
-def higher(first: Values, second: Values) -> tuple[Estimate, str]:
-    """Whether the first of two paired sets of scores is the higher: first − second, verdict."""
-    found = difference(first, second)
-    return found, above(found.low, found.high, 0)
-
-
-def equal(first: Values, second: Values, margin: float) -> tuple[Estimate, str]:
-    """Whether two paired sets of scores differ by at most a margin: first − second, verdict."""
-    found = difference(first, second)
-    return found, within(found.low, found.high, -margin, margin)
-
-
-def no_gain(more: Values, best: Values, margin: float) -> tuple[Estimate, str]:
-    """Whether the first of two paired sets of scores gains less than a margin: more − best, verdict.
-
-    Contradicted is that already where the interval lies above 0 and not all below the margin.
-    """
-    found = difference(more, best)
-    return found, decide(found.high < margin, found.low > 0)
+def holm(p_values: Values) -> np.ndarray:
+    """Holm's adjusted p-values of a family of tests (Holm 1979); NaN, a test that was not made, stays NaN."""
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), math.nan)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return adjusted

@@ -249,6 +249,18 @@ class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
         """The official scores over all questions, as `vlp evaluate` prints them (percent)."""
 
     @abstractmethod
+    def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
+        """The scores of each question in percent, [questions], whose means are those of `score`, by the same names."""
+
+    @abstractmethod
+    def classes(self) -> np.ndarray:
+        """The right class of each item, [items] int64; −1 where no class is right or the truth is not public."""
+
+    def deciding(self, classes: np.ndarray) -> np.ndarray:
+        """The decisions of a model that says these classes, [items] int64."""
+        return classes
+
+    @abstractmethod
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """Write the official submission files, named after the split; returns them."""
 

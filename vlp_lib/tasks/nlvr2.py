@@ -76,6 +76,16 @@ class Nlvr2Split(TaskSplit[Statement]):
         """The official accuracy and consistency."""
         return report_nlvr2(nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions]))
 
+    def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
+        """Whether each statement was judged rightly."""
+        said = self.predictions(decisions)
+        right = [said[s.example.identifier] == s.example.label for s in self.questions]
+        return {"accuracy": 100 * np.array(right, float)}
+
+    def classes(self) -> np.ndarray:
+        """1 for true."""
+        return np.array([int(s.example.label) for s in self.items], np.int64)
+
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The official script's CSV."""
         path = folder / f"{self.name}_predictions.csv"

@@ -22,7 +22,15 @@ from vlp_lib.errors import UserError, unknown
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vision import VisionFeatures
-from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls, fold_recalls, mean_recalls, recalls
+from vlp_lib.tasks.recalls import (
+    CAPTIONS_PER_IMAGE,
+    Recalls,
+    fold_recalls,
+    image_ranks,
+    mean_recalls,
+    recalls,
+    text_ranks,
+)
 
 _IMAGES_AT_ONCE = 32
 
@@ -155,4 +163,29 @@ def all_recalls(scores: np.ndarray, image_index: np.ndarray, fold: int) -> dict[
         inside = image_index < whole
         folds = fold_recalls(scores[:whole, inside], image_index[inside], fold)
         found |= {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
+    return found
+
+
+def recalls_of_images(scores: np.ndarray, image_index: np.ndarray, fold: int) -> dict[str, np.ndarray]:
+    """R@1 of each image in percent, [images] float32, by "<gallery>.<text_r1 or image_r1>"; galleries of `all_recalls`.
+
+    Of image retrieval an image's value is the mean over its captions.
+    """
+    whole = len(scores) // fold * fold
+    galleries = {"all": [(0, len(scores))]}
+    if whole >= 2 * fold:
+        galleries["folds"] = [(start, start + fold) for start in range(0, whole, fold)]
+    found = {}
+    for name, parts in galleries.items():
+        text, image = [], []
+        for start, end in parts:
+            inside = (image_index >= start) & (image_index < end)
+            owners = image_index[inside] - start
+            part = scores[start:end, inside]
+            text.append(text_ranks(part, owners) < 1)
+            hits = (image_ranks(part, owners) < 1).astype(float)
+            image.append(np.bincount(owners, hits) / np.bincount(owners))
+        found[f"{name}.text_r1"], found[f"{name}.image_r1"] = (
+            (100 * np.concatenate(values)).astype(np.float32) for values in (text, image)
+        )
     return found

@@ -170,6 +170,20 @@ class VcrSplit(TaskSplit[VcrQuestion]):
         chances, labels = self.probabilities(decisions), self._labels()
         return report_vcr(vcr.vcr_score(chances[:, 0], labels[:, 0], chances[:, 1], labels[:, 1]))
 
+    def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
+        """Whether answer, rationale and both were chosen rightly."""
+        right = self.probabilities(decisions).argmax(-1) == self._labels()
+        return {name: 100 * values.astype(float) for name, values in
+                (("q_to_a", right[:, 0]), ("qa_to_r", right[:, 1]), ("q_to_ar", right.all(1)))}  # fmt: skip
+
+    def classes(self) -> np.ndarray:
+        """The place of the right candidate."""
+        return np.array([-1 if item.label is None else item.label for item in self.items], np.int64)
+
+    def deciding(self, classes: np.ndarray) -> np.ndarray:
+        """All probability on them, [items, 4]."""
+        return np.eye(vcr.CHOICES, dtype=np.float32)[classes]
+
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """With public labels the two arrays [N, 4] of r2c's `eval_q2ar.py`, else the leaderboard's CSV."""
         chances = self.probabilities(decisions)

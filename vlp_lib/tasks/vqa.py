@@ -95,6 +95,18 @@ class VqaSplit(TaskSplit[AskedQuestion]):
         annotations = [a.annotation for a in self.questions if a.annotation is not None]
         return report_vqa(vqa.vqa_accuracy(self.predictions(decisions), annotations))
 
+    def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
+        """The official accuracy."""
+        said = self.predictions(decisions)
+        known = [a.annotation for a in self.questions if a.annotation is not None]
+        return {"overall": np.array([100 * vqa.question_score(said[a.question_id], a.answers) for a in known])}
+
+    def classes(self) -> np.ndarray:
+        """The annotators' most common answer."""
+        index = self.answers.index
+        return np.array([-1 if a.annotation is None else index.get(a.annotation.multiple_choice_answer, -1)
+                         for a in self.items], np.int64)  # fmt: skip
+
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The test server's JSON."""
         path = folder / f"{self.name}_results.json"

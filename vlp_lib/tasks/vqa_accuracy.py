@@ -208,7 +208,10 @@ def _by_vizwiz(prediction: str, annotation: VqaAnnotation, normalise: Callable[[
     return leave_one_out(annotation.answers.count(normalise(prediction)), len(annotation.answers))
 
 
-def _question_score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
+def question_score(
+    prediction: str, answers: Sequence[str], normalise: Callable[[str], str] = normalise_answer
+) -> float:
+    """The official accuracy of one question, from 0 to 1."""
     prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
     # Where all annotators agree the official code compares the texts as they are.
     if len(set(answers)) > 1:
@@ -254,7 +257,7 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
     by_answer_type: defaultdict[str, list[float]] = defaultdict(list)
     by_question_type: defaultdict[str, list[float]] = defaultdict(list)
     for annotation in annotations:
-        score = _question_score(predictions[annotation.question_id], annotation.answers, normalise)
+        score = question_score(predictions[annotation.question_id], annotation.answers, normalise)
         scores.append(score)
         if unmarked:
             prediction = predictions[annotation.question_id]

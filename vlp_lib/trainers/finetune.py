@@ -22,9 +22,11 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
+from vlp_lib.items import by_block, write_items
 from vlp_lib.models.model import VLPModel
 from vlp_lib.run import CONFIG, RECORD, Run
 from vlp_lib.tasks import check_task, open_task
+from vlp_lib.tasks.baselines import baselines
 from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 from vlp_lib.trainers import loop
@@ -192,6 +194,7 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
         "synthetic": corpus.synthetic,
         "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
         "notes": list(data.notes),
+        "baselines": baselines(data),
         "plugins": keep_plugins(variant, folder),
         **scores,
     }
@@ -206,6 +209,7 @@ def _score(
     device = next(model.parameters()).device
     scores: dict[str, dict[str, Any]] = {}
     examples: list[Example] = []
+    items: dict[str, np.ndarray] = {}
     low = loop.resolve_precision(training.precision) == "bf16"
     for full in (data.val, data.test):
         if full is None:
@@ -219,10 +223,14 @@ def _score(
         print(f"{full.name}: {', '.join(str(file) for file in files)}")
         if split.labelled:
             scores[full.name] = split.score(decisions)
+            blocks = [question.block for question in split.questions]
+            for metric, values in split.scores_of_questions(decisions).items():
+                items[f"{full.name}.{metric}"] = by_block(values, blocks)
             places = np.random.default_rng(0).permutation(len(split))[:_EXAMPLES]
             examples = [split.example(int(i), decisions) for i in places]
         else:
             print(f"{full.name}: its labels are not public; hand the files to the test server")
+    write_items(folder, items)
     return scores, examples
 
 

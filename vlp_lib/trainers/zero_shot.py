@@ -14,9 +14,10 @@ from vlp_lib import io, provenance
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.items import write_items
 from vlp_lib.run import Run
 from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls
-from vlp_lib.tasks.retrieval import Gallery, all_recalls, gallery_of, score_matrix
+from vlp_lib.tasks.retrieval import Gallery, all_recalls, gallery_of, recalls_of_images, score_matrix
 from vlp_lib.trainers.loop import METRICS, WEIGHTS, resolve_precision
 from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
 
@@ -75,6 +76,7 @@ def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
     found = all_recalls(scores, gallery.image_index, settings.fold)
     if scores.nbytes < _KEEP_SCORES_BELOW:
         io.write_atomically(folder / SCORES, lambda p: _save(p, scores))
+    write_items(folder, recalls_of_images(scores, gallery.image_index, settings.fold))
     rows = [_row(name, one) for name, one in found.items()]
     io.write_lines(folder / METRICS, rows)
     facts = identity | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.scenes import OPPOSITE, RELATIONS, Scene, Thing
@@ -129,6 +130,10 @@ def _all_there(refs: Sequence[Ref], things: Sequence[Thing]) -> bool:
     )
 
 
+def _all_on(scene: Scene, side: str, refs: Sequence[Ref]) -> bool:
+    return len(scene.at_edge(side)) == len(scene.things) and _all_there(refs, scene.things)
+
+
 def _with_stuff(caption: Caption, scene: Scene, dice: Dice, named: float) -> Caption:
     if any(stuff in caption.text for stuff in STUFFS) or not dice.chance(100 * named):
         return caption
@@ -225,9 +230,7 @@ def _relation_caption(scene: Scene, dice: Dice) -> Caption:
     )
     return Caption(
         text,
-        lambda other: any(
-            subject.fits(x) and partner.fits(y) and r == relation for x, r, y in clear_relations(other)
-        ),
+        lambda other: any(subject.fits(x) and partner.fits(y) and r == relation for x, r, y in clear_relations(other)),
     )
 
 
@@ -238,14 +241,13 @@ def _side_caption(scene: Scene, dice: Dice) -> Caption:
         left, right = refer(dice.choice(sides["left"]), dice, 40), refer(dice.choice(sides["right"]), dice, 40)
         a, b = _named(left), _named(right)
         text = dice.choice((f"{a} on the left and {b} on the right", f"{b} on the right side and {a} on the left side"))
-        return Caption(text, lambda other: left.fits_any(other.at_edge("left")) and right.fits_any(other.at_edge("right")))
+        return Caption(
+            text, lambda other: left.fits_any(other.at_edge("left")) and right.fits_any(other.at_edge("right"))
+        )
     for side, things in sides.items():
         if things and len(things) == len(scene.things):
             refs = [refer(thing, dice, 40) for thing in things]
             text = f"{join([_named(ref) for ref in refs])} on the {side} and nothing on the {OPPOSITE[side]}"
 
-            def holds(other: Scene, side: str = side) -> bool:
-                return len(other.at_edge(side)) == len(other.things) and _all_there(refs, other.things)
-
-            return Caption(text, holds)
+            return Caption(text, partial(_all_on, side=side, refs=refs))
     return _relation_caption(scene, dice)

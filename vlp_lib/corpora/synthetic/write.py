@@ -15,7 +15,7 @@ from vlp_lib.corpora.synthetic.detector import DETECTOR_CLASSES, Detection, dete
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.draw import Painter
 from vlp_lib.corpora.synthetic.formats import Folder, combine, json_bytes, json_lines, npz_bytes, png_bytes
-from vlp_lib.corpora.synthetic.language import captions
+from vlp_lib.corpora.synthetic.language import Caption, captions
 from vlp_lib.corpora.synthetic.questions import Question, annotators, questions
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
 from vlp_lib.corpora.synthetic.spec import MOST_IMAGES, MOST_SENTENCES, CorpusSpec
@@ -137,12 +137,12 @@ def image_id(split: str, index: int) -> int:
     return _STREAMS[split] * MOST_IMAGES + index + 1
 
 
-def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, int]:
+def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, float]:
     """Images, COCO's and Karpathy's annotations, label maps, detections, VQA."""
     dice = Dice(spec.seed)
     karpathy: list[Entry] = []
-    counts: dict[str, int] = {}
-    maps = 0
+    counts: dict[str, float] = {}
+    maps, sentences_in_all, strangers_true = 0, 0, 0
     for part, splits in (("train2017", ("train",)), ("val2017", ("val", "test"))):
         coco: dict[str, list[Entry]] = {name: [] for name in ("images", "captions", "instances", "stuff")}
         found: list[tuple[int, list[Detection]]] = []
@@ -150,6 +150,7 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
             asked: list[Entry] = []
             answered: list[Entry] = []
             total = getattr(spec, f"{split}_images")
+            before: list[Caption] = []
             for index in range(total):
                 key, name = image_id(split, index), f"{image_id(split, index):012d}.png"
                 dice.restart(*scene_key(spec, split, index))
@@ -158,8 +159,11 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
                 if scene.has_map or split != "train":
                     folder.write(f"stuffthingmaps/{part}/{name}", png_bytes(painter.label_map(scene)))
                     maps += 1
-                number = spec.sentences[not scene.has_map] if split == "train" else 5
-                sentences = [caption.text for caption in captions(scene, dice, number, spec.named)]
+                number = spec.sentences[0 if scene.has_map else 1] if split == "train" else 5
+                said = captions(scene, dice, number, spec.named)
+                strangers_true += sum(caption.holds(scene) for caption in before)
+                before, sentences = said, [caption.text for caption in said]
+                sentences_in_all += number
                 for kind, entries in _coco_entries(key, name, scene, sentences).items():
                     coco[kind] += entries
                 karpathy.append(_karpathy_image(key, name, part, split, len(karpathy), sentences))
@@ -174,7 +178,9 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
         _write_coco(folder, part, coco)
         folder.write(f"detections_{part}.npz", npz_bytes(_detection_arrays(found, spec.image_size)))
     folder.write("dataset_coco.json", json_bytes({"dataset": "coco", "images": karpathy}))
-    return counts | {"captions": sum(len(image["sentids"]) for image in karpathy), "label_maps": maps}
+    # What joins a sentence with another image by chance, as matching does, sometimes joins what belongs together.
+    share = round(strangers_true / sentences_in_all, 5)
+    return counts | {"captions": sentences_in_all, "label_maps": maps, "mismatched_but_true": share}
 
 
 def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> dict[str, list[Entry]]:
