@@ -308,7 +308,11 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class Profile:
-    """A scale: model, data, pretraining and finetuning together."""
+    """A scale: model, data, pretraining and finetuning together.
+
+    Attributes:
+        check_only: whether it only shows that everything runs: no verdict is given of its numbers.
+    """
 
     name: str
     model: ModelConfig
@@ -318,6 +322,7 @@ class Profile:
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
+    check_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -459,6 +464,7 @@ def _smoke() -> Profile:
         ),
         retrieval=RetrievalConfig(images=12, fold=6, block=64),
         speed=SpeedConfig(full_size=False, seconds=1.0),
+        check_only=True,
     )
 
 

@@ -42,12 +42,25 @@ class MadeUp:
         return folder
 
     def finetune(
-        self, task: str, variant: str, *shares: float, val: float = 0.5, public: bool = True, synthetic: bool = True
+        self,
+        task: str,
+        variant: str,
+        *shares: float,
+        val: float = 0.5,
+        public: bool = True,
+        synthetic: bool = True,
+        guess: float | None = None,
     ) -> None:
-        """A run for each seed, with its share of 1 on test (where its labels are public) and `val` on val."""
+        """A run for each seed, with its share of 1 on test (where its labels are public) and `val` on val.
+
+        `guess` is what guessing scores on test, in percent.
+        """
         for seed, share in enumerate(shares):
             scores = {"val": _report(task, val)} | ({"test": _report(task, share)} if public else {})
             facts = {"task": task, "items": {"train": 9, "val": 100, "test": 100}, "notes": [], **scores}
+            if guess is not None:
+                metric = {"vqa": "overall", "nlvr2": "accuracy"}[task]
+                facts["baselines"] = {"guessing": {"test": {metric: guess}}, "question only": {"test": {metric: 1.0}}}
             self._write(f"finetune-{task}", variant, seed, facts, synthetic)
 
     def retrieve(self, variant: str, *shares: float, folds: bool = True) -> None:

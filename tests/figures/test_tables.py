@@ -14,6 +14,8 @@ from vlp_lib.figures.index import TITLES, write_index
 from vlp_lib.figures.style import draw_table, save_all
 from vlp_lib.io import read_json, write_json
 from vlp_lib.study import scores
+from vlp_lib.study.claims import claims_table, overview
+from vlp_lib.study.runs import CHECK_ONLY, stamped
 from vlp_lib.study.scores import read_results
 
 NOT_RUN, NOT_SCORED = "not run", "not scored"
@@ -184,7 +186,7 @@ def test_table_iv_by_hand(made_up, machine):
     made_up.pretrain("segl", 0.3, 0.3)
     table = tables.table_iv(read_results(made_up.root)).set_index("Method")
     own = table.loc["SEGL, this run"]
-    assert own["VQAv2 / test-dev"] == "61.00 ± 0.00 (val)"
+    assert own["VQAv2 / test-dev"] == "61.00 (val)"
     assert own["VQAv2 / test-std"] == f"62.00 ± {half(2):.2f} (test)"
     assert own["NLVR2 / val"] == "66.00 (val)"
     assert own["NLVR2 / test-P"] == NOT_SCORED
@@ -261,7 +263,7 @@ def test_pointing_by_hand(made_up):
     made_up.attend("segl", 0.40, 0.42, 0.44)
     table = tables.pointing_scores(read_results(made_up.root)).set_index("model")
     assert table.loc["SEGL"].tolist() == [
-        f"42.00 ± {half(2):.2f}", f"21.00 ± {half(1):.2f}", "25.00 ± 0.00", "30.00 ± 0.00",
+        f"42.00 ± {half(2):.2f}", f"21.00 ± {half(1):.2f}", "25.00", "30.00",
         "profile tiny, embedded corpus, 3 seeds",
     ]  # fmt: skip
     assert set(table.loc["SSUL"]) == {NOT_RUN}
@@ -331,3 +333,24 @@ def test_a_pictures_cells_are_the_tables():
     assert cells[0, 0] == "a head" and cells[1, 1] == "1.235" and cells[2, 1] == ""
     assert cells[2, 0].split() == ["a", "text", "that", "is", "too", "long", "for", "a", "line"]
     assert cells[2, 0].count("\n") >= 2
+
+
+def test_rules_that_see_no_picture_stand_below(made_up):
+    made_up.finetune("vqa", "segl", 0.6, guess=31.5)
+    made_up.finetune("nlvr2", "segl", 0.6, guess=50.0)
+    results = read_results(made_up.root)
+    ii = tables.table_ii(results).set_index("model")
+    assert ii.loc["guessing", "VQA, test (%)"] == "31.50" and ii.loc["question only", "VQA, test (%)"] == "1.00"
+    iv = tables.table_iv(results).set_index("Method").loc["guessing"]
+    assert (iv["VQAv2 / test-std"], iv["NLVR2 / test-P"], iv["VCR / Q → A"]) == ("31.50 (test)", "50.00 (test)", "-")
+    assert results.chance("vqa", "test", "overall") == 31.5
+
+
+def test_an_installation_check_gives_no_verdict(made_up):
+    made_up.finetune("vqa", "segl", 0.60, 0.62, 0.64)
+    made_up.finetune("vqa", "ssul", 0.50, 0.52, 0.541)
+    table = claims_table(read_results(made_up.root))
+    assert "confirmed" in set(table["verdict"]) and stamped(table, "tiny") is table
+    checked = stamped(table, "smoke")
+    assert set(checked["verdict"]) == {CHECK_ONLY, NOT_RUN} and "survives" not in checked
+    assert overview(checked)[["confirmed", "contradicted"]].to_numpy().sum() == 0

@@ -10,7 +10,7 @@ import pandas as pd
 from vlp_lib.errors import UserError
 from vlp_lib.figures.tables import title
 from vlp_lib.io import write_text
-from vlp_lib.study.runs import in_order, label, read_records
+from vlp_lib.study.runs import CHECK_ONLY, in_order, is_check, label, read_records
 
 TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
@@ -55,8 +55,10 @@ def write_index(root: Path) -> Path:
     tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
     named = {name: html.escape(words) for name, words in _titles({*figures, *tables}).items()}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
+    checks = {run["profile"] for run in read_records(root, "*").values() if is_check(run["profile"])}
+    heading = f"{root.name}: {CHECK_ONLY}" if checks else f"Results of {root.name}"
     parts = [
-        f"<h1>Results of {html.escape(root.name)}</h1>",
+        f"<h1>{html.escape(heading)}</h1>",
         f"<p class=note>{html.escape(_provenance(root))}</p>",
         f"<nav><ul>{links}</ul></nav>",
     ]

@@ -116,6 +116,8 @@ def _name(axes: Axes, points: pd.DataFrame) -> None:
 def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
     """The claims about scores: a panel a metric, each paired difference with its 95 % interval, coloured by verdict.
 
+    Hollow points are those that Holm's correction leaves undecided.
+
     Comparisons that were not run, and claims of other units, are in the table only.
     """
     tints = {CONFIRMED: RIGHT, CONTRADICTED: WRONG}
@@ -128,7 +130,7 @@ def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
         for place, row in enumerate(rows.to_dict("records")):
             tint = tints.get(row["verdict"], "0.5")
             axes.plot([row["low"], row["high"]], [place, place], color=tint, lw=2)
-            axes.plot(row["estimate"], place, "o", color=tint, ms=5)
+            axes.plot(row["estimate"], place, "o", color=tint, mfc=tint if row["survives"] else "w", ms=5)
         axes.axvline(0, color="0.5", lw=0.8, ls=":")
         axes.set_yticks(range(len(rows)), list(rows["comparison"]), fontsize=8)
         axes.invert_yaxis()
@@ -137,7 +139,8 @@ def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
         grid[0].text(0.5, 0.5, "no two variants with scores", ha="center", va="center", color="0.4")
         grid[0].set_axis_off()
     grid[-1].set_xlabel("difference in points of %")
-    figure.suptitle(f"green: confirmed, red: contradicted, grey: not decidable\n{note}", fontsize=9)
+    key = "green: confirmed, red: contradicted, grey: neither; filled: still decided with Holm's correction"
+    figure.suptitle(f"{key}\n{note}", fontsize=9)
     return figure
 
 

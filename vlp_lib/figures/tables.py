@@ -70,9 +70,12 @@ def table_i(results: Results) -> pd.DataFrame:
 
 
 def table_ii(results: Results) -> pd.DataFrame:
-    """Inference time and VQA accuracy of every variant and named run, beside the paper's."""
+    """Inference time and VQA accuracy of every variant and named run, beside the paper's.
+
+    The last rows are those of rules that see no picture.
+    """
     split = results.split("vqa")
-    return pd.DataFrame(
+    rows: list[dict[str, str]] = [
         {
             "model": label(name),
             "inference time (ms, 5–95 %)": _time(results, name),
@@ -82,7 +85,10 @@ def table_ii(results: Results) -> pd.DataFrame:
             "this run": results.source("vqa", name),
         }
         for name in results.names
-    )
+    ]
+    for rule, score in results.guesses.get(("vqa", split, "overall"), {}).items():
+        rows.append(dict.fromkeys(rows[0], _NOTHING) | {"model": rule, f"VQA, {split} (%)": f"{score:.2f}"})
+    return pd.DataFrame(rows)
 
 
 def table_iii(results: Results) -> pd.DataFrame:
@@ -125,7 +131,12 @@ def table_iv(results: Results) -> pd.DataFrame:
     said = list(dict.fromkeys(one for one in tasks if one != NOT_RUN)) or [NOT_RUN]
     heads = [column.header for column in found.columns]
     published = [{"Method": row.label, **dict(zip(heads, row.cells, strict=True)), "from": PAPER} for row in found.rows]
-    return pd.DataFrame([*published, own | {"from": "; ".join(said)}])
+    floors = [
+        {"Method": rule} | {column.header: _floor(results, column.name, rule) for column in found.columns}
+        for rule in dict.fromkeys(rule for rules in results.guesses.values() for rule in rules)
+    ]
+    blind = [row | {"from": results.provenance} for row in floors if set(row.values()) != {row["Method"], _NOTHING}]
+    return pd.DataFrame([*published, own | {"from": "; ".join(said)}, *blind])
 
 
 def table_v(results: Results) -> pd.DataFrame:
@@ -209,9 +220,21 @@ def _iv_cell(results: Results, column: str) -> str:
         return _hours(results)
     if column == "inference_ms":
         return _time(results, BEST)
-    task, split, metric = _SPLITS.get(column, ("vcr", results.split("vcr"), column.removeprefix("vcr_")))
+    task, split, metric = _place(results, column)
     score = results.cell(task, BEST, split, metric)
     return score if score in (NOT_RUN, NOT_SCORED) else f"{score} ({split})"
+
+
+def _place(results: Results, column: str) -> tuple[str, str, str]:
+    """Task, split and metric of the run that stand in a column of Table IV."""
+    return _SPLITS.get(column, ("vcr", results.split("vcr"), column.removeprefix("vcr_")))
+
+
+def _floor(results: Results, column: str, rule: str) -> str:
+    """What a rule that sees no picture scores in a column of Table IV."""
+    task, split, metric = _place(results, column)
+    score = results.guesses.get((task, split, metric), {}).get(rule)
+    return _NOTHING if score is None else f"{score:.2f} ({split})"
 
 
 def _images(results: Results) -> str:

@@ -146,7 +146,7 @@ def _sooner(
     logs = {name: np.log(both[name]["images"].astype(float)) for name in until}
     found = difference(logs[second] - math.log(factor), logs[first])
     decision = equal(found, math.log(alike)) if alike else higher(found, math.log(SMALLEST_RATIO) if factor == 1 else 0)
-    if (censored[first] & censored[second]).all():
+    if len(both) and (censored[first] & censored[second]).all():
         return decision._replace(verdict=AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}")
     # A censored second makes the ratio a lower bound, a censored first an upper one.
     unknown = {CONFIRMED: (first,), CONTRADICTED: (second,)} if not alike else {}

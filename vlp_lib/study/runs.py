@@ -8,12 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from vlp_lib.config import VARIANTS
+from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
 
 NOT_RUN = "not run"
 """What a cell of a table says whose run is not there."""
+
+CHECK_ONLY = "installation check, no result"
+"""What stands for every verdict on a profile that is there to see whether everything runs."""
 
 _LABELS = {
     "region": "Region features",
@@ -63,8 +66,22 @@ def read_runs(root: Path, stage: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def is_check(profile: str) -> bool:
+    """Whether the results of a profile of that name say nothing (`Profile.check_only`)."""
+    return profile in PROFILES and PROFILES[profile].check_only
+
+
+def stamped(table: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """A table of comparisons; of a profile that is a check only, without its verdicts."""
+    if not is_check(profile):
+        return table
+    made = ~table["verdict"].isin([NOT_RUN])
+    return table.assign(verdict=table["verdict"].mask(made, CHECK_ONLY)).drop(columns=["survives"], errors="ignore")
+
+
 def describe(runs: pd.DataFrame, profile: str) -> str:
     """What a figure was computed from, for its caption: profile, corpus and seeds."""
     corpus = "embedded synthetic corpus" if runs["synthetic"].all() else "real images"
     seeds = runs["seed"].nunique()
-    return f"profile {profile}, {corpus}, {seeds} seed{'s' if seeds > 1 else ''}"
+    kind = f"profile {profile} ({CHECK_ONLY})" if is_check(profile) else f"profile {profile}"
+    return f"{kind}, {corpus}, {seeds} seed{'s' if seeds > 1 else ''}"

@@ -17,12 +17,15 @@ from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 from vlp_lib.items import read_items
 from vlp_lib.paper import values
-from vlp_lib.study.runs import NOT_RUN, in_order, read_records, read_runs
+from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, read_records, read_runs
 from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS
 
 NOT_SCORED = "not scored"
 """What a cell says whose run is there, but not that score: labels that are not public, a gallery without folds."""
+
+GUESSING = "guessing"
+"""The rule that says the commonest answer, or draws from a gallery."""
 
 TASKS = ("vqa", "nlvr2", "vcr")
 
@@ -69,7 +72,7 @@ class Results:
         times: the rows of latency.json by the model's name.
         costs: the rows of cost.json.
         items: the scores of single items (see `vlp_lib.items`) by task, name and seed, where a run kept them.
-        guesses: what guessing scores, in percent, by task, split and metric.
+        guesses: what rules that see no picture score, in percent, by task, split and metric, and by rule.
         pretraining: run.json of each finished pretraining.
         matching: the mean final matching loss (validation) of each pretrained name.
         provenance: profile and corpus in words.
@@ -82,7 +85,7 @@ class Results:
     times: Mapping[str, Mapping[str, Any]]
     costs: Sequence[Mapping[str, Any]]
     items: Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
-    guesses: Mapping[tuple[str, str, str], float]
+    guesses: Mapping[tuple[str, str, str], Mapping[str, float]]
     pretraining: Sequence[Mapping[str, Any]]
     matching: Mapping[str, float]
     provenance: str
@@ -114,7 +117,7 @@ class Results:
 
     def chance(self, task: str, split: str, metric: str) -> float:
         """The best that can be scored without a look at the image, in percent; −∞ where it is not known."""
-        return self.guesses.get((task, split, metric), -math.inf)
+        return max(self.guesses.get((task, split, metric), {}).values(), default=-math.inf)
 
     def seeds(self, task: str, name: str) -> int:
         """How many seeds of a name were run on a task."""
@@ -208,22 +211,23 @@ def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
     profiles = dict.fromkeys(run["profile"] for run in made)
     words = {True: "embedded corpus", False: f"real images (results/{folder})"}
     corpora = dict.fromkeys(words[run["synthetic"]] for run in made if "synthetic" in run)
-    return ", ".join([f"profile {', '.join(profiles)}", *corpora])
+    checks = [CHECK_ONLY] if any(map(is_check, profiles)) else []
+    return ", ".join([f"profile {', '.join(profiles)}", *checks, *corpora])
 
 
 def _guesses(
     finetuned: Sequence[tuple[str, Mapping[str, Any]]], retrieved: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str, str], float]:
-    """The best of the rules without a picture that a finetuning computed, and of drawing from a gallery."""
-    guesses: dict[tuple[str, str, str], float] = {}
+) -> dict[tuple[str, str, str], dict[str, float]]:
+    """The rules without a picture that a finetuning computed, and drawing from a gallery."""
+    guesses: dict[tuple[str, str, str], dict[str, float]] = {}
     for task, run in finetuned:
-        for rule in run.get("baselines", {}).values():
-            for split, scores in rule.items():
+        for rule, splits in run.get("baselines", {}).items():
+            for split, scores in splits.items():
                 for metric, value in scores.items():
-                    guesses[task, split, metric] = max(value, guesses.get((task, split, metric), -math.inf))
+                    guesses.setdefault((task, split, metric), {})[rule] = value
     for name, size in (_galleries(retrieved[0]["recalls"]) if retrieved else {}).items():
         for way, k in product(("text", "image"), CUTOFFS):
-            guesses["retrieval", name, f"{way}_r{k}"] = 100 * guessing(size.images, size.captions, way, k)
+            guesses["retrieval", name, f"{way}_r{k}"] = {GUESSING: 100 * guessing(size.images, size.captions, way, k)}
     return guesses
 
 

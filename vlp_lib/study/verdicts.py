@@ -84,10 +84,10 @@ def estimate(values: Values) -> Estimate:
     The error is never smaller than that over seeds alone, and unknown (NaN) where nothing varies.
     """
     table = np.asarray(values, dtype=float)
-    table = table.reshape(len(table), -1)
-    seeds, items = table.shape
     if not table.size:
         return Estimate(math.nan, math.nan, math.nan, 0)
+    table = table.reshape(len(table), -1)
+    seeds, items = table.shape
     mean = float(table.mean())
     if seeds < 2:
         return Estimate(mean, math.nan, math.nan, seeds)
