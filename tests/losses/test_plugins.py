@@ -3,10 +3,11 @@
 import hashlib
 import json
 
+import nbformat
 import pytest
-import torch
 from contexts import context
 from made_runs import pretrained, run_of
+from nbclient import NotebookClient
 
 from vlp_lib import catalogue, cli
 from vlp_lib.bench.cost import bench_cost
@@ -16,7 +17,6 @@ from vlp_lib.errors import UserError
 from vlp_lib.hub import export, from_pretrained
 from vlp_lib.losses import base
 from vlp_lib.losses.base import MixedVisualLoss
-from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.study.runs import read_runs
 from vlp_lib.trainers.finetune import finetune
 from vlp_lib.trainers.zero_shot import retrieve
@@ -107,19 +107,26 @@ def test_a_plugin_that_fails_is_named(edges):
         MixedVisualLoss(context(), {"edges": 1.0})
 
 
-def test_a_class_of_a_cell_is_a_loss_and_its_text_is_kept(monkeypatch, make_batch):
-    """As IPython runs a cell: its text stands in linecache under a name that is no file."""
-    import linecache
+def test_a_class_of_a_cell_is_a_loss_and_its_text_is_kept(tmp_path, monkeypatch):
+    """In a real kernel, in which the cell is run twice and its loss is then pretrained in a mix."""
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path))
+    train = """
+from vlp_lib.run import Run
+from vlp_lib.trainers.pretrain import pretrain
+from vlp_lib.workspace import open_run_corpus
 
-    name = "<cell 7>"
-    linecache.cache[name] = (len(EDGES), None, EDGES.splitlines(keepends=True), name)
-    for _ in range(2):  # a cell may be run again
-        exec(compile(EDGES, name, "exec"), {"__name__": "__main__"})
-    mix = MixedVisualLoss(context(), {"edges": 1.0, "segl": 0.5}, {"edges": {"power": 2.0}})
-    features = VisionFeatures(torch.randn(3, 16, 8), (4, 4))
-    output = mix(features, features, make_batch())
-    assert set(output.parts) == {"edges", "edges_mean", "segl"}
-    assert catalogue.loss("edges").text == EDGES and catalogue.loss("edges").file is None
+settings = "training.steps=2 training.evaluations=1 corpus.train_images=16 corpus.val_images=8 corpus.test_images=2"
+settings += " losses.edges.power=2 corpus.nlvr_pairs=[0,0,0] corpus.vcr_images=[0,0,0]"
+run = Run("smoke", "edges+0.5*segl", 0, name="mine", settings=tuple(settings.split()))
+rows = pretrain(run, open_run_corpus(run))
+assert {"val_edges", "val_edges_mean", "val_segl"} <= rows[-1].keys()
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (EDGES, EDGES, train)])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    (record,) = tmp_path.rglob("run.json")
+    kept = json.loads(record.read_text())["plugins"]["edges"]
+    text = (record.parent / kept["file"]).read_text()
+    assert text.strip() == EDGES.strip() and kept["sha256"] == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_plugin_goes_through_everything(edges, small_profile, tiny_corpus, tmp_path, results):

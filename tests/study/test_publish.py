@@ -16,6 +16,7 @@ def results(tmp_path):
         "tables/order.csv": "a,b",
         "pretrain/segl/seed0/run.json": json.dumps({"weights": str(root / "pretrain")}),
         "pretrain/segl/seed0/metrics.jsonl": "{}",
+        "finetune-vqa/segl/seed0/items.npz": "scores",
         "pretrain/segl/seed0/model.safetensors": "weights",
         "corpus/corpus.json": "{}",
     }.items():
@@ -44,6 +45,7 @@ def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
         "tables/order.csv",
         "pretrain/segl/seed0/run.json",
         "pretrain/segl/seed0/metrics.jsonl",
+        "finetune-vqa/segl/seed0/items.npz",
         "notebooks/a.ipynb",
     }
     assert not (target / "figures" / "stale.csv").exists()

@@ -14,8 +14,9 @@ from vlp_lib.io import read_json, write_text
 from vlp_lib.run import project_root
 
 MOST_BYTES = 1_000_000
-_SHARED = ("index.html", "figures/*", "tables/*", "*/*/seed*/run.json", "*/*/seed*/metrics.jsonl", "speed/*.json")
-_BINARY = (".png", ".pdf")
+_OF_RUNS = ("run.json", "metrics.jsonl", "items.npz")
+_SHARED = ("index.html", "figures/*", "tables/*", *(f"*/*/seed*/{name}" for name in _OF_RUNS), "speed/*.json")
+_BINARY = (".png", ".pdf", ".npz")
 
 MANIFEST = "published.txt"
 """Names the files that `publish` wrote into a folder: it empties no folder that holds others."""
