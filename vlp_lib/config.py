@@ -84,6 +84,8 @@ class ModelConfig:
         language_layers: 9 as LXMERT (the paper does not say; alternative: 12).
         cross_layers: cross-modality layers (the paper: 5).
         shared_cross_attention: one cross-attention for both directions, as LXMERT; False gives each its own.
+        sharpness: factor on the initial queries and keys of the cross-attention, an SPL decoder's included; 1 is BERT's
+            initialisation, with which the words at first look at all of the image alike.
         dropout: in the language and cross-modality encoders.
         max_text_length: tokens, [CLS] and [SEP] counted.
         language_pretrained: a hub name or local folder of BERT weights; "" starts from random weights.
@@ -100,6 +102,7 @@ class ModelConfig:
     language_layers: int = 9
     cross_layers: int = 5
     shared_cross_attention: bool = True
+    sharpness: float = 1.0
     dropout: float = 0.1
     max_text_length: int = 40
     vit: ViTConfig = field(default_factory=ViTConfig)

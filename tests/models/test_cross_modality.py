@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from transformers import LxmertConfig
 from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
 
-from vlp_lib.models.cross_modality import CrossModalityEncoder, CrossModalityLayer
+from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder, CrossModalityLayer, relative_entropy
+from vlp_lib.models.model import sharpen
 
 HIDDEN, HEADS = 24, 3
 
@@ -130,3 +132,38 @@ def test_encoder_is_its_layers_in_turn(streams, vision_output):
         language, vision, _ = layer(language, vision, language_mask, vision_mask)
     torch.testing.assert_close(words, language, atol=1e-6, rtol=0)
     torch.testing.assert_close(regions, vision, atol=1e-6, rtol=0)
+
+
+def test_relative_entropy_against_scipy():
+    from scipy.stats import entropy
+
+    attention = [torch.rand(2, 3, 4, 5).softmax(-1) for _ in range(2)]
+    words = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    tokens = torch.tensor([[True] * 5, [True, True, True, False, False]])
+    attention = [a * tokens[:, None, None] / (a * tokens[:, None, None]).sum(-1, keepdim=True) for a in attention]
+    found = relative_entropy([CrossAttentionMaps(a, None) for a in attention], words, tokens)
+    each = [
+        np.mean([entropy(a[b, head, word].numpy()) for a in attention for head in range(3)]) / np.log(n)
+        for b, n in ((0, 5), (1, 3))
+        for word in range(int(words[b].sum()))
+    ]
+    assert float(found) == pytest.approx(np.mean(each), rel=1e-5)
+    even = torch.full((1, 1, 2, 9), 1 / 9)
+    one = torch.zeros(1, 1, 2, 9).index_fill(-1, torch.tensor(3), 1.0)
+    read = torch.ones(1, 2, dtype=torch.bool)
+    assert float(relative_entropy([CrossAttentionMaps(even, None)], read)) == pytest.approx(1)
+    assert float(relative_entropy([CrossAttentionMaps(one, None)], read)) == 0
+
+
+def test_sharpness_multiplies_the_logits_of_cross_attention_and_nothing_else():
+    plain, sharp = (CrossModalityLayer(8, 2, 0.0) for _ in range(2))
+    sharp.load_state_dict(plain.state_dict())
+    sharpen(sharp, 3.0)
+    changed = {name for name, value in sharp.state_dict().items() if not torch.equal(value, plain.state_dict()[name])}
+    assert changed == {"cross_attention.attention.query.weight", "cross_attention.attention.key.weight"}
+    x, context = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    for layer in (plain, sharp):
+        for part in (layer.cross_attention.attention.query, layer.cross_attention.attention.key):
+            torch.nn.init.zeros_(part.bias)
+    (_, before), (_, after) = (layer.cross_attention(x, context, need_weights=True) for layer in (plain, sharp))
+    torch.testing.assert_close(after, (9 * before.log()).softmax(-1))

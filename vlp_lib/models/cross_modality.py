@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,23 @@ class CrossAttentionMaps(NamedTuple):
 
     to_vision: torch.Tensor
     to_language: torch.Tensor | None
+
+
+def relative_entropy(
+    maps: Sequence[CrossAttentionMaps], words: torch.Tensor, tokens: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How evenly the words look at the visual tokens: 1 where they look at all alike, 0 at one each; a scalar.
+
+    The entropy of each word's attention over that of even attention, the mean over layers, heads and words.
+
+    Args:
+        maps: of each layer.
+        words, tokens: [B, L] and [B, N] bool, which of them are read.
+    """
+    attention = torch.stack([one.to_vision.float() for one in maps])  # [layers, B, heads, L, N]
+    entropy = torch.special.entr(attention).sum(-1).mean((0, 2))
+    readable = attention.shape[-1] if tokens is None else tokens.sum(-1, keepdim=True).clamp(min=2)
+    return (entropy / torch.as_tensor(readable, device=entropy.device).log())[words].mean()
 
 
 class CrossModalityLayer(nn.Module):

@@ -14,6 +14,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, MixedVisualLoss, Needs
 from vlp_lib.losses.itm import itm_loss
 from vlp_lib.losses.mlm import mlm_loss
+from vlp_lib.models.attention import AttentionBlock
 from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder
 from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
 from vlp_lib.models.language import LanguageStream
@@ -113,6 +114,7 @@ class VLPModel(nn.Module):
         self.pooler = Pooler(config.hidden)
         for part in (self.visual_loss, self.cross_modality, self.pooler):
             initialise(part, config.hidden)
+            sharpen(part, config.sharpness)
         if not (pretrained and config.language_pretrained):
             initialise(self.language, config.hidden)
         if variant.vision == "region" or (variant.vision == "vit" and not (pretrained and config.vit.pretrained)):
@@ -204,3 +206,12 @@ def initialise(module: nn.Module, hidden: int) -> None:
             nn.init.normal_(part.weight, std=deviation)
         if isinstance(part, nn.Linear | nn.Conv2d) and part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def sharpen(module: nn.Module, factor: float) -> None:
+    """Multiply the initial queries and keys of every cross-attention below a module: its logits grow by factor²."""
+    for name, part in module.named_modules():
+        if name.endswith("cross_attention") and isinstance(part, AttentionBlock):
+            part.attention.query.weight.mul_(factor)
+            part.attention.key.weight.mul_(factor)

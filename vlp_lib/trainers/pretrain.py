@@ -25,6 +25,7 @@ from vlp_lib.distributed import is_main
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Needs
 from vlp_lib.losses.itm import itm_loss
+from vlp_lib.models.cross_modality import relative_entropy
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.run import Run
@@ -155,7 +156,8 @@ class PretrainingTask:
         inputs that its own loss has damaged; the other losses, and the matching loss that is part of "val_loss", on the
         same pairs as in training. Each is the mean over its own terms (masked words, cells with a class, …), so that
         how the pairs are batched changes nothing. A visual loss that has nothing to be measured on (no validation image
-        has a label map) is left out, not 0.
+        has a label map) is left out, not 0. "val_entropy" is how evenly the words look at the image
+        (`relative_entropy`).
         """
         size = self.profile.training.batch_size
         keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
@@ -172,7 +174,10 @@ class PretrainingTask:
         for batch in load_batches(self.val, keys, self.profile.data.workers):
             moved = self._shown(model, batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
-            logits = plain.itm_head(plain.vlp(moved.without_masks()).pooled)
+            output = plain.vlp(moved.without_masks(), need_weights=True)
+            logits = plain.itm_head(output.pooled)
+            read = output.tokens.of_texts(moved.image_of_text)
+            add("entropy", relative_entropy(output.attention, moved.attention_mask, read.mask), len(logits))
             right = (logits.argmax(1) == moved.matched).float().mean()
             add("itm", itm_loss(logits, moved.matched), len(logits))
             add("itm_accuracy", right, len(logits))
