@@ -434,7 +434,7 @@ def test_auto_precision_on_a_processor(monkeypatch, capabilities, expected):
         ({"learning_rate": 0.0}, "learning_rate and clip must be above 0"),
         ({"learning_rate": math.nan}, "learning_rate and clip must be above 0"),
         ({"clip": -1.0}, "learning_rate and clip must be above 0"),
-        ({"warmup": 1.5}, "warmup between 0 and 1"),
+        ({"warmup": 1.5}, "warmup and decay between 0 and 1"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(model, tmp_path, change, message):

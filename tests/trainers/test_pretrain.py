@@ -62,7 +62,9 @@ def test_what_a_run_leaves_behind(small_profile, tiny_corpus, tmp_path):
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
     assert [row["samples"] for row in rows] == [0, 16, 32, 48]
     for row in rows:
-        assert {f"val_{name}" for name in names} | {"val_itm_accuracy"} == {k for k in row if k.startswith("val_")}
+        assert {f"val_{name}" for name in names} | {"val_itm_accuracy", "val_entropy"} == {
+            k for k in row if k.startswith("val_")
+        }
         assert {k for k in row if k.startswith("train_")} == ({f"train_{n}" for n in names} if row["step"] else set())
         assert all(math.isfinite(v) for v in row.values())
         assert row["val_loss"] == pytest.approx(row["val_mlm"] + row["val_itm"] + row["val_visual"], rel=0.1)

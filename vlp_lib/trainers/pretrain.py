@@ -177,7 +177,11 @@ class PretrainingTask:
             output = plain.vlp(moved.without_masks(), need_weights=True)
             logits = plain.itm_head(output.pooled)
             read = output.tokens.of_texts(moved.image_of_text)
-            add("entropy", relative_entropy(output.attention, moved.attention_mask, read.mask), len(logits))
+            add(
+                "entropy",
+                relative_entropy(output.attention, moved.attention_mask, read.mask),
+                float(moved.attention_mask.sum()),
+            )
             right = (logits.argmax(1) == moved.matched).float().mean()
             add("itm", itm_loss(logits, moved.matched), len(logits))
             add("itm_accuracy", right, len(logits))
