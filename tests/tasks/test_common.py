@@ -7,7 +7,6 @@ import torch
 
 from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.errors import UserError
-from vlp_lib.tasks import common
 from vlp_lib.tasks.common import Encoder, TaskSample, choose, collate, complete_splits, judge_missing
 
 WORDS = [f"w{letter}" for letter in "abcdefghij"]
@@ -43,9 +42,6 @@ def test_cut_texts_are_counted(encoder):
     texts = [(" ".join(WORDS[:n]), " ".join(WORDS[:m])) for n in range(8) for m in range(8)]
     tokens = [n + m + (3 if m else 2) for n in range(8) for m in range(8)]
     assert encoder.count_cut(texts) == sum(t > 8 for t in tokens)
-    notes = []
-    common.note_cut(encoder, "val", texts, notes)
-    assert f"{sum(t > 8 for t in tokens)} texts are longer than 8 tokens" in notes[0]
 
 
 def test_an_encoded_text_is_the_tokenizers_own(encoder):

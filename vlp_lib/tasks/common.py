@@ -336,7 +336,11 @@ def open_splits(
         lost = [one for one in missing if one is not None]
         judge_missing(source, lost, len(questions), name == "train", allow_missing, notes)
         made[name] = split = kind(name, questions, [one is None for one in missing])
-        note_cut(split.encoder, source, (text for item in split.items for text in item.texts()), notes)
+        if count := split.encoder.count_cut(text for item in split.items for text in item.texts()):
+            notes.append(
+                f"{source}: {count:,} texts are longer than {split.encoder.text_length} tokens and are cut at the end "
+                f"of the question (of question and answer, for rationales)"
+            )
     return made
 
 
@@ -407,12 +411,3 @@ def judge_missing(
         raise UserError(f"{said}, so there is nothing to score: fetch at least some of the images")
     else:
         notes.append(f"{said} and count as wrong")
-
-
-def note_cut(encoder: Encoder, source: str, texts: Iterable[tuple[str, str]], notes: list[str]) -> None:
-    """Note how many texts are longer than the limit."""
-    if count := encoder.count_cut(texts):
-        notes.append(
-            f"{source}: {count:,} texts are longer than {encoder.text_length} tokens and are cut at the end of the "
-            f"question (of question and answer, for rationales)"
-        )

@@ -17,7 +17,6 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import nlvr2_score as nlvr2
-from vlp_lib.tasks.by_file import report_nlvr2
 from vlp_lib.tasks.common import (
     Encoder,
     Example,
@@ -74,7 +73,7 @@ class Nlvr2Split(TaskSplit[Statement]):
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """The official accuracy and consistency."""
-        return report_nlvr2(nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions]))
+        return nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions])
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The official script's CSV."""

@@ -42,21 +42,6 @@ class Recalls:
     captions: int
 
 
-@dataclass(frozen=True)
-class CaptionFile:
-    """Which caption belongs to which image.
-
-    Attributes:
-        image_ids: in the order of the file's images; the rows of a score matrix.
-        caption_ids: in the order of the file's annotations; the columns.
-        image_index: [captions] int64, the row of each caption's image.
-    """
-
-    image_ids: tuple[int | str, ...]
-    caption_ids: tuple[int | str, ...]
-    image_index: np.ndarray
-
-
 def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
     """Rank (from 0) of each image's best own caption among all captions; [images] int64.
 
@@ -100,33 +85,36 @@ def recalls(scores: np.ndarray, caption_image_index: np.ndarray) -> Recalls:
     )
 
 
-def fold_recalls(scores: np.ndarray, caption_image_index: np.ndarray, images: int = 1000) -> tuple[Recalls, ...]:
-    """The recalls of consecutive folds of `images` images with their first five captions; COCO 1k is their mean.
+def all_recalls(scores: np.ndarray, caption_image_index: np.ndarray, fold: int) -> dict[str, Recalls]:
+    """Recalls of the whole gallery ("all"), their mean over folds ("folds"), and those of each fold ("fold 0" …).
 
-    Raises UserError, beside what `text_ranks` raises, where the images do not divide into folds or one has fewer than
-    five captions.
+    COCO 5k is "all" of 5,000 images, COCO 1k is "folds" of 1,000: consecutive images with their first five captions.
+    Images beyond the last whole fold are in "all" only. A gallery smaller than two folds, or with an image of fewer
+    than five captions, has no folds.
+
+    Arguments and errors as for `text_ranks`.
     """
-    owners = _checked(scores, caption_image_index)
-    if images < 1 or len(scores) % images:
-        raise UserError(f"{len(scores)} images do not divide into folds of {images}: choose a size that divides them")
-    few = np.flatnonzero(np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE)
-    refuse(few.tolist(), f"images have fewer than {CAPTIONS_PER_IMAGE} captions", "leave them out of the folds")
-    columns = first_captions(owners)
+    found = {"all": recalls(scores, caption_image_index)}
+    whole = len(scores) // fold * fold
+    few = np.bincount(caption_image_index, minlength=len(scores)) < CAPTIONS_PER_IMAGE
+    if whole < 2 * fold or few.any():
+        return found
+    columns = first_captions(caption_image_index)
+    owners = caption_image_index[columns]
     folds = []
-    for start in range(0, len(scores), images):
-        inside = columns[(owners[columns] >= start) & (owners[columns] < start + images)]
-        folds.append(recalls(scores[start : start + images, inside], owners[inside] - start))
-    return tuple(folds)
+    for start in range(0, whole, fold):
+        inside = (owners >= start) & (owners < start + fold)
+        folds.append(recalls(scores[start : start + fold, columns[inside]], owners[inside] - start))
+    return found | {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
 
 
 def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
     """The mean of the folds' recalls; sizes are those of one fold."""
-    return Recalls(
-        text_retrieval=_means([fold.text_retrieval for fold in folds]),
-        image_retrieval=_means([fold.image_retrieval for fold in folds]),
-        images=folds[0].images,
-        captions=folds[0].captions,
+    text, image = (
+        MappingProxyType({k: float(np.mean([getattr(fold, way)[k] for fold in folds])) for k in CUTOFFS})
+        for way in ("text_retrieval", "image_retrieval")
     )
+    return Recalls(text, image, folds[0].images, folds[0].captions)
 
 
 def first_captions(caption_image_index: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
@@ -140,48 +128,47 @@ def first_captions(caption_image_index: np.ndarray, captions: int = CAPTIONS_PER
     return np.array(columns, dtype=np.int64)
 
 
-def read_captions(path: Path) -> CaptionFile:
-    """Images and annotations of a COCO captions JSON (.gz accepted), in the order of the file.
+def read_captions(path: Path) -> tuple[int, np.ndarray]:
+    """How many images a COCO captions JSON (.gz accepted) has, and [captions] int64, which of them each caption is of.
+
+    Images and captions are numbered in the order of the file.
 
     Raises UserError for a file of another form, an id that stands twice, a caption of an unknown image, or an image
     without a caption.
     """
-    images = placed_entries(path, "images", _CAPTIONS_FILE)
-    image_ids = [take(image, "id", (int, str), where) for where, image in images]
+    image_ids = [
+        take(image, "id", (int, str), where) for where, image in placed_entries(path, "images", _CAPTIONS_FILE)
+    ]
     refuse_repeated(image_ids, "image ids", path)
     kinds: dict[str, tuple[type, ...]] = {"id": (int, str), "image_id": (int, str)}
     said = [take_all(entry, kinds, where) for where, entry in placed_entries(path, "annotations", _CAPTIONS_FILE)]
-    caption_ids, owners = [one["id"] for one in said], [one["image_id"] for one in said]
-    refuse_repeated(caption_ids, "caption ids", path)
+    refuse_repeated((one["id"] for one in said), "caption ids", path)
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
+    owners = [one["image_id"] for one in said]
     unknown = [owner for owner in owners if owner not in rows]
     refuse(unknown, f"captions in {path} are of unknown images", "add the images or drop the captions")
     captioned = set(owners)
     bare = [image_id for image_id in image_ids if image_id not in captioned]
     refuse(bare, f"images in {path} have no caption", "drop them, for they cannot be found by text")
-    return CaptionFile(
-        image_ids=tuple(image_ids),
-        caption_ids=tuple(caption_ids),
-        image_index=np.array([rows[owner] for owner in owners], dtype=np.int64),
-    )
+    return len(image_ids), np.array([rows[owner] for owner in owners], dtype=np.int64)
 
 
-def columns_of(captions: CaptionFile, shape: tuple[int, ...]) -> np.ndarray:
-    """Which of the file's captions the columns of a score matrix of `shape` are; [columns] int64.
+def columns_of(images: int, image_index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which of a file's captions the columns of a score matrix of `shape` are; [columns] int64.
 
-    All of them, or the first five of each image: the width decides. Raises UserError where neither fits.
+    All of them, or the first five of each image: the width decides. The captions are as `read_captions` gives them.
+
+    Raises UserError where neither fits.
     """
-    all_columns = np.arange(len(captions.caption_ids))
-    first = first_captions(captions.image_index)
-    rows = len(captions.image_ids)
-    for columns in (all_columns, first):
-        if shape == (rows, len(columns)):
+    first = first_captions(image_index)
+    for columns in (np.arange(len(image_index)), first):
+        if shape == (images, len(columns)):
             return columns
-    widths = f"{len(all_columns)} columns (all captions)"
-    if len(first) < len(all_columns):
+    widths = f"{len(image_index)} columns (all captions)"
+    if len(first) < len(image_index):
         widths += f" or {len(first)} columns (the first {CAPTIONS_PER_IMAGE} of each image)"
     raise UserError(
-        f"the scores are {list(shape)} where the captions ask for {rows} rows and {widths}: score those pairs"
+        f"the scores are {list(shape)} where the captions ask for {images} rows and {widths}: score those pairs"
     )
 
 
@@ -208,7 +195,3 @@ def _checked(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
 
 def _shares(ranks: np.ndarray) -> Mapping[int, float]:
     return MappingProxyType({k: float(np.mean(ranks < k)) for k in CUTOFFS})
-
-
-def _means(shares: Sequence[Mapping[int, float]]) -> Mapping[int, float]:
-    return MappingProxyType({k: float(np.mean([share[k] for share in shares])) for k in CUTOFFS})

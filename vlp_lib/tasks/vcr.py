@@ -16,8 +16,7 @@ from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file, placed_lines, take, write_atomically, write_text
-from vlp_lib.tasks import vcr_score as vcr
-from vlp_lib.tasks.by_file import report_vcr
+from vlp_lib.tasks import percent
 from vlp_lib.tasks.common import (
     NO_TARGET,
     Encoder,
@@ -29,6 +28,8 @@ from vlp_lib.tasks.common import (
     complete_splits,
     open_splits,
 )
+
+CHOICES = 4
 
 PERSON_NAMES = (
     *("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry"),
@@ -111,6 +112,27 @@ class VcrItem(NamedTuple):
         return self.question.answer_label if self.given is None else self.question.rationale_label
 
 
+def vcr_score(choices: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Q→A (right answer), QA→R (right rationale, the right answer given) and Q→AR (both) of N questions, in percent.
+
+    The rules are those of UNITER's `train_vcr.py` and of r2c.
+
+    Args:
+        choices: [N, 2, 4] floats, the scores of the answers, and of the rationales given the right answer (of equal
+            ones the first wins).
+        labels: [N, 2] whole numbers 0 to 3, the right answer and the right rationale.
+    """
+    right = choices.argmax(2) == labels
+    return {
+        "task": "vcr",
+        "unit": "percent",
+        "q_to_a": percent(right[:, 0].mean()),
+        "qa_to_r": percent(right[:, 1].mean()),
+        "q_to_ar": percent(right.all(1).mean()),
+        "questions": len(right),
+    }
+
+
 class VcrSplit(TaskSplit[VcrQuestion]):
     """The choices of one split; a decision is the four candidates' probabilities [N, 4] float32.
 
@@ -131,7 +153,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def items_of(self, question: VcrQuestion) -> Sequence[VcrItem]:
         """The choice of an answer, and those of a rationale."""
-        given = [question.answer_label] if self.labelled else list(range(vcr.CHOICES))
+        given = [question.answer_label] if self.labelled else list(range(CHOICES))
         return [VcrItem(question, None), *(VcrItem(question, place) for place in given)]
 
     def __getitem__(self, index: int) -> TaskSample:
@@ -152,13 +174,13 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
         Of a question without image: all on a wrong candidate, or, where the labels are not public, the same for each.
         """
-        items = 2 if self.labelled else 1 + vcr.CHOICES
-        chances = np.full((len(self.questions), items, vcr.CHOICES), 1 / vcr.CHOICES, np.float32)
-        chances[np.array(self.present, bool)] = decisions.reshape(-1, items, vcr.CHOICES)
+        items = 2 if self.labelled else 1 + CHOICES
+        chances = np.full((len(self.questions), items, CHOICES), 1 / CHOICES, np.float32)
+        chances[np.array(self.present, bool)] = decisions.reshape(-1, items, CHOICES)
         if self.labelled:
-            wrong = 1 - np.eye(vcr.CHOICES, dtype=np.float32)[self._labels()]
+            wrong = 1 - np.eye(CHOICES, dtype=np.float32)[self._labels()]
             absent = ~np.array(self.present, bool)
-            chances[absent] = wrong[absent] / (vcr.CHOICES - 1)
+            chances[absent] = wrong[absent] / (CHOICES - 1)
         return chances
 
     def _labels(self) -> np.ndarray:
@@ -167,8 +189,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """Q→A, QA→R and Q→AR."""
-        chances, labels = self.probabilities(decisions), self._labels()
-        return report_vcr(vcr.vcr_score(chances[:, 0], labels[:, 0], chances[:, 1], labels[:, 1]))
+        return vcr_score(self.probabilities(decisions), self._labels())
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """With public labels the two arrays [N, 4] of r2c's `eval_q2ar.py`, else the leaderboard's CSV."""
@@ -178,8 +199,8 @@ class VcrSplit(TaskSplit[VcrQuestion]):
             for path, array in zip(paths, chances.swapaxes(0, 1), strict=True):
                 write_atomically(path, lambda p, a=array: _save(p, a))  # type: ignore[misc]
             return paths
-        groups = ["answer", *(f"rationale_conditioned_on_a{i}" for i in range(vcr.CHOICES))]
-        lines = [",".join(["annot_id", *(f"{group}_{i}" for group in groups for i in range(vcr.CHOICES))])]
+        groups = ["answer", *(f"rationale_conditioned_on_a{i}" for i in range(CHOICES))]
+        lines = [",".join(["annot_id", *(f"{group}_{i}" for group in groups for i in range(CHOICES))])]
         for question, row in zip(self.questions, chances.reshape(len(chances), -1), strict=True):
             lines.append(",".join([question.identifier, *(f"{value:.6g}" for value in row)]))
         path = folder / f"{self.name}_submission.csv"
@@ -225,7 +246,7 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     found = complete_splits(read, attrgetter("block"), folder, notes)
     kind = partial(VcrSplit, encoder=encoder, images=images)
     splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
-    return TaskData("vcr", vcr.CHOICES, vcr.CHOICES, "q_to_ar", splits, tuple(notes))
+    return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", splits, tuple(notes))
 
 
 def read_questions(path: Path) -> tuple[VcrQuestion, ...]:
@@ -242,8 +263,8 @@ def _question(entry: dict[str, Any], where: str) -> VcrQuestion:
     choices = {}
     for name in ("answer_choices", "rationale_choices"):
         given = take(entry, name, (list,), where)
-        if len(given) != vcr.CHOICES:
-            raise UserError(f"{where}: {name} has {len(given)} candidates, not {vcr.CHOICES}: mend that line")
+        if len(given) != CHOICES:
+            raise UserError(f"{where}: {name} has {len(given)} candidates, not {CHOICES}: mend that line")
         choices[name] = tuple(_tokens(tokens, objects, where) for tokens in given)
     return VcrQuestion(
         identifier=take(entry, "annot_id", (str,), where),
@@ -277,6 +298,6 @@ def _label(entry: dict[str, Any], name: str, where: str) -> int | None:
     if entry.get(name) is None:
         return None
     label: int = take(entry, name, (int,), where)
-    if not 0 <= label < vcr.CHOICES:
-        raise UserError(f"{where}: {name} is {label} where 0 to {vcr.CHOICES - 1} is needed: mend that line")
+    if not 0 <= label < CHOICES:
+        raise UserError(f"{where}: {name} is {label} where 0 to {CHOICES - 1} is needed: mend that line")
     return label

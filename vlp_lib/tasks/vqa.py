@@ -18,7 +18,6 @@ from vlp_lib.corpora.layout import find_folder, list_files
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
-from vlp_lib.tasks.by_file import report_vqa
 from vlp_lib.tasks.common import (
     Encoder,
     Example,
@@ -93,7 +92,7 @@ class VqaSplit(TaskSplit[AskedQuestion]):
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """The official accuracy."""
         annotations = [a.annotation for a in self.questions if a.annotation is not None]
-        return report_vqa(vqa.vqa_accuracy(self.predictions(decisions), annotations))
+        return vqa.vqa_accuracy(self.predictions(decisions), annotations).report()
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The test server's JSON."""

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from vlp_lib.io import (
     take_all,
     write_text,
 )
+from vlp_lib.tasks import percent
 
 QuestionId = int | str
 
@@ -120,6 +121,25 @@ class VqaAccuracy:
     short_questions: int
     other_rules: Mapping[str, float] = field(default_factory=dict)
 
+    def report(self) -> dict[str, Any]:
+        """What `vlp evaluate vqa` prints, in percent."""
+        report = {
+            "task": "vqa",
+            "unit": "percent",
+            "overall": percent(self.overall),
+            "per_answer_type": {kind: percent(share) for kind, share in self.per_answer_type.items()},
+            "per_question_type": {kind: percent(share) for kind, share in self.per_question_type.items()},
+            "questions": self.questions,
+            "questions_with_fewer_than_ten_answers": self.short_questions,
+        }
+        if self.other_rules:
+            report["note"] = (
+                "the annotations have no answer_id to tell annotators apart, as VizWiz's: overall counts each by its "
+                "place; overall_by has what the official codes of VQA (vqaEval.py) and of VizWiz give for such a file"
+            )
+            report["overall_by"] = {rule: percent(share) for rule, share in self.other_rules.items()}
+        return report
+
 
 @dataclass(frozen=True)
 class AnswerList:
@@ -203,11 +223,6 @@ def _by_records(prediction: str, annotation: VqaAnnotation, normalise: Callable[
     return sum(min((total - matching[record]) / 3, 1.0) for record in records) / len(records)
 
 
-def _by_vizwiz(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
-    """VizWiz's own rule: the prediction is always normalised, the answers never; annotators count by their place."""
-    return leave_one_out(annotation.answers.count(normalise(prediction)), len(annotation.answers))
-
-
 def _question_score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
     prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
     # Where all annotators agree the official code compares the texts as they are.
@@ -216,12 +231,17 @@ def _question_score(prediction: str, answers: Sequence[str], normalise: Callable
     return leave_one_out(answers.count(prediction), len(answers))
 
 
-def _mean(scores: Sequence[float]) -> float:
+def _mean(scores: Collection[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _means(scores: Mapping[str, Sequence[float]]) -> Mapping[str, float]:
-    return MappingProxyType({kind: _mean(scores[kind]) for kind in sorted(scores)})
+def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> Mapping[str, float]:
+    """The mean of each kind, in alphabetical order."""
+    by_kind: defaultdict[str, list[float]] = defaultdict(list)
+    for score, kind in zip(scores, kinds, strict=True):
+        if kind is not None:
+            by_kind[kind].append(score)
+    return MappingProxyType({kind: _mean(by_kind[kind]) for kind in sorted(by_kind)})
 
 
 def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[VqaAnnotation]) -> VqaAccuracy:
@@ -248,29 +268,21 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
     refuse(unanswered, "questions have no annotated answer", "score a split whose answers are public")
 
     normalise = functools.lru_cache(maxsize=1 << 16)(normalise_answer)  # answers recur
-    scores: list[float] = []
-    others: dict[str, list[float]] = {"vqaEval.py": [], "VizWiz": []}
-    unmarked = any(annotation.records for annotation in annotations)
-    by_answer_type: defaultdict[str, list[float]] = defaultdict(list)
-    by_question_type: defaultdict[str, list[float]] = defaultdict(list)
-    for annotation in annotations:
-        score = _question_score(predictions[annotation.question_id], annotation.answers, normalise)
-        scores.append(score)
-        if unmarked:
-            prediction = predictions[annotation.question_id]
-            others["vqaEval.py"].append(_by_records(prediction, annotation, normalise))
-            others["VizWiz"].append(_by_vizwiz(prediction, annotation, normalise))
-        if annotation.answer_type is not None:
-            by_answer_type[annotation.answer_type].append(score)
-        if annotation.question_type is not None:
-            by_question_type[annotation.question_type].append(score)
+    pairs = [(predictions[annotation.question_id], annotation) for annotation in annotations]
+    scores = [_question_score(prediction, annotation.answers, normalise) for prediction, annotation in pairs]
+    others: dict[str, float] = {}
+    if any(annotation.records for annotation in annotations):
+        others["vqaEval.py"] = _mean([_by_records(*pair, normalise) for pair in pairs])
+        # VizWiz: the prediction is always normalised, the answers never; annotators count by their place.
+        matches = ((a.answers.count(normalise(prediction)), len(a.answers)) for prediction, a in pairs)
+        others["VizWiz"] = _mean([leave_one_out(*match) for match in matches])
     return VqaAccuracy(
         overall=_mean(scores),
-        per_answer_type=_means(by_answer_type),
-        per_question_type=_means(by_question_type),
+        per_answer_type=_means(scores, [annotation.answer_type for annotation in annotations]),
+        per_question_type=_means(scores, [annotation.question_type for annotation in annotations]),
         questions=len(scores),
         short_questions=sum(len(annotation.answers) < ANNOTATORS for annotation in annotations),
-        other_rules={rule: _mean(values) for rule, values in others.items() if values},
+        other_rules=others,
     )
 
 
