@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from vlp_lib.corpora.coco import CaptionedImage
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.visual_genome import read_image_data, read_regions
 from vlp_lib.errors import UserError
 
-ONE = {1: CaptionedImage(1, "1.jpg", 1, 1, (), ())}
+ONE = {1: ImageRecord(1, Path("1.jpg"), "train", 1, 1, (), ())}
 
 
 def test_image_data(official: Any) -> None:
@@ -61,7 +61,9 @@ def test_real_regions(shared_data: Path, tmp_path: Path) -> None:
     path = tmp_path / "region_descriptions.json"
     path.write_bytes(content)
     entries = json.loads(content)
-    images = {i: CaptionedImage(i, f"{i}.jpg", 1, 1, (), ()) for i in (entry["image_id"] for entry in entries)}
+    images = {
+        i: ImageRecord(i, Path(f"{i}.jpg"), "train", 1, 1, (), ()) for i in (entry["image_id"] for entry in entries)
+    }
     read = list(read_regions(path, images))
     assert len(read) == len(entries) == 15
     for (said, empty), entry in zip(read, entries, strict=True):

@@ -78,11 +78,6 @@ def test_perfect_scores():
         (np.zeros(4, np.float32), [0, 1], r"shape \[4\]"),
         (np.zeros((0, 0), np.float32), [], "shape"),
         (np.array([[0, np.nan], [0, 0]], np.float32), [0, 1], "NaN"),
-        (np.zeros((2, 3), np.float32), [0, 1], "3 whole numbers"),
-        (np.zeros((2, 2), np.float32), [0.0, 1.0], "float64"),
-        (np.zeros((2, 2), np.float32), [0, 2], "0 to 1"),
-        (np.zeros((2, 2), np.float32), [0, -1], "0 to 1"),
-        (np.zeros((2, 2), np.float32), [1, 1], r"1 images have no caption \(the first: 0\)"),
     ],
 )
 def test_recalls_refuse(scores, owners, complaint):

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlp_lib.corpora.coco import CaptionedImage, read_captions, read_karpathy
+from vlp_lib.corpora.coco import read_captions, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.corpora.layout import find_folder, find_karpathy, list_files
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.shards import ShardCorpus
 from vlp_lib.corpora.table import SPLITS
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, find_image_folders, read_image_data, read_regions
@@ -84,7 +85,7 @@ def _all_beside(found: Iterable[int], expected: Iterable[int | None], names: Ite
     return ", ".join(map(beside, found, expected, names))
 
 
-def _images_and_captions(images: Sequence[CaptionedImage], expected: Sequence[int | None]) -> str:
+def _images_and_captions(images: Sequence[ImageRecord], expected: Sequence[int | None]) -> str:
     counts = len(images), sum(len(image.captions) for image in images)
     return _all_beside(counts, expected, ("images", "captions"))
 
@@ -144,7 +145,7 @@ def _annotated_splits(corpus: Corpus) -> list[str]:
             "COCO's train2017 holds images that Karpathy's split, and so COCO retrieval and VQA, test on: a model "
             "pretrained here must not be reported on them.",
         ]
-    named = {entry.image.image_id for entry in read_karpathy(karpathy, captions=False)}
+    named = {entry.image_id for entry in read_karpathy(karpathy, captions=False)}
     others = sum(record.image_id not in named for record in corpus.records)
     lines = [f"{karpathy.name} decides; train, val and test share no image."]
     if others:

@@ -47,7 +47,7 @@ def leakage(corpus: Corpus, root: Path, held_out: HeldOut) -> list[str]:
     for folder in flickr30k_folders(root):
         karpathy = find_karpathy(folder)
         entries = read_karpathy(karpathy, captions=False) if karpathy else []
-        named = [(e.image.flickr_id, e.split) for e in entries if e.image.flickr_id is not None]
+        named = [(e.flickr_id, e.split) for e in entries if e.flickr_id is not None]
         for number, split in named or read_split_lists(find_split_lists(folder)).items():
             if split != "train":
                 flickr30k[split].add(number)

@@ -148,10 +148,9 @@ def read_held_out_images(root: Path) -> HeldOut:
     paths = [find_karpathy(folder) for folder in (root, root / "coco", root / "flickr30k")]
     entries = [entry for path in paths if path for entry in read_karpathy(path, captions=False)]
     val, test = (
-        frozenset(e.image.coco_id for e in entries if e.split == split and e.image.coco_id is not None)
-        for split in ("val", "test")
+        frozenset(e.coco_id for e in entries if e.split == split and e.coco_id is not None) for split in ("val", "test")
     )
-    flickr = {e.image.flickr_id for e in entries if e.image.flickr_id is not None}
+    flickr = {e.flickr_id for e in entries if e.flickr_id is not None}
     for folder in flickr30k_folders(root):
         if tokens := find_tokens(folder):
             flickr |= {image.image_id for image in read_tokens(tokens)}

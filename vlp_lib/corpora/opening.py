@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vlp_lib.corpora.coco import (
-    CaptionedImage,
-    SegmentationClasses,
-    SplitImage,
-    read_captions,
-    read_categories,
-    read_karpathy,
-)
+from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_categories, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.detections import open_detections
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME
@@ -201,17 +194,17 @@ class _Listing:
         """Count what is not used."""
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
-    def record(self, image: CaptionedImage, split: str, path: Path, present: bool) -> Iterator[ImageRecord]:
-        """The record of an image, or nothing where it has no file or no caption."""
+    def record(self, image: ImageRecord, folder: Path, present: Container[str]) -> Iterator[ImageRecord]:
+        """The image in its folder, or nothing where it has no file among those that are present, or no caption."""
         self.listed += 1
-        if not present:
+        path = folder / image.path.name
+        if path.name not in present:
             self.missing.append(path)
         elif not image.captions:
             self.skip("images without captions")
         else:
             width, height = (image.width, image.height) if image.width else image_size(path)
-            ids = image.coco_id, image.flickr_id
-            yield ImageRecord(image.image_id, path, split, width, height, image.captions, image.caption_ids, *ids)
+            yield replace(image, path=path, width=width, height=height)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -228,34 +221,32 @@ class _Listing:
             )
 
 
-def _of_coco(root: Path, files: list[Path], karpathy: list[SplitImage], listing: _Listing) -> Iterator[ImageRecord]:
-    splits = {entry.image.image_id: entry.split for entry in karpathy}
+def _of_coco(root: Path, files: list[Path], karpathy: list[ImageRecord], listing: _Listing) -> Iterator[ImageRecord]:
+    splits = {image.image_id: image.split for image in karpathy}
     for path in files:
         name = path.stem.removeprefix("captions_")
         folder = find_folder(root, name) or root / "images" / name
         present = list_files(folder)
         images = read_captions(path)
         for image in images:
-            split = splits.get(image.image_id, name[:-4])
-            yield from listing.record(image, split, folder / image.file_name, image.file_name in present)
-        listing.skip("images without captions", len(present - {image.file_name for image in images}))
+            divided = replace(image, split=splits.get(image.image_id, name[:-4]))
+            yield from listing.record(divided, folder, present)
+        listing.skip("images without captions", len(present - {image.path.name for image in images}))
 
 
-def _of_karpathy(root: Path, karpathy: Sequence[SplitImage], listing: _Listing) -> Iterator[ImageRecord]:
+def _of_karpathy(root: Path, karpathy: Sequence[ImageRecord], listing: _Listing) -> Iterator[ImageRecord]:
     """A corpus whose captions are in Karpathy's file alone, as Flickr30k's."""
     flickr = next((root / name for name in _FLICKR_FOLDERS if (root / name).is_dir()), root / _FLICKR_FOLDERS[0])
-    named = {entry.folder for entry in karpathy}
-    folders = {name: (find_folder(root, name) or root / name) if name else flickr for name in named}
-    present = {name: list_files(folder) for name, folder in folders.items()}
-    for entry in karpathy:
-        name = entry.image.file_name
-        yield from listing.record(entry.image, entry.split, folders[entry.folder] / name, name in present[entry.folder])
-    for folder, names in present.items():
-        unlisted = names - {entry.image.file_name for entry in karpathy if entry.folder == folder}
-        listing.skip("images without captions", len(unlisted))
+    for name in dict.fromkeys(image.path.parent.name for image in karpathy):
+        folder = (find_folder(root, name) or root / name) if name else flickr
+        images = [image for image in karpathy if image.path.parent.name == name]
+        present = list_files(folder)
+        for image in images:
+            yield from listing.record(image, folder, present)
+        listing.skip("images without captions", len(present - {image.path.name for image in images}))
 
 
-def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> list[SplitImage]:
+def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> list[ImageRecord]:
     """The images of Flickr30k's token file that Entities' split lists name."""
     if not lists:
         raise UserError(
@@ -263,7 +254,7 @@ def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> lis
             f"cs.stanford.edu/people/karpathy/deepimagesent) or Flickr30k Entities' train.txt, val.txt and test.txt"
         )
     splits, images = read_split_lists(lists), read_tokens(tokens)
-    known = [SplitImage(splits[image.image_id], "", image) for image in images if image.image_id in splits]
+    known = [replace(image, split=splits[image.image_id]) for image in images if image.image_id in splits]
     listing.skip("images that no split list names", len(images) - len(known))
     return known
 
@@ -275,8 +266,7 @@ def _open_genome(root: Path, allow_missing: float) -> Corpus:
     def records() -> Iterable[ImageRecord]:
         for image, empty in read_regions(root / REGIONS, read_image_data(root / IMAGE_DATA)):
             listing.skip("regions without a sentence", empty)
-            name = image.file_name
-            yield from listing.record(image, "train", where.get(name, root / "VG_100K") / name, name in where)
+            yield from listing.record(image, where.get(image.path.name, root / "VG_100K"), where)
 
     table = RecordTable.of(records())
     listing.check(allow_missing)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.corpora.coco import CaptionedImage, official_fields, tidy
+from vlp_lib.corpora.coco import official_fields, tidy
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
 
@@ -27,18 +28,18 @@ def find_image_folders(root: Path) -> dict[str, Path]:
     return {name: place for name, place in places if place.is_dir()}
 
 
-def read_image_data(path: Path) -> dict[int, CaptionedImage]:
+def read_image_data(path: Path) -> dict[int, ImageRecord]:
     """The images of image_data.json by id, without captions; raises UserError where the file is missing or broken."""
     images = {}
     with official_fields(path):
         for entry in _entries(path):
             image_id, width, height = (int(entry[name]) for name in ("image_id", "width", "height"))
             ids = (None if entry[name] is None else int(entry[name]) for name in ("coco_id", "flickr_id"))
-            images[image_id] = CaptionedImage(image_id, f"{image_id}.jpg", width, height, (), (), *ids)
+            images[image_id] = ImageRecord(image_id, Path(f"{image_id}.jpg"), "train", width, height, (), (), *ids)
     return images
 
 
-def read_regions(path: Path, images: dict[int, CaptionedImage]) -> Iterator[tuple[CaptionedImage, int]]:
+def read_regions(path: Path, images: dict[int, ImageRecord]) -> Iterator[tuple[ImageRecord, int]]:
     """The images of region_descriptions.json with the sentences of their regions, and how many regions have none.
 
     One image's regions at a time are held as objects.

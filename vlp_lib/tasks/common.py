@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -301,16 +302,11 @@ class Folders:
     """Which files there are; each folder is listed once, as asking for each file is slow on network disks."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, set[str]] = {}
+        self._names = cache(list_files)
 
     def lacks(self, paths: Iterable[Path]) -> Path | None:
         """The first of some image files that is not there, or None."""
-        for path in paths:
-            if path.parent not in self._names:
-                self._names[path.parent] = list_files(path.parent) if path.parent.is_dir() else set()
-            if path.name not in self._names[path.parent]:
-                return path
-        return None
+        return next((path for path in paths if path.name not in self._names(path.parent)), None)
 
 
 def open_splits(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 
 from vlp_lib.errors import UserError
 from vlp_lib.io import placed_entries, refuse, refuse_repeated, take, take_all
@@ -42,16 +43,13 @@ class Recalls:
     captions: int
 
 
-def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+def text_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Rank (from 0) of each image's best own caption among all captions; [images] int64.
 
     Args:
         scores: [images, captions] float32 or float64, higher is more alike.
-        caption_image_index: [captions] int, the row of each caption's image.
-
-    Raises UserError for arrays that do not fit, NaN, or an image without a caption.
+        owners: [captions] int64, the row of each caption's image; every image has one.
     """
-    owners = _checked(scores, caption_image_index)
     # A stable sort keeps the columns of one image in the order of the file, so argmax finds the first of the best.
     order = np.argsort(owners, kind="stable")
     starts = np.searchsorted(owners[order], np.arange(len(scores) + 1))
@@ -63,9 +61,8 @@ def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarra
     return ranks
 
 
-def image_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+def image_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Rank (from 0) of each caption's image among all images; [captions] int64. Arguments as for `text_ranks`."""
-    owners = _checked(scores, caption_image_index)
     own = scores[owners, np.arange(len(owners))]
     ranks = np.zeros(len(owners), dtype=np.int64)
     for start in range(0, len(scores), _ROWS):
@@ -75,36 +72,39 @@ def image_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarr
     return ranks
 
 
-def recalls(scores: np.ndarray, caption_image_index: np.ndarray) -> Recalls:
-    """R@1, R@5 and R@10 both ways. Arguments and errors as for `text_ranks`."""
+def recalls(scores: np.ndarray, owners: np.ndarray) -> Recalls:
+    """R@1, R@5 and R@10 both ways. Arguments as for `text_ranks`.
+
+    Raises UserError for scores of another shape or precision, or with NaN.
+    """
+    _check(scores)
     return Recalls(
-        text_retrieval=_shares(text_ranks(scores, caption_image_index)),
-        image_retrieval=_shares(image_ranks(scores, caption_image_index)),
+        text_retrieval=_shares(text_ranks(scores, owners)),
+        image_retrieval=_shares(image_ranks(scores, owners)),
         images=scores.shape[0],
         captions=scores.shape[1],
     )
 
 
-def all_recalls(scores: np.ndarray, caption_image_index: np.ndarray, fold: int) -> dict[str, Recalls]:
+def all_recalls(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, Recalls]:
     """Recalls of the whole gallery ("all"), their mean over folds ("folds"), and those of each fold ("fold 0" …).
 
     COCO 5k is "all" of 5,000 images, COCO 1k is "folds" of 1,000: consecutive images with their first five captions.
     Images beyond the last whole fold are in "all" only. A gallery smaller than two folds, or with an image of fewer
     than five captions, has no folds.
 
-    Arguments and errors as for `text_ranks`.
+    Arguments and errors as for `recalls`.
     """
-    found = {"all": recalls(scores, caption_image_index)}
+    found = {"all": recalls(scores, owners)}
     whole = len(scores) // fold * fold
-    few = np.bincount(caption_image_index, minlength=len(scores)) < CAPTIONS_PER_IMAGE
+    few = np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE
     if whole < 2 * fold or few.any():
         return found
-    columns = first_captions(caption_image_index)
-    owners = caption_image_index[columns]
+    columns = first_captions(owners)
     folds = []
     for start in range(0, whole, fold):
-        inside = (owners >= start) & (owners < start + fold)
-        folds.append(recalls(scores[start : start + fold, columns[inside]], owners[inside] - start))
+        inside = columns[(owners[columns] >= start) & (owners[columns] < start + fold)]
+        folds.append(recalls(scores[start : start + fold, inside], owners[inside] - start))
     return found | {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
 
 
@@ -117,15 +117,9 @@ def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
     return Recalls(text, image, folds[0].images, folds[0].captions)
 
 
-def first_captions(caption_image_index: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
+def first_captions(owners: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
     """The columns of each image's first `captions` captions, in the order of the file; int64."""
-    seen: dict[int, int] = {}
-    columns = []
-    for column, image in enumerate(caption_image_index.tolist()):
-        seen[image] = seen.get(image, 0) + 1
-        if seen[image] <= captions:
-            columns.append(column)
-    return np.array(columns, dtype=np.int64)
+    return np.flatnonzero(pd.Series(owners).groupby(owners).cumcount() < captions)
 
 
 def read_captions(path: Path) -> tuple[int, np.ndarray]:
@@ -172,25 +166,13 @@ def columns_of(images: int, image_index: np.ndarray, shape: tuple[int, ...]) -> 
     )
 
 
-def _checked(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
-    """The caption's rows as an int64 array, after checking that the arrays fit each other."""
-    owners = np.asarray(caption_image_index)
+def _check(scores: np.ndarray) -> None:
     if scores.ndim != 2 or not scores.size:
         raise UserError(f"the scores have shape {list(scores.shape)} where [images, captions] is needed")
     if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
         raise UserError(f"the scores are {scores.dtype}, which makes ties: save float32 or float64")
-    if owners.shape != scores.shape[1:] or owners.dtype.kind not in "iu":
-        raise UserError(
-            f"the captions' image index is {owners.dtype} {list(owners.shape)} where "
-            f"{scores.shape[1]} whole numbers are needed, one a column of the scores"
-        )
-    if owners.min() < 0 or owners.max() >= len(scores):
-        raise UserError(f"the captions' image index leaves 0 to {len(scores) - 1}: number the rows of the scores")
     if np.isnan(scores.min()):
         raise UserError("the scores contain NaN: mend the model that made them")
-    bare = np.flatnonzero(np.bincount(owners, minlength=len(scores)) == 0)
-    refuse(bare.tolist(), "images have no caption", "leave their rows out")
-    return owners.astype(np.int64)
 
 
 def _shares(ranks: np.ndarray) -> Mapping[int, float]:

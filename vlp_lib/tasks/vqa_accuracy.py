@@ -209,25 +209,28 @@ def leave_one_out(matching: int, answers: int) -> float:
     return (matching * without_match + (answers - matching) * without_other) / answers
 
 
+def _compared(prediction: str, answers: Iterable[str], normalise: Callable[[str], str]) -> tuple[str, list[str]]:
+    """Prediction and answers as the official code compares them: as they are where all annotators agree."""
+    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
+    if len(set(answers)) > 1:
+        return normalise(prediction), [normalise(answer) for answer in answers]
+    return prediction, answers
+
+
 def _by_records(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
     """The official code's score: an annotator's answer is left out with all whose records in the file equal its own.
 
     In VQA's files an `answer_id` tells the ten apart. VizWiz's have none: those who agree leave each other out.
     """
-    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in annotation.answers]
-    if len(set(answers)) > 1:
-        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+    prediction, answers = _compared(prediction, annotation.answers, normalise)
     records = list(zip(answers, annotation.records or map(str, range(len(answers))), strict=True))
     matching = Counter(record for record in records if record[0] == prediction)
     total = sum(matching.values())
     return sum(min((total - matching[record]) / 3, 1.0) for record in records) / len(records)
 
 
-def _question_score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
-    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
-    # Where all annotators agree the official code compares the texts as they are.
-    if len(set(answers)) > 1:
-        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+def _question_score(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
+    prediction, answers = _compared(prediction, annotation.answers, normalise)
     return leave_one_out(answers.count(prediction), len(answers))
 
 
@@ -269,7 +272,7 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
 
     normalise = functools.lru_cache(maxsize=1 << 16)(normalise_answer)  # answers recur
     pairs = [(predictions[annotation.question_id], annotation) for annotation in annotations]
-    scores = [_question_score(prediction, annotation.answers, normalise) for prediction, annotation in pairs]
+    scores = [_question_score(*pair, normalise) for pair in pairs]
     others: dict[str, float] = {}
     if any(annotation.records for annotation in annotations):
         others["vqaEval.py"] = _mean([_by_records(*pair, normalise) for pair in pairs])
@@ -289,12 +292,12 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
 # ------------------------------------------------------------------------------------------- answer lists and targets
 
 
-def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9, extra: Iterable[str] = ()) -> AnswerList:
+def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9) -> AnswerList:
     """The answer list of some annotations (for the test server: of train and val together, which gives 3,129).
 
     An answer enters with `minimum` questions whose most common answer it is, counted as compute_softscore.py counts:
-    normalised, commas removed, each question once. `extra` answers enter whatever their count. The commonest comes
-    first, equally common ones in alphabetical order (the official order is an accident of Python 2).
+    normalised, commas removed, each question once. The commonest comes first, equally common ones in alphabetical
+    order (the official order is an accident of Python 2).
 
     Raises UserError where no answer is common enough.
     """
@@ -302,7 +305,6 @@ def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9, ex
     for annotation in annotations:
         questions[_counted_answer(annotation.multiple_choice_answer)].add(annotation.question_id)
     counts = {answer: len(ids) for answer, ids in questions.items() if len(ids) >= minimum}
-    counts |= {answer: len(questions.get(answer, ())) for answer in extra}
     if not counts:
         raise UserError(f"no answer is given to {minimum} questions: use more annotations or lower the minimum")
     return AnswerList(tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))))
@@ -426,11 +428,6 @@ def read_results(path: Path) -> dict[QuestionId, str]:
 
 
 def write_results(path: Path, predictions: Mapping[QuestionId, str]) -> None:
-    """Write predictions in the format of the test server, atomically.
-
-    Raises UserError for an answer that is no text, or where `path` cannot be written.
-    """
-    wordless = [question_id for question_id, answer in predictions.items() if not isinstance(answer, str)]
-    refuse(wordless, f"answers for {path} are no texts", "give each question a text")
+    """Write predictions in the format of the test server, atomically; raises UserError where that cannot be done."""
     results = [{"question_id": question_id, "answer": answer} for question_id, answer in predictions.items()]
     write_text(path, json.dumps(results) + "\n")
