@@ -159,8 +159,8 @@ def test_no_downstream_image_is_pretrained_on(everything: Path) -> None:
 
 
 def test_a_leak_is_counted_once_and_in_each_set() -> None:
-    held_out = HeldOut({"Karpathy test": frozenset({6, 8})}, frozenset({5}), frozenset(), {6: 70_006, 8: 70_008})
-    sets = evaluated_sets(held_out, {"test": frozenset({70_006})}, frozenset({8}))
+    held_out = HeldOut({"Karpathy test": frozenset({6, 8})}, frozenset({5}), {70_006: "test"}, {6: 70_006, 8: 70_008})
+    sets = evaluated_sets(held_out, frozenset({8}))
     shown = (("train", 6, 70_006), ("train", None, 70_006), ("train", 4, 4), ("test", 6, 1), ("train", 8, None))
     records = [
         ImageRecord(i, Path("a.jpg"), split, 1, 1, (), (), coco_id=coco, flickr_id=flickr)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vlp_lib.checks.census import vqa_images
-from vlp_lib.corpora.coco import read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME, HeldOut
-from vlp_lib.corpora.flickr30k import find_split_lists, read_split_lists
-from vlp_lib.corpora.joined import flickr30k_folders
-from vlp_lib.corpora.layout import find_karpathy
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import ID_STRIDE, NO_ID, SPLITS, RecordTable, caption_counts
 from vlp_lib.io import write_text
@@ -32,8 +28,8 @@ class Evaluated(NamedTuple):
     """The images of a downstream val or test set, by their ids in COCO and on flickr.com; those of COCO have both."""
 
     name: str
-    coco_ids: Set[int]
-    flickr_ids: Set[int]
+    coco_ids: frozenset[int]
+    flickr_ids: frozenset[int]
 
     @property
     def size(self) -> int:
@@ -42,17 +38,9 @@ class Evaluated(NamedTuple):
 
 
 def leakage(corpus: Corpus, root: Path, held_out: HeldOut) -> list[str]:
-    """The proof for a corpus and for every downstream set whose images are known below a folder."""
-    flickr30k: dict[str, set[int]] = {"val": set(), "test": set()}
-    for folder in flickr30k_folders(root):
-        karpathy = find_karpathy(folder)
-        entries = read_karpathy(karpathy, captions=False) if karpathy else []
-        named = [(e.flickr_id, e.split) for e in entries if e.flickr_id is not None]
-        for number, split in named or read_split_lists(find_split_lists(folder)).items():
-            if split != "train":
-                flickr30k[split].add(number)
+    """The proof for a corpus and for every downstream set whose images are known below its folder."""
     records = RecordTable.of(corpus.records)
-    lines = prove(records, evaluated_sets(held_out, flickr30k, vqa_images(root, "test")))
+    lines = prove(records, evaluated_sets(held_out, vqa_images(root, "test")))
     if asked := vqa_images(root, "val"):
         trained = asked.intersection(_trained(records).coco_ids.tolist())
         lines.append(
@@ -62,17 +50,13 @@ def leakage(corpus: Corpus, root: Path, held_out: HeldOut) -> list[str]:
     return lines
 
 
-def evaluated_sets(held_out: HeldOut, flickr30k: Mapping[str, Set[int]], vqa_test: frozenset[int]) -> list[Evaluated]:
-    """Every downstream val and test set whose images are known.
-
-    Args:
-        held_out: COCO's.
-        flickr30k: Flickr numbers of its val and test images.
-        vqa_test: COCO ids that VQAv2's test questions ask about.
-    """
+def evaluated_sets(held_out: HeldOut, vqa_test: frozenset[int]) -> list[Evaluated]:
+    """Every downstream val and test set whose images are known; `vqa_test` are those of VQAv2's test, by COCO id."""
     coco = {**held_out.coco, "Karpathy val": held_out.coco_validation, "VQAv2 test": vqa_test}
     sets = [Evaluated(name, ids, held_out.flickr_of(ids)) for name, ids in sorted(coco.items())]
-    sets += [Evaluated(f"Flickr30k {split}", frozenset(), numbers) for split, numbers in sorted(flickr30k.items())]
+    for part in ("test", "val"):
+        numbers = frozenset(number for number, split in held_out.flickr30k.items() if split == part)
+        sets.append(Evaluated(f"Flickr30k {part}", frozenset(), numbers))
     return [one for one in sets if one.size]
 
 

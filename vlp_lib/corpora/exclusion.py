@@ -34,13 +34,13 @@ class HeldOut:
     Attributes:
         coco: COCO ids that no pretraining may see, by where they come from ("Karpathy test", "RefCOCO val", …).
         coco_validation: COCO ids that validate the pretraining (Karpathy's val).
-        flickr30k: Flickr numbers of all of Flickr30k.
+        flickr30k: Flickr numbers of all of Flickr30k, and the split of each ("" where it is in none).
         flickr_of_coco: Flickr number of COCO ids, where known.
     """
 
     coco: Mapping[str, frozenset[int]] = field(default_factory=dict)
     coco_validation: frozenset[int] = frozenset()
-    flickr30k: frozenset[int] = frozenset()
+    flickr30k: Mapping[int, str] = field(default_factory=dict)
     flickr_of_coco: Mapping[int, int] = field(default_factory=dict)
 
     def flickr_of(self, coco_ids: frozenset[int]) -> frozenset[int]:

@@ -150,11 +150,14 @@ def read_held_out_images(root: Path) -> HeldOut:
     val, test = (
         frozenset(e.coco_id for e in entries if e.split == split and e.coco_id is not None) for split in ("val", "test")
     )
-    flickr = {e.flickr_id for e in entries if e.flickr_id is not None}
-    for folder in flickr30k_folders(root):
+    listed: set[int] = set()
+    lists: dict[int, str] = {}
+    for folder in (root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])):
         if tokens := find_tokens(folder):
-            flickr |= {image.image_id for image in read_tokens(tokens)}
-        flickr |= set(read_split_lists(find_split_lists(folder)))
+            listed |= {image.image_id for image in read_tokens(tokens)}
+        lists |= read_split_lists(find_split_lists(folder))
+    karpathy = {e.flickr_id: e.split for e in entries if e.flickr_id is not None}
+    flickr30k = dict.fromkeys(listed | lists.keys(), "") | (karpathy or lists)
     numbers = {
         image.image_id: image.flickr_id
         for folder in (root, root / "coco")
@@ -163,12 +166,7 @@ def read_held_out_images(root: Path) -> HeldOut:
         if image.flickr_id is not None
     }
     coco = ({KARPATHY_TEST: test} if test else {}) | read_held_out(find_refs(root))
-    return HeldOut(coco, val, frozenset(flickr), numbers)
-
-
-def flickr30k_folders(root: Path) -> list[Path]:
-    """Where Flickr30k or its lists may lie: its subfolder, and the root where that is Flickr30k itself."""
-    return [root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])]
+    return HeldOut(coco, val, flickr30k, numbers)
 
 
 def _captions_files(folder: Path) -> list[Path]:
