@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         picture = files.lacks(statement.pictures)
         return None if picture is None else f"{statement.example.identifier}, {picture}"
 
-    found = complete_splits(found, attrgetter("block"), folder, notes)
+    found = complete_splits(found, folder, notes)
     kind = partial(Nlvr2Split, encoder=encoder)
     splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
     return TaskData("nlvr2", 2, 2, "accuracy", splits, tuple(notes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,7 +242,7 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
         return None if picture is None else f"{question.identifier}, {picture}"
 
     read = {split: read_questions(path) for split, path in paths.items()}
-    found = complete_splits(read, attrgetter("block"), folder, notes)
+    found = complete_splits(read, folder, notes)
     kind = partial(VcrSplit, encoder=encoder, images=images)
     splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
     return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", splits, tuple(notes))

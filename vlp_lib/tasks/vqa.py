@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     """
     folder, notes = corpus.root / "vqav2", list[str]()
     found = {name: asked for name in SUBTYPES if (asked := _read(folder, name)) is not None}
-    found = complete_splits(found, attrgetter("block"), folder, notes)
+    found = complete_splits(found, folder, notes)
     for name in ("train", "val"):
         if any(asked.annotation is None for asked in found[name]):
             raise UserError(f"{folder} has no {annotations_name(name)} and cannot train without: fetch it")
