@@ -223,7 +223,7 @@ def _count_pictured(root: Path, task: str) -> Iterator[Split]:
         if items is None:
             yield split, [], [file.format(split)]
         else:
-            there = sum(folders.lacks(pictures) is None for pictures in items)
+            there = sum(folders.lacks(task, pictures) is None for pictures in items)
             yield split, [beside(len(items), expected, noun), f"{there:,} have {whole}"], []
 
 

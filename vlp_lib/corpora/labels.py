@@ -278,13 +278,19 @@ def label_images(
         "batch size": batch_size,
         "chunk": CHUNK,
     }
-    if path.exists() and not parts.exists():
-        _refuse_other(path, NpzDetections(path).about, about)
+    finished = path.exists() and not parts.exists()
+    if finished or (parts / _ABOUT).exists():
+        place = path if finished else parts
+        before = NpzDetections(path).about if finished else read_json(parts / _ABOUT)
+        for name, value in about.items():
+            if before.get(name) != value:
+                raise UserError(
+                    f"{place} was begun with {name} {before.get(name)!r} and now it is {value!r}: "
+                    f"take the old value, or remove it to label anew"
+                )
+    if finished:
         return Labelled.of(path, [path], len(records), True)
-    if (parts / _ABOUT).exists():
-        _refuse_other(parts, read_json(parts / _ABOUT), about)
-    else:
-        write_json(parts / _ABOUT, about)
+    write_json(parts / _ABOUT, about)
     starts = range(0, len(records), CHUNK)
     chunks = {parts / f"part-{n:05d}.npz": records[i : i + CHUNK] for n, i in enumerate(starts)}
     own = list(chunks)[shard[0] :: shard[1]]
@@ -316,15 +322,6 @@ def _merge(path: Path, files: Sequence[Path], classes: tuple[str, ...], about: M
         # Another process may have merged and removed the parts meanwhile.
         if not path.exists() or parts.exists():
             raise
-
-
-def _refuse_other(place: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for name, value in new.items():
-        if old.get(name) != value:
-            raise UserError(
-                f"{place} was begun with {name} {old.get(name)!r} and now it is {value!r}: take the old value, or "
-                f"remove it to label anew"
-            )
 
 
 def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0) -> Labelled:

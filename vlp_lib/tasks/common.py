@@ -303,9 +303,9 @@ class Folders:
     def __init__(self) -> None:
         self._names = cache(list_files)
 
-    def lacks(self, paths: Iterable[Path]) -> Path | None:
-        """The first of some image files that is not there, or None."""
-        return next((path for path in paths if path.name not in self._names(path.parent)), None)
+    def lacks(self, item: str, paths: Iterable[Path]) -> str | None:
+        """An item and the first of its image files that is not there; None where all are."""
+        return next((f"{item}, {path}" for path in paths if path.name not in self._names(path.parent)), None)
 
 
 def open_splits(

@@ -105,15 +105,15 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         raise UserError(f"{corpus.root} has no nlvr2/data/train.json: put NLVR2's data/ and images/ into nlvr2/ there")
     if read is _read_nlvr:
         notes.append(f"{folder} is NLVR, not NLVR2: two orders of one picture's boxes stand for left and right")
-    files = Folders()
-
-    def lacking(statement: Statement) -> str | None:
-        picture = files.lacks(statement.pictures)
-        return None if picture is None else f"{statement.example.identifier}, {picture}"
-
-    found = complete_splits(found, folder, notes)
-    kind = partial(Nlvr2Split, encoder=encoder)
-    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    files, kind = Folders(), partial(Nlvr2Split, encoder=encoder)
+    splits = open_splits(
+        kind,
+        complete_splits(found, folder, notes),
+        lambda statement: files.lacks(statement.example.identifier, statement.pictures),
+        folder,
+        config.allow_missing,
+        notes,
+    )
     return TaskData("nlvr2", 2, 2, "accuracy", splits, tuple(notes))
 
 

@@ -237,14 +237,14 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
         raise UserError(f"{corpus.root} has no vcr/train.jsonl: put VCR's JSON lines and vcr1images/ into vcr/ there")
     images = folder / "vcr1images"
 
-    def lacking(question: VcrQuestion) -> str | None:
-        picture = files.lacks([images / question.image])
-        return None if picture is None else f"{question.identifier}, {picture}"
-
-    read = {split: read_questions(path) for split, path in paths.items()}
-    found = complete_splits(read, folder, notes)
-    kind = partial(VcrSplit, encoder=encoder, images=images)
-    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    splits = open_splits(
+        partial(VcrSplit, encoder=encoder, images=images),
+        complete_splits({split: read_questions(path) for split, path in paths.items()}, folder, notes),
+        lambda question: files.lacks(question.identifier, [images / question.image]),
+        folder,
+        config.allow_missing,
+        notes,
+    )
     return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", splits, tuple(notes))
 
 
