@@ -3,7 +3,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,7 +10,8 @@ from vlp_lib.checks.folder import check
 from vlp_lib.checks.proof import evaluated_sets, prove
 from vlp_lib.cli import main
 from vlp_lib.corpora.exclusion import HeldOut
-from vlp_lib.corpora.table import Photographs
+from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.corpora.table import RecordTable
 from vlp_lib.errors import UserError
 
 
@@ -159,12 +159,14 @@ def test_no_downstream_image_is_pretrained_on(everything: Path) -> None:
 
 
 def test_a_leak_is_counted_once_and_in_each_set() -> None:
-    held_out = HeldOut({"Karpathy test": frozenset({6, 8})}, frozenset({5}), frozenset(), {6: 70_006, 8: 70_008})
-    sets = evaluated_sets(held_out, {"test": frozenset({70_006})}, frozenset({8}))
-    shown = Photographs(
-        np.array([0, 0, 0, 2, 0], np.int8), np.array([6, -1, 4, 6, 8]), np.array([70_006, 70_006, 4, 1, -1])
-    )
-    lines = prove(shown, sets)
+    held_out = HeldOut({"Karpathy test": frozenset({6, 8})}, frozenset({5}), {70_006: "test"}, {6: 70_006, 8: 70_008})
+    sets = evaluated_sets(held_out, frozenset({8}))
+    shown = (("train", 6, 70_006), ("train", None, 70_006), ("train", 4, 4), ("test", 6, 1), ("train", 8, None))
+    records = [
+        ImageRecord(i, Path("a.jpg"), split, 1, 1, (), (), coco_id=coco, flickr_id=flickr)
+        for i, (split, coco, flickr) in enumerate(shown)
+    ]
+    lines = prove(RecordTable.of(records), sets)
     assert lines[0] == "3 of 4 pretraining images are in a downstream val or test set"
     assert "Karpathy test: 3 of its 2 images" in lines and "Flickr30k test: 2 of its 1 images" in lines
     assert "VQAv2 test: 1 of its 1 images" in lines and "Karpathy val: 0 of its 1 images" in lines

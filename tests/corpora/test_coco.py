@@ -39,7 +39,7 @@ def test_caption_white_space_is_tidied_and_empty_ones_left_out(tmp_path: Path) -
     (image,) = read_captions(caption_file(tmp_path / "c.json", "  A dog\n runs. ", " \n", "Two\t cats"))
     assert image.captions == ("A dog runs.", "Two cats")
     assert image.caption_ids == (90, 92)
-    assert (image.image_id, image.file_name, image.width, image.height) == (7, "000000000007.jpg", 640, 480)
+    assert (image.image_id, image.path.name, image.width, image.height) == (7, "000000000007.jpg", 640, 480)
 
 
 def test_image_without_caption_is_listed(tmp_path: Path) -> None:
@@ -270,10 +270,10 @@ def test_karpathy_layouts(tmp_path: Path) -> None:
     flickr = {"filename": "1000092795.jpg", "imgid": 3}
     images = [coco | {"split": "restval", "sentences": [sentence]}, flickr | {"split": "test", "sentences": []}]
     first, second = read_karpathy(save(tmp_path / "k.json", {"images": images, "dataset": "coco"}))
-    assert (first.split, first.folder, first.image.image_id) == ("train", "val2014", 285)
-    assert (first.image.captions, first.image.caption_ids) == (("A dog.",), (4,))
-    assert read_karpathy(tmp_path / "k.json", captions=False)[0].image.captions == ()
-    assert (second.split, second.folder, second.image.image_id) == ("test", "", 1000092795)
+    assert (first.split, first.path.parent.name, first.image_id) == ("train", "val2014", 285)
+    assert (first.captions, first.caption_ids) == (("A dog.",), (4,))
+    assert read_karpathy(tmp_path / "k.json", captions=False)[0].captions == ()
+    assert (second.split, second.path.parent.name, second.image_id) == ("test", "", 1000092795)
 
 
 def test_unknown_split_is_named(tmp_path: Path) -> None:
@@ -289,5 +289,5 @@ def test_real_karpathy_split_agrees_with_the_official_id_lists(shared_data: Path
     for name in ("val", "test"):
         lines = (shared_data / f"splits/coco_karpathy_{name}_images.txt").read_text().splitlines()
         official = {int(line.split()[1]) for line in lines}
-        assert {e.image.image_id for e in entries if e.split == name} <= official
-        assert not {e.image.image_id for e in entries if e.split == "train"} & official
+        assert {e.image_id for e in entries if e.split == name} <= official
+        assert not {e.image_id for e in entries if e.split == "train"} & official

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from vlp_lib.corpora.coco import flickr_id
 from vlp_lib.corpora.exclusion import DROPPED, HeldOut, assign
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.refer import find_refs, read_held_out
-from vlp_lib.corpora.table import NO_ID, SPLITS, Photographs
+from vlp_lib.corpora.table import SPLITS, RecordTable
 from vlp_lib.errors import UserError
 
 ids = st.integers(0, 7)
@@ -40,21 +41,27 @@ def by_hand(source: str, split: str, coco: int | None, flickr: int | None, held_
 @given(
     st.sampled_from(("coco", "flickr30k", "vg", "sbu")),
     st.lists(st.tuples(st.sampled_from(SPLITS), st.none() | ids, st.none() | ids), max_size=12),
-    st.builds(HeldOut, st.dictionaries(st.sampled_from(("a", "b")), some), some, some, st.dictionaries(ids, ids)),
+    st.builds(
+        HeldOut,
+        st.dictionaries(st.sampled_from(("a", "b")), some),
+        some,
+        st.dictionaries(ids, st.just("")),
+        st.dictionaries(ids, ids),
+    ),
 )
 def test_the_rule_is_that_of_brute_force(
     source: str, images: list[tuple[str, int | None, int | None]], held_out: HeldOut
 ) -> None:
-    def column(place: int) -> np.ndarray:
-        return np.array([NO_ID if image[place] is None else image[place] for image in images], dtype=np.int64)
-
-    splits = np.array([SPLITS.index(image[0]) for image in images], dtype=np.int8)
-    before = splits.copy()
-    roles, dropped = assign(source, Photographs(splits, column(1), column(2)), held_out)
+    records = [
+        ImageRecord(i, Path("a.jpg"), split, 1, 1, (), (), coco_id=coco, flickr_id=flickr)
+        for i, (split, coco, flickr) in enumerate(images)
+    ]
+    table = RecordTable.of(records)
+    roles, dropped = assign(source, table, held_out)
     expected = [by_hand(source, *image, held_out) for image in images]
     assert ["dropped" if role == DROPPED else SPLITS[role] for role in roles] == expected
     assert sum(dropped.values()) == expected.count("dropped")
-    assert np.array_equal(splits, before)
+    assert list(table) == records
 
 
 def test_flickr_numbers_of_addresses() -> None:
@@ -118,10 +125,13 @@ def test_real_lists_leave_no_downstream_image(shared_data: Path) -> None:
     )
     val, test = real_ids(shared_data, "val"), real_ids(shared_data, "test")
     coco = np.array(sorted(numbers))
-    flickr = np.array([numbers[i] for i in coco.tolist()])
     # As Visual Genome would list these images: no split of its own.
-    photographs = Photographs(np.zeros(len(coco), np.int8), coco, flickr)
-    roles, dropped = assign("vg", photographs, HeldOut({"Karpathy test": test}, val, flickr30k, numbers))
+    photographs = RecordTable.of(
+        ImageRecord(i, Path("a.jpg"), "train", 1, 1, (), (), coco_id=i, flickr_id=numbers[i]) for i in coco.tolist()
+    )
+    roles, dropped = assign(
+        "vg", photographs, HeldOut({"Karpathy test": test}, val, dict.fromkeys(flickr30k, ""), numbers)
+    )
     assert len(coco) == 5000
     assert dropped == {"Karpathy test": 593, "Flickr30k": 5}
     assert (roles == SPLITS.index("val")).sum() == 608 - len(set(coco.tolist()) & val & _in_flickr(numbers, flickr30k))

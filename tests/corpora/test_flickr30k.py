@@ -13,7 +13,7 @@ def test_token_file(tmp_path: Path) -> None:
     path = tmp_path / "results.token"
     path.write_text("20.jpg#0\tTwo  men .\n10.jpg#0\tA dog .\n20.jpg#1\tThey stand .\n20.jpg#2\t \n\n")
     first, second = read_tokens(path)
-    assert (first.image_id, first.file_name, first.captions) == (20, "20.jpg", ("Two men .", "They stand ."))
+    assert (first.image_id, first.path.name, first.captions) == (20, "20.jpg", ("Two men .", "They stand ."))
     assert (first.caption_ids, first.flickr_id, first.coco_id) == ((200, 201), 20, None)
     assert second.captions == ("A dog .",)
 
@@ -79,7 +79,7 @@ def test_real_captions_and_lists(shared_data: Path, tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     images = read_tokens(path)
     assert len(images) == 31_014
-    assert {image.file_name: image.captions for image in images} == expected
+    assert {image.path.name: image.captions for image in images} == expected
     splits = read_split_lists(find_split_lists(shared_data / "flickr30k"))
     assert len(splits) == 31_783
     assert all(image.image_id in splits for image in images)

@@ -92,7 +92,7 @@ def test_interrupted_and_started_again(corpus, tmp_path, monkeypatch, when):
         prepare(corpus, SIZE, RESIZE, folder)
     with pytest.raises(UserError, match=f"{folder} holds no finished packs: finish them with `vlp data prepare"):
         open_prepared(corpus, SIZE, RESIZE, str(folder))
-    (folder / ".pack-00003.bin.x1y2").touch()  # what a killed process leaves
+    (folder / ".pack-00003.bin.x1y2_z3w").touch()  # what a killed process leaves
     monkeypatch.setattr(module, "write_json", write_json)
     done = prepare(corpus, SIZE, RESIZE, folder)
     assert (done.made, done.kept) == ((2, 3) if when == "before the index" else (0, 5))

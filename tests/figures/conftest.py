@@ -12,10 +12,8 @@ from vlp_lib.bench.latency import LATENCY
 from vlp_lib.config import VARIANTS
 from vlp_lib.io import read_json, write_json, write_lines
 from vlp_lib.provenance import CODE, write_run
-from vlp_lib.tasks.by_file import report_nlvr2, report_vcr, report_vqa
-from vlp_lib.tasks.nlvr2_score import NlvrScore
+from vlp_lib.tasks import percent
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
-from vlp_lib.tasks.vcr_score import VcrScore
 from vlp_lib.tasks.vqa_accuracy import VqaAccuracy
 from vlp_lib.trainers.zero_shot import _row
 
@@ -23,10 +21,12 @@ from vlp_lib.trainers.zero_shot import _row
 def _report(task: str, share: float) -> dict[str, Any]:
     """Scores of a split as `TaskSplit.score` gives them; `share` of 1 is the main one."""
     if task == "vqa":
-        return report_vqa(VqaAccuracy(share, {"number": share / 2, "yes/no": share}, {}, 100, 0))
-    if task == "nlvr2":
-        return report_nlvr2(NlvrScore(share, share / 2, 100, 25))
-    return report_vcr(VcrScore(share, share - 0.1, share / 2, 100))
+        return VqaAccuracy(share, {"number": share / 2, "yes/no": share}, {}, 100, 0).report()
+    shares = {
+        "nlvr2": {"accuracy": share, "consistency": share / 2},
+        "vcr": {"q_to_a": share, "qa_to_r": share - 0.1, "q_to_ar": share / 2},
+    }
+    return {"task": task, "unit": "percent", **{name: percent(one) for name, one in shares[task].items()}}
 
 
 class MadeUp:

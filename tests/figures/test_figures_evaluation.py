@@ -11,7 +11,8 @@ from vlp_lib.errors import UserError
 from vlp_lib.figures import attention_maps, bench_tables, examples, one_run, plots
 from vlp_lib.figures.style import save_figure
 from vlp_lib.study import scores
-from vlp_lib.tasks.retrieval import all_recalls, gallery_of
+from vlp_lib.tasks.recalls import all_recalls
+from vlp_lib.tasks.retrieval import gallery_of
 
 
 def test_recalls_beside_chance(tiny_corpus):

@@ -11,6 +11,7 @@ from vlp_lib.items import by_block, read_items, write_items
 from vlp_lib.tasks import open_task
 from vlp_lib.tasks.baselines import baselines
 from vlp_lib.tasks.common import Encoder
+from vlp_lib.tasks.recalls import all_recalls, recalls_of_images
 
 
 class Split:
@@ -68,3 +69,15 @@ def test_items_are_kept_as_they_are(tmp_path):
     write_items(tmp_path, scores)
     assert read_items(tmp_path)["val.accuracy"].tolist() == [0.0, 100.0]
     assert by_block([1.0, 2.0, 6.0], ["a", "b", "a"]).tolist() == pytest.approx([14 / 3, 4 / 3])
+
+
+def test_recalls_of_images_have_the_recalls_as_their_means():
+    rng = np.random.default_rng(3)
+    owners = np.repeat(np.arange(9), 5)
+    scores = (rng.normal(size=(9, 45)) + 2 * (owners == np.arange(9)[:, None])).astype(np.float32)
+    found, singles = all_recalls(scores, owners, 4), recalls_of_images(scores, owners, 4)
+    for gallery, images in (("all", 9), ("folds", 8)):
+        for way, recall in (("text_r1", found[gallery].text_retrieval), ("image_r1", found[gallery].image_retrieval)):
+            assert len(singles[f"{gallery}.{way}"]) == images
+            assert singles[f"{gallery}.{way}"].mean() == pytest.approx(100 * recall[1], rel=1e-5)
+    assert set(recalls_of_images(scores, owners, 5)) == {"all.text_r1", "all.image_r1"}

@@ -1,13 +1,13 @@
 """What the tasks share: cutting of texts, order of pairs, division of splits, and what is said of missing images."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.errors import UserError
-from vlp_lib.tasks import common
 from vlp_lib.tasks.common import Encoder, TaskSample, choose, collate, complete_splits, judge_missing
 
 WORDS = [f"w{letter}" for letter in "abcdefghij"]
@@ -43,9 +43,6 @@ def test_cut_texts_are_counted(encoder):
     texts = [(" ".join(WORDS[:n]), " ".join(WORDS[:m])) for n in range(8) for m in range(8)]
     tokens = [n + m + (3 if m else 2) for n in range(8) for m in range(8)]
     assert encoder.count_cut(texts) == sum(t > 8 for t in tokens)
-    notes = []
-    common.note_cut(encoder, "val", texts, notes)
-    assert f"{sum(t > 8 for t in tokens)} texts are longer than 8 tokens" in notes[0]
 
 
 def test_an_encoded_text_is_the_tokenizers_own(encoder):
@@ -72,31 +69,32 @@ def test_pairs_follow_pictures_then_texts():
 
 
 def test_a_choice_is_the_same_every_time_and_keeps_blocks_together():
-    items = [(block, i) for block in range(20) for i in range(3)]
-    chosen = choose(items, lambda item: item[0], 12)
-    assert chosen == choose(items, lambda item: item[0], 12)
-    assert chosen == sorted(chosen)
-    assert len(chosen) == 12 and len({block for block, _ in chosen}) == 4
+    blocks = [block for block in range(20) for _ in range(3)]
+    chosen = choose(blocks, 12)
+    assert chosen == choose(blocks, 12) == sorted(chosen)
+    assert len(chosen) == 12 and len({blocks[i] for i in chosen}) == 4
+
+
+def questions(*images):
+    return [SimpleNamespace(block=image) for image in images]
 
 
 def test_without_validation_items_a_fifth_of_the_images_validates():
-    items = [(image, i) for image in range(10) for i in range(3)]
+    items = questions(*(image for image in range(10) for _ in range(3)))
     notes = []
-    splits = complete_splits({"train": items}, lambda item: item[0], Path("vqav2"), notes)
-    images = {name: {image for image, _ in part} for name, part in splits.items()}
+    splits = complete_splits({"train": items}, Path("vqav2"), notes)
+    images = {name: {item.block for item in part} for name, part in splits.items()}
     assert len(images["val"]) == 2 and not images["val"] & images["train"]
     assert len(splits["train"]) + len(splits["val"]) == len(items)
     assert "vqav2 has no val split: 6 of the 30 items" in notes[0]
     whole = {"train": items, "val": items[:3]}
-    assert complete_splits(whole, lambda item: item[0], Path("vqav2"), []) == whole
+    assert complete_splits(whole, Path("vqav2"), []) == whole
 
 
-@pytest.mark.parametrize(
-    ("found", "says"), [({"test": [1]}, "neither training nor validation"), ({"val": [1]}, "too few")]
-)
-def test_splits_that_cannot_be_completed(found, says):
+@pytest.mark.parametrize(("split", "says"), [("test", "neither training nor validation"), ("val", "too few")])
+def test_splits_that_cannot_be_completed(split, says):
     with pytest.raises(UserError, match=says):
-        complete_splits(found, lambda item: item, Path("vqav2"), [])
+        complete_splits({split: questions(1)}, Path("vqav2"), [])
 
 
 def test_missing_images_are_left_out_of_training_and_refused_in_scoring():

@@ -46,9 +46,9 @@ def test_score_on_real_files_equals_the_rule(shared_data, tmp_path, name, wrong)
     path = tmp_path / "predictions.csv"
     path.write_text("".join(f"{identifier},{label}\n" for identifier, label in predictions.items()))
     score = nlvr2.nlvr2_score(nlvr2.read_predictions(path), nlvr2.read_examples(shared_data / name))
-    assert (score.accuracy, score.consistency) == pytest.approx(oracle(predictions, entries))
-    assert score.examples == len(entries) == FILES[name]
-    assert (score.accuracy == 1) == (wrong == 0)
+    assert (score["accuracy"], score["consistency"]) == pytest.approx([100 * s for s in oracle(predictions, entries)])
+    assert score["examples"] == len(entries) == FILES[name]
+    assert (score["accuracy"] == 100) == (wrong == 0)
 
 
 def example(identifier, label=True):
@@ -59,7 +59,7 @@ def test_one_wrong_pair_makes_its_sentence_inconsistent():
     examples = [example(f"dev-{s}-{p}-{n}") for s in range(2) for p in range(4) for n in range(2)]
     predictions = {e.identifier: e.identifier != "dev-1-2-0" for e in examples}
     score = nlvr2.nlvr2_score(predictions, examples)
-    assert (score.accuracy, score.consistency, score.sentences) == (15 / 16, 3 / 4, 4)
+    assert (score["accuracy"], score["consistency"], score["sentences"]) == (100 * 15 / 16, 75, 4)
 
 
 def test_score_refuses_other_identifiers():

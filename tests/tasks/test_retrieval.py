@@ -92,17 +92,6 @@ def test_length_blocks_cover_every_sentence_once():
     assert [block.tolist() for block in blocks] == [[1, 3], [4, 0], [2]]
 
 
-def test_folds():
-    rng = np.random.default_rng(0)
-    scores, owners = rng.random((7, 35), dtype=np.float32), np.repeat(np.arange(7), 5)
-    found = retrieval.all_recalls(scores, owners, 3)
-    assert list(found) == ["all", "folds", "fold 0", "fold 1"]  # the seventh image is in no fold
-    second = recalls(scores[3:6, 15:30], owners[15:30] - 3)
-    assert found["fold 1"] == second
-    assert found["folds"].text_retrieval[1] == np.mean([found[f"fold {i}"].text_retrieval[1] for i in (0, 1)])
-    assert list(retrieval.all_recalls(scores, owners, 4)) == ["all"]
-
-
 @pytest.fixture
 def segl(tiny_corpus, small_profile, build, results):
     """A run whose pretraining is there, with random weights."""

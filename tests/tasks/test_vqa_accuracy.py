@@ -293,7 +293,6 @@ def test_build_answer_list_counts_normalised_common_answers():
     annotations = [annotation([answer], i) for i, answer in enumerate(written)]
     built = vqa.build_answer_list(annotations + annotations)  # a question counts once
     assert built.answers == ("cat", "15dogs", "2")
-    assert vqa.build_answer_list(annotations, extra=["cat", "wind"]).answers == ("cat", "15dogs", "2", "wind")
     with pytest.raises(UserError, match="lower the minimum"):
         vqa.build_answer_list(annotations, minimum=11)
 
@@ -423,8 +422,6 @@ def test_results_are_written_and_read(tmp_path):
     vqa.write_results(tmp_path / "r.json", predictions)
     assert vqa.read_results(tmp_path / "r.json") == predictions
     assert json.loads((tmp_path / "r.json").read_text())[0] == {"question_id": 3, "answer": "yes"}
-    with pytest.raises(UserError, match=r"1 answers for .*r.json are no texts \(the first: 4\)"):
-        vqa.write_results(tmp_path / "r.json", {3: "yes", 4: None})
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from vlp_lib.corpora.coco import read_captions, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.corpora.layout import find_folder, find_karpathy, list_files
-from vlp_lib.corpora.opening import ShardCorpus, genome_folders
+from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.corpora.shards import ShardCorpus
 from vlp_lib.corpora.table import SPLITS
-from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, read_image_data, read_regions
+from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, find_image_folders, read_image_data, read_regions
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks.common import Folders
@@ -52,14 +55,20 @@ class Facts(NamedTuple):
 
 def facts_of(corpus: Corpus) -> Facts:
     """Count the files of one data set; raises UserError where one of them is broken."""
+    name = corpus.root.name
     if isinstance(corpus, ShardCorpus):
-        return _of_shards(corpus)
+        files = [f"{name}: {len(corpus.records):,} usable pairs in {len(corpus.shards):,} of {corpus.listed:,} shards"]
+        files += [f"cut off, damaged or missing: {path}" for path in corpus.faulty]
+        return Facts(files, [f"{name}: its folders decide; without val/ one pair in a hundred validates"], [])
+    files = [line for path in corpus.annotation_files for line in _of_file(corpus, path)]
+    sources = corpus.detections.sources if corpus.detections else ()
+    files += [f"{source.path.name}: detections, {len(source.classes):,} classes" for source in sources]
     if any(path.name == REGIONS for path in corpus.annotation_files):
-        return _of_genome(corpus.root)
-    karpathy = find_karpathy(corpus.root)
-    named = {e.image.image_id: e.split for e in read_karpathy(karpathy, captions=False)} if karpathy else {}
-    missing = [] if corpus.synthetic else _annotated_missing(corpus, karpathy)
-    return Facts(_annotated_files(corpus, karpathy, named), _annotated_splits(corpus, karpathy, named), missing)
+        folders = find_image_folders(corpus.root)
+        zips = (("VG_100K", "images.zip"), ("VG_100K_2", "images2.zip"))
+        splits = [f"{name}: trained on, but for COCO's Karpathy val, which validates, and what is kept out"]
+        return Facts(files, splits, _absent((n in folders, f"{name}/{n}/", f"{z} of {_GENOME_SITE}") for n, z in zips))
+    return Facts(files, _annotated_splits(corpus), [] if corpus.synthetic else _annotated_missing(corpus))
 
 
 def beside(found: int, expected: int | None, what: str) -> str:
@@ -76,84 +85,54 @@ def _all_beside(found: Iterable[int], expected: Iterable[int | None], names: Ite
     return ", ".join(map(beside, found, expected, names))
 
 
+def _images_and_captions(images: Sequence[ImageRecord], expected: Sequence[int | None]) -> str:
+    counts = len(images), sum(len(image.captions) for image in images)
+    return _all_beside(counts, expected, ("images", "captions"))
+
+
 def _absent(needs: Iterable[tuple[object, str, str]]) -> list[str]:
     """Of (whether it is there, its name, its source) those that are not there."""
     return [f"{name}: {source}" for there, name, source in needs if not there]
 
 
-def _of_shards(corpus: ShardCorpus) -> Facts:
-    pairs, name = corpus.pairs, corpus.root.name
-    files = [f"{name}: {len(pairs.records):,} usable pairs in {len(pairs.shards):,} of {pairs.listed:,} shards"]
-    files += [f"cut off, damaged or missing: {path}" for path in pairs.faulty]
-    return Facts(files, [f"{name}: its folders decide; without val/ one pair in a hundred validates"], [])
-
-
-def _of_genome(root: Path) -> Facts:
-    images, regions = _GENOME
-    folders = genome_folders(root)
-    described, stored = len(read_image_data(root / IMAGE_DATA)), {n for f in folders for n in list_files(f, (".jpg",))}
-    counts: Counter[str] = Counter()
-    for said in read_regions(root / REGIONS):
-        counts.update(images=1, regions=len(said.phrases) + said.empty, empty=said.empty)
-    there = {folder.name for folder in folders}
-    return Facts(
-        [
-            f"{IMAGE_DATA}: {beside(described, images, 'images')}",
-            f"{REGIONS}: {beside(counts['images'], images, 'images')}, "
-            f"{beside(counts['regions'], regions, 'regions')}, of which {counts['empty']:,} say nothing",
-            f"{', '.join(f'{f.name}/' for f in folders) or 'no folder'}: {beside(len(stored), images, 'image files')}",
-        ],
-        [f"{root.name}: trained on, but for COCO's Karpathy val, which validates, and what is kept out"],
-        _absent(
-            (name in there, f"{root.name}/{name}/", f"{file} of {_GENOME_SITE}")
-            for name, file in (("VG_100K", "images.zip"), ("VG_100K_2", "images2.zip"))
-        ),
-    )
-
-
-def _annotated_files(corpus: Corpus, karpathy: Path | None, named: Mapping[int, str]) -> list[str]:
-    """A line for each file of COCO, Flickr30k or the embedded corpus; `named` is Karpathy's split by image."""
-    lines = []
-    by_lists = any(path.suffix == ".txt" for path in corpus.annotation_files)
-    if by_lists and (tokens := find_tokens(corpus.root)):
-        images = read_tokens(tokens)
-        counts = len(images), sum(len(image.captions) for image in images)
-        lines.append(f"{tokens.name}: {_all_beside(counts, _TOKENS, ('images', 'captions'))}")
-    if by_lists and (lists := find_split_lists(corpus.root)):
-        listed = Counter(read_split_lists(lists).values())
+def _of_file(corpus: Corpus, path: Path) -> Iterator[str]:
+    """What there is to say of a file that describes a data set, and of the folders that belong to it."""
+    root, name = corpus.root, path.name
+    if name == REGIONS:
+        folders, data = find_image_folders(root), read_image_data(root / IMAGE_DATA)
+        counts = np.array([(1, len(image.captions) + empty, empty) for image, empty in read_regions(path, data)])
+        images, regions, empty = counts.reshape(-1, 3).sum(0).tolist()
+        stored = {file for folder in folders.values() for file in list_files(folder, (".jpg",))}
+        yield f"{IMAGE_DATA}: {beside(len(data), _GENOME[0], 'images')}"
+        counted = _all_beside((images, regions), _GENOME, ("images", "regions"))
+        yield f"{name}: {counted}, of which {empty:,} say nothing"
+        shown = ", ".join(f"{folder}/" for folder in folders) or "no folder"
+        yield f"{shown}: {beside(len(stored), _GENOME[0], 'image files')}"
+    elif name.startswith("captions_"):
+        part = path.stem.removeprefix("captions_")
+        folder, maps = find_folder(root, part) or root / part, root / "stuffthingmaps" / part
+        official = (None, None) if corpus.synthetic else _COCO_PARTS[part]
+        yield f"{name}: {_images_and_captions(read_captions(path), official)}"
+        yield f"{part}/: {beside(len(list_files(folder)), official[0], 'image files')}"
+        yield f"stuffthingmaps/{part}/: {beside(len(list_files(maps, ('.png',))), official[0], 'pixel maps')}"
+    elif name.startswith("dataset_"):
+        divided = Counter(entry.split for entry in read_karpathy(path, captions=False))
+        complete = _KARPATHY["flickr30k" if "flickr30k" in name else "coco"]
+        expected = [None] * 3 if corpus.synthetic else complete
+        yield f"{name}: {_all_beside((divided[split] for split in SPLITS), expected, SPLITS)}"
+    elif path.suffix == ".token":
+        yield f"{name}: {_images_and_captions(read_tokens(path), _TOKENS)}"
+    elif name == "train.txt":
+        listed = Counter(read_split_lists(find_split_lists(root)).values())
         counted = _all_beside((listed[split] for split in SPLITS), _ENTITIES, SPLITS)
-        lines.append(f"{lists['train'].parent.name}/: Entities' split, {counted}")
-    for path in corpus.annotation_files:
-        if path.name.startswith("captions_"):
-            lines += _coco_part(corpus, path)
-        elif path.suffix == ".json" and not path.name.startswith("dataset_"):
-            lines.append(f"{path.name}: present")
-    if karpathy:
-        divided = Counter(named.values())
-        official = _KARPATHY["flickr30k" if "flickr30k" in karpathy.name else "coco"]
-        expected = [None] * 3 if corpus.synthetic else official
-        lines.append(f"{karpathy.name}: {_all_beside((divided[split] for split in SPLITS), expected, SPLITS)}")
-    sources = corpus.detections.sources if corpus.detections else ()
-    return lines + [f"{source.path.name}: detections, {len(source.classes):,} classes" for source in sources]
+        yield f"{path.parent.name}/: Entities' split, {counted}"
+    elif path.suffix == ".json" and name != IMAGE_DATA:
+        yield f"{name}: present"
 
 
-def _coco_part(corpus: Corpus, captions: Path) -> list[str]:
-    """A captions file, its folder of images and its pixel maps."""
-    part = captions.stem.removeprefix("captions_")
-    images = read_captions(captions)
-    folder, maps = find_folder(corpus.root, part), corpus.root / "stuffthingmaps" / part
-    stored, mapped = len(list_files(folder)) if folder else 0, len(list_files(maps, (".png",))) if maps.is_dir() else 0
-    expected = (None, None) if corpus.synthetic else _COCO_PARTS[part]
-    counts = len(images), sum(len(image.captions) for image in images)
-    return [
-        f"{captions.name}: {_all_beside(counts, expected, ('images', 'captions'))}",
-        f"{part}/: {beside(stored, expected[0], 'image files')}",
-        f"stuffthingmaps/{part}/: {beside(mapped, expected[0], 'pixel maps')}",
-    ]
-
-
-def _annotated_splits(corpus: Corpus, karpathy: Path | None, named: Mapping[int, str]) -> list[str]:
-    if any(path.suffix == ".txt" for path in corpus.annotation_files):
+def _annotated_splits(corpus: Corpus) -> list[str]:
+    karpathy = find_karpathy(corpus.root)
+    if corpus.notes:
         return [
             *corpus.notes,
             "dataset_flickr30k.json beside it would choose Karpathy's; their test sets differ: use one throughout",
@@ -166,6 +145,7 @@ def _annotated_splits(corpus: Corpus, karpathy: Path | None, named: Mapping[int,
             "COCO's train2017 holds images that Karpathy's split, and so COCO retrieval and VQA, test on: a model "
             "pretrained here must not be reported on them.",
         ]
+    named = {entry.image_id for entry in read_karpathy(karpathy, captions=False)}
     others = sum(record.image_id not in named for record in corpus.records)
     lines = [f"{karpathy.name} decides; train, val and test share no image."]
     if others:
@@ -177,7 +157,7 @@ def _annotated_splits(corpus: Corpus, karpathy: Path | None, named: Mapping[int,
     return lines
 
 
-def _annotated_missing(corpus: Corpus, karpathy: Path | None) -> list[str]:
+def _annotated_missing(corpus: Corpus) -> list[str]:
     root, names = corpus.root, {path.name for path in corpus.annotation_files}
     needs: list[tuple[object, str, str]] = []
     if any(name.startswith("captions_") for name in names):
@@ -192,7 +172,7 @@ def _annotated_missing(corpus: Corpus, karpathy: Path | None) -> list[str]:
             ]  # fmt: skip
     labels = f"`vlp data labels --root {root}`, or Bottom-Up's TSV as github.com/airsplay/lxmert links it"
     needs += [
-        (karpathy or find_tokens(root), "dataset_coco.json (test split)", _CAPTIONS_ZIP),
+        (find_karpathy(root) or find_tokens(root), "dataset_coco.json (test split)", _CAPTIONS_ZIP),
         (corpus.detections is not None, "detections (SPL, region features)", labels),
     ]
     return _absent(needs)
@@ -243,7 +223,7 @@ def _count_pictured(root: Path, task: str) -> Iterator[Split]:
         if items is None:
             yield split, [], [file.format(split)]
         else:
-            there = sum(folders.lacks(pictures) is None for pictures in items)
+            there = sum(folders.lacks(task, pictures) is None for pictures in items)
             yield split, [beside(len(items), expected, noun), f"{there:,} have {whole}"], []
 
 

@@ -9,21 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from vlp_lib.checks.census import vqa_images
-from vlp_lib.corpora.coco import read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME, HeldOut
-from vlp_lib.corpora.flickr30k import find_split_lists, read_split_lists
-from vlp_lib.corpora.joined import flickr30k_folders
-from vlp_lib.corpora.layout import find_karpathy
 from vlp_lib.corpora.records import ImageRecord
-from vlp_lib.corpora.table import ID_STRIDE, NO_ID, SPLITS, Photographs, caption_counts
+from vlp_lib.corpora.table import ID_STRIDE, NO_ID, SPLITS, RecordTable, caption_counts
 from vlp_lib.io import write_text
 
 # Images and sentences that the complete data sets leave to train on: UNITER, table 1 (COCO, VG); Karpathy (Flickr30k).
 _COMPLETE = {COCO: (106_000, 533_000), FLICKR30K: (29_000, 145_000), VISUAL_GENOME: (101_000, 5_060_000)}
 _PAPER = (230_000, 5_000_000)
 _EVALUATED = ("Karpathy val", "Karpathy test", "RefCOCO", "Flickr30k", "VQAv2 test")
-_TRAIN = SPLITS.index("train")
 
 Parts = Mapping[str, Sequence[ImageRecord]]
 """The records of a corpus by data set."""
@@ -43,50 +38,37 @@ class Evaluated(NamedTuple):
 
 
 def leakage(corpus: Corpus, root: Path, held_out: HeldOut) -> list[str]:
-    """The proof for a corpus and for every downstream set whose images are known below a folder."""
-    flickr30k: dict[str, set[int]] = {}
-    for folder in flickr30k_folders(root):
-        karpathy = find_karpathy(folder)
-        entries = read_karpathy(karpathy, captions=False) if karpathy else []
-        named = [(e.image.flickr_id, e.split) for e in entries if e.image.flickr_id is not None]
-        for number, split in named or read_split_lists(find_split_lists(folder)).items():
-            flickr30k.setdefault(split, set()).add(number)
-    evaluated = {split: frozenset(ids) for split, ids in flickr30k.items() if split != "train"}
-    photographs = Photographs.of(corpus.records)
-    lines = prove(photographs, evaluated_sets(held_out, evaluated, vqa_images(root, "test")))
-    trained = frozenset(photographs.coco_ids[photographs.splits == _TRAIN].tolist())
+    """The proof for a corpus and for every downstream set whose images are known below its folder."""
+    records = RecordTable.of(corpus.records)
+    lines = prove(records, evaluated_sets(held_out, vqa_images(root, "test")))
     if asked := vqa_images(root, "val"):
+        trained = asked.intersection(_trained(records).coco_ids.tolist())
         lines.append(
-            f"VQAv2 val: {len(asked & trained):,} of its {len(asked):,} images are pretrained on, for Karpathy's split "
-            f"trains on most of COCO's val, as UNITER does: compare with others on VQAv2's test-dev"
+            f"VQAv2 val: {len(trained):,} of its {len(asked):,} images are pretrained on, for Karpathy's split trains "
+            f"on most of COCO's val, as UNITER does: compare with others on VQAv2's test-dev"
         )
     return lines
 
 
-def evaluated_sets(
-    held_out: HeldOut, flickr30k: Mapping[str, frozenset[int]], vqa_test: frozenset[int]
-) -> list[Evaluated]:
-    """Every downstream val and test set whose images are known.
-
-    Args:
-        held_out: COCO's.
-        flickr30k: Flickr numbers of its val and test images.
-        vqa_test: COCO ids that VQAv2's test questions ask about.
-    """
+def evaluated_sets(held_out: HeldOut, vqa_test: frozenset[int]) -> list[Evaluated]:
+    """Every downstream val and test set whose images are known; `vqa_test` are those of VQAv2's test, by COCO id."""
     coco = {**held_out.coco, "Karpathy val": held_out.coco_validation, "VQAv2 test": vqa_test}
     sets = [Evaluated(name, ids, held_out.flickr_of(ids)) for name, ids in sorted(coco.items())]
-    sets += [Evaluated(f"Flickr30k {split}", frozenset(), numbers) for split, numbers in sorted(flickr30k.items())]
+    for part in ("test", "val"):
+        numbers = frozenset(number for number, split in held_out.flickr30k.items() if split == part)
+        sets.append(Evaluated(f"Flickr30k {part}", frozenset(), numbers))
     return [one for one in sets if one.size]
 
 
-def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
+def prove(records: RecordTable, sets: Sequence[Evaluated]) -> list[str]:
     """How many pretraining images are in each set, by COCO id or Flickr number; the first line sums up.
 
     Args:
-        photographs: all images of the corpus; those of the split "train" are the pretraining images.
+        records: all images of the corpus; those of the split "train" are the pretraining images.
         sets: as `evaluated_sets` gives them.
     """
-    coco, flickr = _trained(photographs)
+    shown = _trained(records)
+    coco, flickr = shown.coco_ids, shown.flickr_ids
     inside = [np.isin(coco, list(one.coco_ids)) | np.isin(flickr, list(one.flickr_ids)) for one in sets]
     leaked = np.any([np.zeros(len(coco), bool), *inside], axis=0).sum()
     unknown = ((coco == NO_ID) & (flickr == NO_ID)).sum()
@@ -100,27 +82,27 @@ def prove(photographs: Photographs, sets: Sequence[Evaluated]) -> list[str]:
     return lines
 
 
-def _trained(photographs: Photographs) -> tuple[np.ndarray, np.ndarray]:
-    """COCO ids and Flickr numbers of the images to train on."""
-    chosen = photographs.splits == _TRAIN
-    return photographs.coco_ids[chosen], photographs.flickr_ids[chosen]
+def _trained(records: Sequence[ImageRecord]) -> RecordTable:
+    """The images to train on."""
+    table = RecordTable.of(records)
+    return table.chosen(table.splits == SPLITS.index("train"))
 
 
 def arithmetic(corpus: Corpus, parts: Parts) -> list[str]:
     """Images and sentences to train on beside those of the complete data sets and the paper's sums."""
     rows = dict.fromkeys([*parts, *_COMPLETE], (0, 0))
     for source, records in parts.items():
-        trained = Photographs.of(records).splits == _TRAIN
-        rows[source] = int(trained.sum()), int(caption_counts(records)[trained].sum())
+        trained = _trained(records)
+        rows[source] = len(trained), int(caption_counts(trained).sum())
     images, sentences = rows["total"] = sum(n for n, _ in rows.values()), sum(n for _, n in rows.values())
     lines = [f"{'':<12}{'images':>12}{'complete':>12}{'sentences':>14}{'complete':>12}"]
     for source, counts in rows.items():
         complete = [_about(count) for count in {**_COMPLETE, "total": _PAPER}.get(source, ())] or ["", ""]
         lines.append(f"{source:<12}{counts[0]:>12,}{complete[0]:>12}{counts[1]:>14,}{complete[1]:>12}")
     lines.append("complete: UNITER's table 1 and Karpathy's Flickr30k; in total what the paper states (section IV-A2)")
-    lines.append(f"distinct photographs among the images: {_distinct(Photographs.of(corpus.records)):,}")
+    lines.append(f"distinct photographs among the images: {_distinct(_trained(corpus.records)):,}")
     maps = corpus.report.with_label_map["train"]
-    labelled = sum(len(r.captions) for r in parts.get(COCO, ()) if r.split == "train" and corpus.has_label_map(r))
+    labelled = sum(len(r.captions) for r in _trained(parts.get(COCO, ())) if corpus.has_label_map(r))
     lines.append(
         f"label maps: {maps:,} images ({maps / max(images, 1):.0%}) and {labelled / max(sentences, 1):.0%} of the "
         f"pairs (the paper: about 50% and 10%)"
@@ -132,9 +114,9 @@ def _about(count: int) -> str:
     return f"{count / 1e6:g}M" if count >= 10**6 else f"{count // 1000}k"
 
 
-def _distinct(photographs: Photographs) -> int:
-    """Photographs to train on, each once: by Flickr number where known, else by COCO id, else each image for itself."""
-    coco, flickr = (column.tolist() for column in _trained(photographs))
+def _distinct(records: RecordTable) -> int:
+    """Photographs, each once: by Flickr number where known, else by COCO id, else each image for itself."""
+    coco, flickr = records.coco_ids.tolist(), records.flickr_ids.tolist()
     # One photograph may come with either number: a record with both tells which they are.
     number_of = {c: f for c, f in zip(coco, flickr, strict=True) if NO_ID not in (c, f)}
     ids = [(c, number_of.get(c, NO_ID) if f == NO_ID else f) for c, f in zip(coco, flickr, strict=True)]

@@ -36,7 +36,6 @@ def add(commands: Commands) -> None:
     labels.add_argument("--root", type=Path, default=None, help="the data set to label or to put the TSV's labels into")
     labels.add_argument("--out", type=Path, default=None, help="the npz (default: <root>/detections_<detector>.npz)")
     labels.add_argument("--tsv", type=Path, default=None, help="import this Bottom-Up or LXMERT file")
-    labels.add_argument("--features", action="store_true", help="import its region features as well (8 KB a box)")
     labels.add_argument("--detector", default="", help="of torchvision (default: fasterrcnn_resnet50_fpn_v2)")
     labels.add_argument("--weights", default="", help="a checkpoint of the detector (default: COCO's, downloaded)")
     labels.add_argument("--most", type=int, default=100, help="labels an image (default: %(default)s)")
@@ -90,7 +89,7 @@ def _labels(options: argparse.Namespace) -> None:
     default = LabelConfig()
     if options.tsv is not None:
         path = options.out or options.root / f"detections_{options.tsv.stem}.npz"
-        print(import_tsv(options.tsv, path, options.most, options.threshold or 0.0, options.features))
+        print(import_tsv(options.tsv, path, options.most, options.threshold or 0.0))
         return
     config = LabelConfig(
         options.detector or default.detector,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vlp_lib.corpora.images import read_label_values
-from vlp_lib.corpora.records import IGNORED
+from vlp_lib.corpora.records import IGNORED, ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 
@@ -69,36 +69,13 @@ def tidy(text: str) -> str:
     return " ".join(text.split())
 
 
-@dataclass(frozen=True)
-class CaptionedImage:
-    """An image of a captions file.
-
-    Attributes:
-        image_id: COCO's id.
-        file_name: as listed, without a folder.
-        width, height: declared size in pixels; 0 where the file declares none (Karpathy's).
-        captions: white space tidied, in the order of the file, empty ones left out.
-        caption_ids: the id of each caption.
-        coco_id, flickr_id: the photograph's id in COCO and on flickr.com, where known.
-    """
-
-    image_id: int
-    file_name: str
-    width: int
-    height: int
-    captions: tuple[str, ...]
-    caption_ids: tuple[int, ...]
-    coco_id: int | None = None
-    flickr_id: int | None = None
-
-
 def flickr_id(url: str) -> int | None:
     """The photograph's number in a Flickr image's address (…flickr.com/3446/3232237447_13d84bd0a1_z.jpg), or None."""
     match = _FLICKR_IMAGE.match(url)
     return int(match[1]) if match else None
 
 
-def read_captions(path: Path) -> list[CaptionedImage]:
+def read_captions(path: Path) -> list[ImageRecord]:
     """The images of a COCO captions JSON, in the order of the file; some may have no caption.
 
     Raises UserError where the file is missing or broken, or a caption names an image that the file does not list.
@@ -115,9 +92,10 @@ def read_captions(path: Path) -> list[CaptionedImage]:
             if sentence := tidy(annotation["caption"]):
                 spoken[annotation["image_id"]][annotation["id"]] = sentence
         return [
-            CaptionedImage(
+            ImageRecord(
                 image_id=image["id"],
-                file_name=image["file_name"],
+                path=Path(image["file_name"]),
+                split="",
                 width=image["width"],
                 height=image["height"],
                 captions=tuple(spoken[image["id"]].values()),
@@ -212,18 +190,15 @@ class StuffAnnotations:
         self._sizes: dict[int, tuple[int, int]] = {}
         self._files: dict[int, Path] = {}
         for path in paths:
-            self._add(path)
-
-    def _add(self, path: Path) -> None:
-        images, annotations = _lists(path, "images", "annotations")
-        with official_fields(path):
-            self._sizes |= {image["id"]: (image["height"], image["width"]) for image in images}
-            for annotation in annotations:
-                image_id = annotation["image_id"]
-                if image_id not in self._sizes:
-                    raise UserError(f"{path}: a mask is of image {image_id}, which is not listed: fetch it again")
-                self._files[image_id] = path
-                self._masks.setdefault(image_id, []).append((annotation["category_id"], annotation["segmentation"]))
+            images, annotations = _lists(path, "images", "annotations")
+            with official_fields(path):
+                self._sizes |= {image["id"]: (image["height"], image["width"]) for image in images}
+                for annotation in annotations:
+                    image_id = annotation["image_id"]
+                    if image_id not in self._sizes:
+                        raise UserError(f"{path}: a mask is of image {image_id}, which is not listed: fetch it again")
+                    self._files[image_id] = path
+                    self._masks.setdefault(image_id, []).append((annotation["category_id"], annotation["segmentation"]))
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._masks
@@ -289,22 +264,7 @@ def _mask_coder() -> Any:
     return mask
 
 
-@dataclass(frozen=True)
-class SplitImage:
-    """An image of Karpathy's split file.
-
-    Attributes:
-        split: "train", "val" or "test".
-        folder: the folder that the file names, such as val2014; "" where it names none (Flickr30k).
-        image: id (COCO's, or the number that is the file's name), file name and captions.
-    """
-
-    split: str
-    folder: str
-    image: CaptionedImage
-
-
-def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
+def read_karpathy(path: Path, captions: bool = True) -> list[ImageRecord]:
     """Karpathy's split of COCO or Flickr30k ("restval" is train), in the order of the file.
 
     Args:
@@ -317,18 +277,16 @@ def read_karpathy(path: Path, captions: bool = True) -> list[SplitImage]:
     images = []
     with official_fields(path):
         for entry in entries:
+            name = Path(entry.get("filepath", ""), entry["filename"])
             if entry["split"] not in _SPLITS:
                 raise UserError(
-                    f"{path}: image {entry['filename']} is in split {entry['split']!r}: it must be one of "
-                    f"{', '.join(_SPLITS)}"
+                    f"{path}: image {name.name} is in split {entry['split']!r}: it must be one of {', '.join(_SPLITS)}"
                 )
-            images.append(SplitImage(_SPLITS[entry["split"]], entry.get("filepath", ""), _split_image(entry, captions)))
+            # Flickr30k has no id of its own but the number that is the file's name.
+            image_id = int(entry.get("cocoid", name.stem))
+            ids = (image_id, None) if "cocoid" in entry else (None, image_id)
+            sentences = entry["sentences"] if captions else ()
+            said = {s["sentid"]: sentence for s in sentences if (sentence := tidy(s["raw"]))}
+            texts = tuple(said.values()), tuple(said)
+            images.append(ImageRecord(image_id, name, _SPLITS[entry["split"]], 0, 0, *texts, *ids))
     return images
-
-
-def _split_image(entry: dict[str, Any], captions: bool) -> CaptionedImage:
-    # Flickr30k has no id of its own but the number that is the file's name.
-    image_id = entry["cocoid"] if "cocoid" in entry else Path(entry["filename"]).stem
-    said = {s["sentid"]: sentence for s in entry["sentences"] if (sentence := tidy(s["raw"]))} if captions else {}
-    ids = (int(image_id), None) if "cocoid" in entry else (None, int(image_id))
-    return CaptionedImage(int(image_id), entry["filename"], 0, 0, tuple(said.values()), tuple(said), *ids)

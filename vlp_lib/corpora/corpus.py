@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from vlp_lib.corpora.detections import DetectionStore
 from vlp_lib.corpora.images import image_size, read_image
 from vlp_lib.corpora.layout import description
 from vlp_lib.corpora.records import Detections, ImageRecord
-from vlp_lib.corpora.table import SPLITS
+from vlp_lib.corpora.table import SPLITS, RecordTable, caption_counts
 from vlp_lib.errors import UserError
 
 
@@ -52,7 +51,7 @@ class CorpusReport:
         return "\n".join([*lines, *self.notes])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """The captioned images of a corpus; opening it decodes none of them.
 
@@ -67,12 +66,12 @@ class Corpus:
 
     root: Path
     records: Sequence[ImageRecord]
-    segmentation_classes: SegmentationClasses
-    detections: DetectionStore | None
-    synthetic: bool
-    annotation_files: tuple[Path, ...]
-    _pixel_maps: Mapping[str, Path] = field(repr=False)  # stem → folder
-    _skipped: Mapping[str, int] = field(repr=False)
+    segmentation_classes: SegmentationClasses = field(default_factory=SegmentationClasses.official)
+    detections: DetectionStore | None = None
+    synthetic: bool = False
+    annotation_files: tuple[Path, ...] = ()
+    _pixel_maps: Mapping[str, Path] = field(default_factory=dict, repr=False)  # stem → folder
+    _skipped: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,15 +97,20 @@ class Corpus:
     @cached_property
     def report(self) -> CorpusReport:
         """The counts; the first call may read through stuff_*.json or a TSV of detections."""
-        images, captions, maps, detections = (Counter(dict.fromkeys(SPLITS, 0)) for _ in range(4))
-        for record in self.records:
-            images[record.split] += 1
-            captions[record.split] += len(record.captions)
-            maps[record.split] += self.has_label_map(record)
-            detections[record.split] += self.detections is not None and record.image_id in self.detections
+        annotated = {name: self._annotated(name) for name in SPLITS}
+        detections = self.detections or ()
         return CorpusReport(
-            images, captions, maps, detections, {k: v for k, v in self.skipped.items() if v}, self.notes
+            images={name: len(self.split(name)) for name in SPLITS},
+            captions={name: int(caption_counts(self.split(name)).sum()) for name in SPLITS},
+            with_label_map={name: sum(map(self.has_label_map, records)) for name, records in annotated.items()},
+            with_detections={name: sum(r.image_id in detections for r in rs) for name, rs in annotated.items()},
+            skipped={reason: count for reason, count in self.skipped.items() if count},
+            notes=tuple(self.notes),
         )
+
+    def _annotated(self, split: str) -> Sequence[ImageRecord]:
+        """The records of a split that may have a label map or detections."""
+        return self.split(split)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -114,10 +118,10 @@ class Corpus:
         return {**self._skipped, **(self.detections.skipped if self.detections else {})}
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> list[str]:
         """What a reader of the counts must know: whose split Flickr30k is divided by."""
         lists = [path for path in self.annotation_files if path.suffix == ".txt"]
-        return (f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's",) if lists else ()
+        return [f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's"] if lists else []
 
     @property
     def coco_records(self) -> Sequence[ImageRecord]:
@@ -126,6 +130,8 @@ class Corpus:
 
     @cached_property
     def _by_split(self) -> dict[str, Sequence[ImageRecord]]:
+        if isinstance(self.records, RecordTable):
+            return {name: self.records.chosen(self.records.splits == i) for i, name in enumerate(SPLITS)}
         return {name: tuple(r for r in self.records if r.split == name) for name in SPLITS}
 
     def split(self, name: str) -> Sequence[ImageRecord]:

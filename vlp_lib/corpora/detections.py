@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import itertools
 import json
 import re
 import zipfile
@@ -24,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,23 +42,6 @@ _SLACK = 1.0
 
 Rows = Mapping[str, np.ndarray]
 """Arrays of an npz by name."""
-
-
-class DetectionSource(Protocol):
-    """One file of detections."""
-
-    path: Path
-    classes: tuple[str, ...]
-    attribute_names: tuple[str, ...]
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Rows that are not used, by reason."""
-
-    def __contains__(self, image_id: int) -> bool: ...
-
-    def read(self, image_id: int) -> Detections:
-        """All detections of an image, best score first."""
 
 
 def _first_fault(rows: Rows, sizes: np.ndarray, classes: int, attributes: int) -> tuple[int, str] | None:
@@ -214,7 +196,6 @@ def write_detections(
     classes: Sequence[str],
     attribute_names: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
-    features: Iterable[np.ndarray] | None = None,
 ) -> None:
     """Write the kit's npz; the file appears only when it is complete.
 
@@ -224,40 +205,34 @@ def write_detections(
         classes: names of the detector's classes.
         attribute_names: names of its attributes, if it has any.
         about: of the detector and of what was kept, as JSON takes it.
-        features: in place of those of the detections, where they do not fit into memory: [k, D] of each image that has
-            a box, one after the other in the same order.
 
     Raises UserError where a value is impossible; it is named and nothing is written.
     """
     images = list(images)
-    found = [detections for _, _, detections in images]
+    rows = [detections for _, _, detections in images]
     sizes = np.array([size for _, size, _ in images]).reshape(-1, 2)
-    pixels = [d.boxes * np.tile(np.float32(size), 2) for size, d in zip(sizes, found, strict=True)]
+    pixels = [d.boxes * np.tile(np.float32(size), 2) for size, d in zip(sizes, rows, strict=True)]
     arrays = {
         "image_ids": [image_id for image_id, _, _ in images],
         "sizes": sizes,
-        "offsets": np.cumsum([0] + [len(d.labels) for d in found]),
-        "labels": np.concatenate([np.zeros(0), *(d.labels for d in found)]),
-        "scores": np.concatenate([np.zeros(0), *(d.scores for d in found)]),
+        "offsets": np.cumsum([0] + [len(d.labels) for d in rows]),
+        "labels": np.concatenate([np.zeros(0), *(d.labels for d in rows)]),
+        "scores": np.concatenate([np.zeros(0), *(d.scores for d in rows)]),
         "boxes": np.concatenate([np.zeros((0, 4)), *pixels]),
-        "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in found)]),
+        "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in rows)]),
     }
-    dtypes = _IMAGE_DTYPES | _BOX_DTYPES
-    typed: dict[str, Any] = {name: np.asarray(array, dtype=dtypes[name]) for name, array in arrays.items()}
+    typed: dict[str, Any] = {
+        name: np.asarray(arrays[name], dtype=dtype) for name, dtype in (_IMAGE_DTYPES | _BOX_DTYPES).items()
+    }
+    typed |= {"classes": np.array(classes, np.str_), "attribute_names": np.array(attribute_names, np.str_)}
     if about is not None:
         typed["about"] = np.array(json.dumps(about))
-    parts = iter(features if features is not None else (d.features for d in found if d.features is not None))
+    if features := [d.features for d in rows if d.features is not None]:
+        typed["features"] = np.concatenate(features)
 
     def write(draft: Path) -> None:
         with draft.open("wb") as file:
-            np.savez(file, classes=np.array(classes, dtype=np.str_),
-                     attribute_names=np.array(attribute_names, dtype=np.str_), **typed)  # fmt: skip
-        if (first := next(parts, None)) is not None:  # features.npy [M, D], part by part
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(typed["labels"]), first.shape[1])}
-            with zipfile.ZipFile(draft, "a") as archive, archive.open("features.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                for part in itertools.chain([first], parts):
-                    member.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
+            np.savez(file, **typed)
         NpzDetections(draft)
 
     write_atomically(path, write)
@@ -382,23 +357,27 @@ def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
     return names
 
 
+DetectionSource = NpzDetections | TsvDetections
+
+
 class DetectionStore:
     """The detections of a corpus, over one or several files of the same detector.
 
     Args:
         sources: the files; where two hold the same image, the first counts.
+        bases: what the corpus adds to the ids of each file; nothing by default.
 
     Raises UserError where the files have different vocabularies.
     """
 
-    def __init__(self, sources: Sequence[DetectionSource]) -> None:
+    def __init__(self, sources: Sequence[DetectionSource], bases: Sequence[int] = ()) -> None:
         first = sources[0]
         for source in sources[1:]:
             if (source.classes, source.attribute_names) != (first.classes, first.attribute_names):
                 raise UserError(
                     f"{source.path} has another vocabulary than {first.path}: keep the files of one detector only"
                 )
-        self.sources = tuple(sources)
+        self.sources, self.bases = tuple(sources), tuple(bases) or (0,) * len(sources)
         self.classes, self.attribute_names = first.classes, first.attribute_names
 
     @property
@@ -406,8 +385,13 @@ class DetectionStore:
         """Rows that are not used, by reason."""
         return dict(sum((Counter(source.skipped) for source in self.sources), Counter()))
 
+    def _source(self, image_id: int) -> tuple[DetectionSource, int] | None:
+        """The first file that holds an image, and the image's id there."""
+        ids = zip(self.sources, (image_id - base for base in self.bases), strict=True)
+        return next(((source, own_id) for source, own_id in ids if own_id in source), None)
+
     def __contains__(self, image_id: int) -> bool:
-        return any(image_id in source for source in self.sources)
+        return self._source(image_id) is not None
 
     def get(self, image_id: int, max_count: int, min_score: float) -> Detections | None:
         """The best detections of an image, at most `max_count`, of at least the score `min_score`.
@@ -416,13 +400,13 @@ class DetectionStore:
 
         Raises UserError where the image's row is broken.
         """
-        source = next((source for source in self.sources if image_id in source), None)
-        if source is None:
+        if (place := self._source(image_id)) is None:
             return None
-        found = source.read(image_id)
-        return found.chosen(slice(min(max_count, int((found.scores >= min_score).sum()))))
+        detections = place[0].read(place[1])
+        return detections.chosen(slice(min(max_count, int((detections.scores >= min_score).sum()))))
 
 
-def open_detections(paths: Sequence[Path]) -> DetectionStore:
-    """The store over npz and TSV files, by their suffix; raises UserError where a file is broken."""
-    return DetectionStore([TsvDetections(path) if path.suffix == ".tsv" else NpzDetections(path) for path in paths])
+def open_detections(paths: Sequence[Path]) -> DetectionStore | None:
+    """The store over npz and TSV files, by their suffix, None without files; raises UserError where one is broken."""
+    sources = [TsvDetections(path) if path.suffix == ".tsv" else NpzDetections(path) for path in paths]
+    return DetectionStore(sources) if sources else None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlp_lib.corpora.table import NO_ID, SPLITS, Photographs
+from vlp_lib.corpora.table import SPLITS, RecordTable
 
 DROPPED = -1
 """Split of an image that takes no part."""
@@ -25,7 +25,6 @@ DROPPED = -1
 COCO, FLICKR30K, VISUAL_GENOME = "coco", "flickr30k", "vg"
 
 _TRAIN, _VAL, _TEST = (SPLITS.index(name) for name in ("train", "val", "test"))
-_NOTHING: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True)
@@ -35,56 +34,52 @@ class HeldOut:
     Attributes:
         coco: COCO ids that no pretraining may see, by where they come from ("Karpathy test", "RefCOCO val", …).
         coco_validation: COCO ids that validate the pretraining (Karpathy's val).
-        flickr30k: Flickr numbers of all of Flickr30k.
+        flickr30k: Flickr numbers of all of Flickr30k, and the split of each ("" where it is in none).
         flickr_of_coco: Flickr number of COCO ids, where known.
     """
 
     coco: Mapping[str, frozenset[int]] = field(default_factory=dict)
     coco_validation: frozenset[int] = frozenset()
-    flickr30k: frozenset[int] = frozenset()
-    flickr_of_coco: Mapping[int, int] = field(default_factory=lambda: _NOTHING)
+    flickr30k: Mapping[int, str] = field(default_factory=dict)
+    flickr_of_coco: Mapping[int, int] = field(default_factory=dict)
 
     def flickr_of(self, coco_ids: frozenset[int]) -> frozenset[int]:
         """The Flickr numbers of COCO ids."""
         return frozenset(self.flickr_of_coco[i] for i in coco_ids if i in self.flickr_of_coco)
 
 
-def assign(source: str, photographs: Photographs, held_out: HeldOut) -> tuple[np.ndarray, dict[str, int]]:
+def assign(source: str, records: RecordTable, held_out: HeldOut) -> tuple[np.ndarray, dict[str, int]]:
     """The part that each image of a data set takes in pretraining.
 
     Args:
         source: the data set's name; Flickr30k's own images are not kept out for being Flickr30k's.
-        photographs: the data set's own splits, and the ids; images of its own test split stay there, for evaluation.
+        records: with the data set's own splits; images of its own test split stay there, for evaluation.
         held_out: what no pretraining may see.
 
     Returns:
         [N] int8 place in `SPLITS`, or `DROPPED`; and how many were dropped, by reason (the first that holds).
     """
-    splits = photographs.splits.copy()
+    splits = records.splits.copy()
     dropped: dict[str, int] = {}
 
-    def drop(ids: np.ndarray, banned: frozenset[int], reason: str) -> None:
-        hit = (splits != _TEST) & (splits != DROPPED) & _isin(ids, banned)
+    def drop(hit: np.ndarray, reason: str) -> None:
+        hit = hit & (splits != _TEST) & (splits != DROPPED)
         if hit.any():
             dropped[reason] = int(hit.sum())
             splits[hit] = DROPPED
 
+    def in_coco(ids: frozenset[int]) -> np.ndarray:
+        return np.isin(records.coco_ids, list(ids))
+
+    def by_flickr(ids: frozenset[int]) -> np.ndarray:
+        return np.isin(records.flickr_ids, list(held_out.flickr_of(ids)))
+
     for name, banned in held_out.coco.items():
-        drop(photographs.coco_ids, banned, name)
+        drop(in_coco(banned), name)
     if source != FLICKR30K:
-        drop(photographs.flickr_ids, held_out.flickr30k, "Flickr30k")
-    splits[(splits == _TRAIN) & _isin(photographs.coco_ids, held_out.coco_validation)] = _VAL
+        drop(np.isin(records.flickr_ids, list(held_out.flickr30k)), "Flickr30k")
+    splits[(splits == _TRAIN) & in_coco(held_out.coco_validation)] = _VAL
     for name, banned in held_out.coco.items():
-        drop(photographs.flickr_ids, held_out.flickr_of(banned), f"{name} by Flickr number")
-    hit = (splits == _TRAIN) & _isin(photographs.flickr_ids, held_out.flickr_of(held_out.coco_validation))
-    if hit.any():
-        dropped["Karpathy val by Flickr number"] = int(hit.sum())
-        splits[hit] = DROPPED
+        drop(by_flickr(banned), f"{name} by Flickr number")
+    drop((splits == _TRAIN) & by_flickr(held_out.coco_validation), "Karpathy val by Flickr number")
     return splits, dropped
-
-
-def _isin(ids: np.ndarray, banned: frozenset[int]) -> np.ndarray:
-    """[N] bool, whether each id is known and banned."""
-    known = np.fromiter(banned, dtype=np.int64, count=len(banned))
-    found: np.ndarray = np.isin(ids, known) & (ids != NO_ID)
-    return found

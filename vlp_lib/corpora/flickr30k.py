@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vlp_lib.corpora.coco import CaptionedImage, tidy
+from vlp_lib.corpora.coco import tidy
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
 
@@ -33,7 +34,7 @@ def find_split_lists(root: Path) -> dict[str, Path]:
     return {}
 
 
-def read_tokens(path: Path) -> list[CaptionedImage]:
+def read_tokens(path: Path) -> list[ImageRecord]:
     """The images of a token file, in its order; caption k of image i has the id 10 i + k.
 
     Raises UserError where the file is missing, no UTF-8, or a line has another form.
@@ -49,7 +50,7 @@ def read_tokens(path: Path) -> list[CaptionedImage]:
         if sentence := tidy(match[4]):
             own[10 * int(match[2]) + int(match[3])] = sentence
     return [
-        CaptionedImage(int(i), f"{i}.jpg", 0, 0, tuple(own.values()), tuple(own), flickr_id=int(i))
+        ImageRecord(int(i), Path(f"{i}.jpg"), "", 0, 0, tuple(own.values()), tuple(own), flickr_id=int(i))
         for i, own in said.items()
     ]
 

@@ -37,18 +37,12 @@ def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
         ) from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, file: BinaryIO | None = None) -> tuple[int, int]:
     """Width and height in pixels as stored, read from the header alone.
 
-    Raises UserError where the file is missing or no image.
+    Args and errors as `read_image`.
     """
-    with _opened(path) as image:
-        return image.size
-
-
-def image_size_in(file: BinaryIO, name: Path) -> tuple[int, int]:
-    """As `image_size`, of a file within an archive, which errors call `name`."""
-    with _opened(name, file) as image:
+    with _opened(path, file) as image:
         return image.size
 
 

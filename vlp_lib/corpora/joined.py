@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,14 +12,14 @@ import numpy as np
 from PIL import Image
 
 from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_karpathy
-from vlp_lib.corpora.corpus import Corpus, CorpusReport
+from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.detections import DetectionSource, DetectionStore, open_detections
 from vlp_lib.corpora.exclusion import COCO, DROPPED, FLICKR30K, VISUAL_GENOME, HeldOut, assign
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.corpora.layout import find_detections, find_karpathy, has_annotations
-from vlp_lib.corpora.records import Detections, ImageRecord
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.refer import find_refs, read_held_out
-from vlp_lib.corpora.table import ID_STRIDE, SPLITS, JoinedRecords, Photographs, caption_counts
+from vlp_lib.corpora.table import ID_STRIDE, SPLITS, RecordTable, caption_counts
 from vlp_lib.errors import UserError
 
 _NUMBERS = {COCO: 0, FLICKR30K: 1, VISUAL_GENOME: 2}
@@ -47,7 +46,7 @@ class Member:
     dropped: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JoinedCorpus(Corpus):
     """Data sets joined; ids are unique, splits are those of pretraining.
 
@@ -55,10 +54,12 @@ class JoinedCorpus(Corpus):
     paper's and UNITER's numbers of images count it in each.
 
     Attributes:
+        records: data set after data set; `RecordTable.part` is the place of each among the members.
         members: in the order of their ids.
         held_out: what was kept out.
     """
 
+    records: RecordTable
     members: tuple[Member, ...]
     held_out: HeldOut
 
@@ -76,58 +77,42 @@ class JoinedCorpus(Corpus):
         digest = hashlib.sha256()
         for member in self.members:
             digest.update(f"{member.source} {member.number} {member.corpus.fingerprint}\n".encode())
-        for column in (self.joined.part, self.joined.row, self.joined.splits):
+        for column in (self.records.part, self.records.texts[:, 0], self.records.splits):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
     @property
-    def joined(self) -> JoinedRecords:
-        """The records, as what they are."""
-        assert isinstance(self.records, JoinedRecords)
-        return self.records
-
-    @property
-    def coco_records(self) -> Sequence[ImageRecord]:
+    def coco_records(self) -> RecordTable:
         """The records of COCO's images."""
         return self.part(COCO)
 
-    def part(self, source: str) -> JoinedRecords:
+    def part(self, source: str) -> RecordTable:
         """The records of one data set."""
         places = [i for i, member in enumerate(self.members) if member.source == source]
-        return self.joined.of_part(places[0] if places else -1)
+        return self.records.chosen(np.isin(self.records.part, places))
 
-    @cached_property
-    def report(self) -> CorpusReport:
-        """The counts over all data sets, what of each is trained on, and what the exclusion kept out."""
-        counts = caption_counts(self.records)
-        chosen = {name: self.joined.splits == place for place, name in enumerate(SPLITS)}
-        maps, detections = Counter(dict.fromkeys(SPLITS, 0)), Counter(dict.fromkeys(SPLITS, 0))
-        for member in self.members:
-            if member.corpus.may_have_label_maps or member.corpus.detections or self.detections:
-                for record in self.part(member.source):
-                    maps[record.split] += self.has_label_map(record)
-                    detections[record.split] += self.detections is not None and record.image_id in self.detections
-        return CorpusReport(
-            images={name: int(rows.sum()) for name, rows in chosen.items()},
-            captions={name: int(counts[rows].sum()) for name, rows in chosen.items()},
-            with_label_map=maps,
-            with_detections=detections,
-            skipped=self._all_skipped(),
-            notes=tuple(self._notes(counts)),
-        )
+    def _annotated(self, split: str) -> RecordTable:
+        """The records of a split that may have a label map or detections; not those of millions of web pairs."""
+        may = [m.corpus.may_have_label_maps or bool(m.corpus.detections or self.detections) for m in self.members]
+        rows = self.records.splits == SPLITS.index(split)
+        return self.records.chosen(rows & np.isin(self.records.part, np.flatnonzero(may)))
 
-    def _all_skipped(self) -> dict[str, int]:
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What is not used of each data set, and what the exclusion rule kept out, by reason."""
         skipped: dict[str, int] = {}
         for member in self.members:
-            skipped |= {f"{reason} ({member.source})": n for reason, n in member.corpus.skipped.items() if n}
-            skipped |= {f"images of {member.source} kept out of pretraining: {why}": n
-                        for why, n in member.dropped.items()}  # fmt: skip
+            skipped |= {f"{reason} ({member.source})": count for reason, count in member.corpus.skipped.items()}
+            kept_out = f"images of {member.source} kept out of pretraining"
+            skipped |= {f"{kept_out}: {reason}": count for reason, count in member.dropped.items()}
         return skipped
 
-    def _notes(self, counts: np.ndarray) -> list[str]:
-        lines = []
+    @property
+    def notes(self) -> list[str]:
+        """How much of each data set is trained on, and what is not known here and so not kept out."""
+        counts, lines = caption_counts(self.records), []
         for place, member in enumerate(self.members):
-            rows = (self.joined.part == place) & (self.joined.splits == SPLITS.index("train"))
+            rows = (self.records.part == place) & (self.records.splits == SPLITS.index("train"))
             lines.append(f"to train on: {rows.sum():,} images, {counts[rows].sum():,} sentences of {member.source}")
             lines += member.corpus.notes
         if not self.held_out.coco.get(KARPATHY_TEST):
@@ -135,10 +120,6 @@ class JoinedCorpus(Corpus):
         if not any(name.startswith("RefCOCO") for name in self.held_out.coco):
             lines.append("no refer/: RefCOCO's val and test images are not known and not kept out")
         return lines
-
-    @cached_property
-    def _by_split(self) -> dict[str, Sequence[ImageRecord]]:
-        return {name: self.joined.of_split(name) for name in SPLITS}
 
     def read_image(self, record: ImageRecord) -> Image.Image:
         """The image, decoded, RGB; raises UserError where its file is missing or broken."""
@@ -156,27 +137,6 @@ class JoinedCorpus(Corpus):
         return corpus.read_label_map(own)
 
 
-class _NumberedDetections:
-    """A data set's detections under the ids of the joined corpus."""
-
-    def __init__(self, source: DetectionSource, number: int) -> None:
-        self._source, self._number = source, number
-        self.path, self.classes, self.attribute_names = source.path, source.classes, source.attribute_names
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Rows that are not used, by reason."""
-        return self._source.skipped
-
-    def __contains__(self, image_id: int) -> bool:
-        number, own_id = divmod(image_id, ID_STRIDE)
-        return number == self._number and own_id in self._source
-
-    def read(self, image_id: int) -> Detections:
-        """All detections of an image, best score first."""
-        return self._source.read(image_id % ID_STRIDE)
-
-
 def read_held_out_images(root: Path) -> HeldOut:
     """What no pretraining may see, as far as the lists below a folder tell.
 
@@ -185,24 +145,19 @@ def read_held_out_images(root: Path) -> HeldOut:
 
     Raises UserError where a list is broken.
     """
-    coco: dict[str, frozenset[int]] = {}
-    validation: frozenset[int] = frozenset()
-    flickr: set[int] = set()
-    for folder in (root, root / "coco", root / "flickr30k"):
-        path = find_karpathy(folder)
-        entries = read_karpathy(path, captions=False) if path else []
-        by_split = {
-            split: frozenset(e.image.coco_id for e in entries if e.split == split and e.image.coco_id is not None)
-            for split in ("val", "test")
-        }
-        coco |= {KARPATHY_TEST: by_split["test"]} if by_split["test"] else {}
-        validation |= by_split["val"]
-        flickr |= {e.image.flickr_id for e in entries if e.image.flickr_id is not None}
-    for folder in flickr30k_folders(root):
+    paths = [find_karpathy(folder) for folder in (root, root / "coco", root / "flickr30k")]
+    entries = [entry for path in paths if path for entry in read_karpathy(path, captions=False)]
+    val, test = (
+        frozenset(e.coco_id for e in entries if e.split == split and e.coco_id is not None) for split in ("val", "test")
+    )
+    listed: set[int] = set()
+    lists: dict[int, str] = {}
+    for folder in (root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])):
         if tokens := find_tokens(folder):
-            flickr |= {image.image_id for image in read_tokens(tokens)}
-        flickr |= set(read_split_lists(find_split_lists(folder)))
-    coco |= read_held_out(find_refs(root))
+            listed |= {image.image_id for image in read_tokens(tokens)}
+        lists |= read_split_lists(find_split_lists(folder))
+    karpathy = {e.flickr_id: e.split for e in entries if e.flickr_id is not None}
+    flickr30k = dict.fromkeys(listed | lists.keys(), "") | (karpathy or lists)
     numbers = {
         image.image_id: image.flickr_id
         for folder in (root, root / "coco")
@@ -210,12 +165,8 @@ def read_held_out_images(root: Path) -> HeldOut:
         for image in read_captions(path)
         if image.flickr_id is not None
     }
-    return HeldOut(coco, validation, frozenset(flickr), numbers)
-
-
-def flickr30k_folders(root: Path) -> list[Path]:
-    """Where Flickr30k or its lists may lie: its subfolder, and the root where that is Flickr30k itself."""
-    return [root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])]
+    coco = ({KARPATHY_TEST: test} if test else {}) | read_held_out(find_refs(root))
+    return HeldOut(coco, val, flickr30k, numbers)
 
 
 def _captions_files(folder: Path) -> list[Path]:
@@ -231,22 +182,15 @@ def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
     """
     held_out = read_held_out_images(root)
     members: list[Member] = []
-    parts, rows, splits = [], [], []
+    tables: list[RecordTable] = []
     for source, corpus in opened:
         number = _NUMBERS.get(source, len(_NUMBERS) + sum(m.number >= len(_NUMBERS) for m in members))
-        roles, dropped = assign(source, Photographs.of(corpus.records), held_out)
-        kept = np.flatnonzero(roles != DROPPED)
-        parts.append(np.full(len(kept), len(members), dtype=np.int16))
-        rows.append(kept)
-        splits.append(roles[kept])
+        own = RecordTable.of(corpus.records)
+        splits, dropped = assign(source, own, held_out)
+        numbered = replace(own, image_ids=own.image_ids + number * ID_STRIDE, splits=splits)
+        tables.append(numbered.chosen(splits != DROPPED))
         members.append(Member(source, number, corpus, dropped))
-    records = JoinedRecords(
-        [member.corpus.records for member in members],
-        [member.number * ID_STRIDE for member in members],
-        np.concatenate(parts),
-        np.concatenate(rows),
-        np.concatenate(splits),
-    )
+    records = RecordTable.join(tables)
     if not len(records):
         raise UserError(f"the exclusion rule leaves no image of {root} to train on: fetch more of the data sets")
     coco = next((m.corpus for m in members if m.source == COCO), None)
@@ -255,10 +199,7 @@ def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
         records=records,
         segmentation_classes=coco.segmentation_classes if coco else SegmentationClasses.official(),
         detections=_detections(root, members),
-        synthetic=False,
         annotation_files=tuple(path for member in members for path in member.corpus.annotation_files),
-        _pixel_maps={},
-        _skipped={},
         members=tuple(members),
         held_out=held_out,
     )
@@ -267,9 +208,11 @@ def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
 def _detections(root: Path, members: Sequence[Member]) -> DetectionStore | None:
     """The detections of all data sets, and those at the root, whose ids are the joined corpus's."""
     sources: list[DetectionSource] = []
-    if all(member.corpus.root != root for member in members) and (files := find_detections(root)):
-        sources += open_detections(files).sources
-    for member in members:
-        if member.corpus.detections:
-            sources += [_NumberedDetections(source, member.number) for source in member.corpus.detections.sources]
-    return DetectionStore(sources) if sources else None
+    bases: list[int] = []
+    stores = [(member.corpus.detections, member.number * ID_STRIDE) for member in members]
+    if all(member.corpus.root != root for member in members):
+        stores.insert(0, (open_detections(find_detections(root)), 0))
+    for store, base in stores:
+        sources += store.sources if store else ()
+        bases += [base] * (len(store.sources) if store else 0)
+    return DetectionStore(sources, bases) if sources else None

@@ -262,7 +262,14 @@ def label_images(
         UserError: the folder's parts were begun with another detector, other settings or other images, or the corpus
             has labels of another detector.
     """
-    _refuse_two_vocabularies(corpus, path, detector.classes)
+    # Labels of two detectors beside each other could not be read: say so before hours of labelling.
+    beside = corpus.detections if corpus.root in path.parents else None
+    others = [source.path for source in beside.sources if source.path != path] if beside else []
+    if beside and others and beside.classes != detector.classes:
+        raise UserError(
+            f"{others[0]} has the labels of another detector, and a corpus can have those of one: move it out of "
+            f"{corpus.root}, or write elsewhere with --out"
+        )
     records, parts = corpus.records, path.with_name(f"{path.stem}.parts")
     about = {
         **detector.about,
@@ -271,13 +278,19 @@ def label_images(
         "batch size": batch_size,
         "chunk": CHUNK,
     }
-    if path.exists() and not parts.exists():
-        _refuse_other(path, NpzDetections(path).about, about)
+    finished = path.exists() and not parts.exists()
+    if finished or (parts / _ABOUT).exists():
+        place = path if finished else parts
+        before = NpzDetections(path).about if finished else read_json(parts / _ABOUT)
+        for name, value in about.items():
+            if before.get(name) != value:
+                raise UserError(
+                    f"{place} was begun with {name} {before.get(name)!r} and now it is {value!r}: "
+                    f"take the old value, or remove it to label anew"
+                )
+    if finished:
         return Labelled.of(path, [path], len(records), True)
-    if (parts / _ABOUT).exists():
-        _refuse_other(parts, read_json(parts / _ABOUT), about)
-    else:
-        write_json(parts / _ABOUT, about)
+    write_json(parts / _ABOUT, about)
     starts = range(0, len(records), CHUNK)
     chunks = {parts / f"part-{n:05d}.npz": records[i : i + CHUNK] for n, i in enumerate(starts)}
     own = list(chunks)[shard[0] :: shard[1]]
@@ -311,46 +324,22 @@ def _merge(path: Path, files: Sequence[Path], classes: tuple[str, ...], about: M
             raise
 
 
-def _refuse_two_vocabularies(corpus: Corpus, path: Path, classes: tuple[str, ...]) -> None:
-    """Labels of two detectors beside each other could not be read: say so before hours of labelling."""
-    if corpus.detections is None or corpus.root not in path.parents or corpus.detections.classes == classes:
-        return
-    others = [source.path for source in corpus.detections.sources if source.path != path]
-    if others:
-        raise UserError(
-            f"{others[0]} has the labels of another detector, and a corpus can have those of one: move it out of "
-            f"{corpus.root}, or write elsewhere with --out"
-        )
-
-
-def _refuse_other(place: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for name, value in new.items():
-        if old.get(name) != value:
-            raise UserError(
-                f"{place} was begun with {name} {old.get(name)!r} and now it is {value!r}: take the old value, or "
-                f"remove it to label anew"
-            )
-
-
-def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0, features: bool = False) -> Labelled:
+def import_tsv(tsv: Path, path: Path, most: int = 100, threshold: float = 0.0) -> Labelled:
     """Bottom-Up's or LXMERT's TSV into the npz `path`: labels, scores, boxes and attributes of its best boxes.
+
+    Its region features stay in the TSV, which a corpus reads as it is.
 
     Args:
         most, threshold: labels an image and their lowest score.
-        features: region features as well, for the region model; 8 KB a box.
 
     Raises UserError where the TSV is missing or a row of it is broken.
     """
     source = TsvDetections(tsv)
     store = DetectionStore([source])
-
-    def kept(image_id: int) -> Detections:
-        return store.get(image_id, most, threshold) or NO_DETECTIONS
-
-    images = [(i, source.size(i), replace(kept(i), features=None)) for i in source.image_ids]
-    rows = (found.features for i in source.image_ids if (found := kept(i)).features is not None) if features else ()
+    best = ((i, store.get(i, most, threshold) or NO_DETECTIONS) for i in source.image_ids)
+    images = [(i, source.size(i), replace(detections, features=None)) for i, detections in best]
     about = {"detector": "Bottom-Up", "source": tsv.name, "labels an image": most, "threshold": threshold}
-    write_detections(path, images, source.classes, source.attribute_names, about, rows)
+    write_detections(path, images, source.classes, source.attribute_names, about)
     reasons = tuple(f"{count:,} {reason}" for reason, count in source.skipped.items())
-    labels = sum(len(found.labels) for _, _, found in images)
+    labels = sum(len(detections.labels) for *_, detections in images)
     return Labelled(path, True, len(images), labels, sum(source.skipped.values()), reasons)

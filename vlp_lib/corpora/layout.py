@@ -77,6 +77,11 @@ def find_folder(root: Path, name: str) -> Path | None:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = _IMAGE_SUFFIXES) -> set[str]:
-    """The names in a folder with one of the suffixes; one pass, as asking for each file is slow on network disks."""
+    """The names in a folder with one of the suffixes, none where there is no folder.
+
+    One pass, as asking for each file is slow on network disks.
+    """
+    if not folder.is_dir():
+        return set()
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries if entry.name.lower().endswith(suffixes)}

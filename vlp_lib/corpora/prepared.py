@@ -30,7 +30,7 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.workers import load
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, write_atomically, write_json
+from vlp_lib.io import read_json, remove_temporaries, write_atomically, write_json
 from vlp_lib.progress import Progress
 
 PACK = 256
@@ -74,6 +74,15 @@ class _Picture(NamedTuple):
     width: int
     mapped: bool
 
+    def read(self, channels: int, after: int = 0) -> np.ndarray:
+        """[h, w, channels] uint8, so many bytes after the image's first."""
+        shape = (self.height, self.width, channels)
+        try:
+            # Read and not mapped: one copy straight from the page cache, and no mapping that workers would inherit.
+            return np.fromfile(self.pack, np.uint8, math.prod(shape), offset=self.offset + after).reshape(shape)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.pack} cannot be read ({error}): make it again with `vlp data prepare`") from error
+
 
 class PreparedImages:
     """The prepared images of a corpus; reads like the corpus, an image that could not be prepared from its file.
@@ -115,23 +124,12 @@ class PreparedImages:
             raise UserError(f"{folder} has a broken manifest or index ({error!r}): {again}") from error
         self.count = len(self._pictures)
 
-    def _bytes(self, picture: _Picture, channels: int, after: int = 0) -> np.ndarray:
-        shape = (picture.height, picture.width, channels)
-        try:
-            # Read and not mapped: one copy straight from the page cache, and no mapping that workers would inherit.
-            values = np.fromfile(picture.pack, np.uint8, math.prod(shape), offset=picture.offset + after)
-            return values.reshape(shape)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{picture.pack} cannot be read ({error}): make it again with `vlp data prepare`"
-            ) from error
-
     def read_pixels(self, record: ImageRecord) -> np.ndarray:
         """The prepared image as [h, w, 3] uint8 RGB, each side at most the prepared one."""
         picture = self._pictures.get(_name(self._corpus, record))
         if picture is None:
             return np.asarray(fit_image(self._corpus.read_image(record), self._side)).copy()
-        return self._bytes(picture, 3)
+        return picture.read(3)
 
     def read_image(self, record: ImageRecord) -> Image.Image:
         """As `Corpus.read_image`."""
@@ -143,7 +141,7 @@ class PreparedImages:
         if picture is None:
             labels = self._corpus.read_label_map(record)
             return None if labels is None else fit_label_map(labels, self._side)
-        return self._bytes(picture, 1, picture.height * picture.width * 3)[..., 0] if picture.mapped else None
+        return picture.read(1, picture.height * picture.width * 3)[..., 0] if picture.mapped else None
 
 
 def open_prepared(
@@ -217,21 +215,26 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error}): name another folder with --out") from error
-    for stray in folder.glob(".pack-*"):  # of a run that was killed
-        stray.unlink(missing_ok=True)
+    remove_temporaries(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
     packs = _Packs(corpus, [records[i : i + PACK] for i in range(0, len(records), PACK)], folder, side)
-    waiting = [number for number in range(len(packs.packs)) if packs.finished(number) is None]
-    _refuse_small_disk(folder, sum(packs.most_bytes(number) for number in waiting))
-    with Progress("prepare", len(packs.packs), len(packs.packs) - len(waiting)) as progress:
+    numbers = range(len(packs.packs))
+    waiting = [number for number in numbers if not packs.is_finished(number)]
+    needed, free = sum(map(packs.most_bytes, waiting)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} lies on a disk with {free / 1e9:.1f} GB free and the packs may take {needed / 1e9:.1f} GB: make "
+            f"room or name another folder with --out"
+        )
+    with Progress("prepare", len(numbers), len(numbers) - len(waiting)) as progress:
         made = load(packs, [[number] for number in waiting], list, workers)
         for number, (index,) in zip(waiting, made, strict=True):
             progress.step()
             progress.note(f"pack {number}: {len(index['pictures'])} images, {len(index['skipped'])} skipped")
     for stray in folder.glob("pack-*"):  # of a larger corpus
-        if int(stray.stem.removeprefix("pack-")) >= len(packs.packs):
+        if int(stray.stem.removeprefix("pack-")) not in numbers:
             stray.unlink()
-    indexes = [read_json(_pack(folder, number).with_suffix(".json")) for number in range(len(packs.packs))]
+    indexes = [read_json(_pack(folder, number).with_suffix(".json")) for number in numbers]
     done = Prepared(
         folder=folder,
         side=side,
@@ -239,25 +242,14 @@ def prepare(
         label_maps=sum(mapped for index in indexes for *_, mapped in index["pictures"]),
         bytes=sum(index["bytes"] for index in indexes),
         made=len(waiting),
-        kept=len(packs.packs) - len(waiting),
+        kept=len(numbers) - len(waiting),
         skipped={name: reason for index in indexes for name, reason in index["skipped"].items()},
     )
     if not done.images:
         first = next(iter(done.skipped.values()))
         raise UserError(f"not one image of {corpus.root} can be read, the first because {first}")
-    manifest = {
-        "format": _FORMAT,
-        "image_size": image_size,
-        "resize": list(resize),
-        "side": side,
-        "corpus": corpus.fingerprint,
-        "source": _digest(corpus, records),
-        "packs": len(packs.packs),
-        "images": done.images,
-        "label_maps": done.label_maps,
-        "skipped": len(done.skipped),
-        "bytes": done.bytes,
-    }
+    source = _digest(corpus, records)
+    manifest = {"format": _FORMAT, "side": side, "source": source, "packs": len(numbers), "skipped": len(done.skipped)}
     write_json(folder / MANIFEST, manifest)
     return done
 
@@ -278,14 +270,13 @@ class _Packs(Dataset[dict[str, Any]]):
     def _source(self, number: int) -> str:
         return f"{_digest(self.corpus, self.packs[number])}-{self.side}-{_FORMAT}"
 
-    def finished(self, number: int) -> dict[str, Any] | None:
-        """The index of a pack that is there, whole and current."""
+    def is_finished(self, number: int) -> bool:
+        """Whether a pack is there, whole and current."""
         path = _pack(self.folder, number)
         if not path.is_file() or not path.with_suffix(".json").is_file():
-            return None
-        index: dict[str, Any] = read_json(path.with_suffix(".json"))
-        current = index.get("source") == self._source(number) and index.get("bytes") == path.stat().st_size
-        return index if current else None
+            return False
+        index = read_json(path.with_suffix(".json"))
+        return bool(index.get("source") == self._source(number) and index.get("bytes") == path.stat().st_size)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         path = _pack(self.folder, number)
@@ -339,12 +330,3 @@ def _digest(corpus: Corpus, records: Sequence[ImageRecord]) -> str:
         line = f"{_name(corpus, record)} {record.path.stat().st_size} {corpus.has_label_map(record)}\n"
         digest.update(line.encode())
     return digest.hexdigest()
-
-
-def _refuse_small_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder} lies on a disk with {free / 1e9:.1f} GB free and the packs may take {needed / 1e9:.1f} GB: make "
-            f"room or name another folder with --out"
-        )

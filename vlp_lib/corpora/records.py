@@ -47,9 +47,10 @@ class ImageRecord:
 
     Attributes:
         image_id: the data set's own id.
-        path: the image file.
-        split: "train", "val" or "test" (Karpathy's "restval" is train).
-        width, height: in pixels, as the annotations declare them; the stored file may be a smaller copy.
+        path: the image file; of an annotation file as that names it, within the data set's folder.
+        split: "train", "val" or "test" (Karpathy's "restval" is train); "" of an annotation file that divides nothing.
+        width, height: in pixels, as the annotations declare them (0 where they do not, Karpathy's); the stored file may
+            be a smaller copy.
         captions: the sentences, outer and repeated white space removed, in the order of the file.
         caption_ids: the data set's own id of each caption.
         coco_id, flickr_id: the same photograph's id in COCO and on flickr.com, where known: photographs are shared

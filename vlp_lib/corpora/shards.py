@@ -13,102 +13,68 @@ import hashlib
 import io
 import json
 import os
-import re
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, product
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vlp_lib.corpora.coco import flickr_id, tidy
-from vlp_lib.corpora.images import image_size_in
-from vlp_lib.corpora.table import NO_ID, SPLITS, RecordTable, Strings
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.images import image_size, read_image
+from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.corpora.table import NO_ID, SPLITS, RecordTable, Strings, Texts
 from vlp_lib.errors import UserError
 from vlp_lib.io import write_atomically
 from vlp_lib.run import results_root
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
-_FORMAT = 1
+_FORMAT = 2
 """Of the index; another number makes it anew."""
 
-_ARRAYS, _TEXTS = ("offsets", "lengths", "sizes", "flickr_ids"), ("names", "captions")
+_PLACE = np.dtype([("offset", "<i8"), ("length", "<i8"), ("width", "<i4"), ("height", "<i4"), ("flickr_id", "<i8")])
 _DAMAGED = "shards that are cut off or damaged"
 
 _LIST = "shards.txt"
-_BRACES = re.compile(r"\{([^{}]*)\}")
 _BLOCK = 512
 _VALIDATION_SHARE, _VALIDATION_MOST = 100, 5_000
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """Where the samples of one tar file lie; N samples, each with one image and one caption.
 
     Attributes:
         path: the tar file.
-        offsets, lengths: [N] int64, of each image, in bytes.
-        sizes: [N, 2] int32, width and height.
-        flickr_ids: [N] int64, `NO_ID` where the image is not from flickr.com.
+        places: [N] of `_PLACE`: of each image offset and length in bytes, size in pixels, and its number on flickr.com,
+            `NO_ID` where it is not from there.
         names: of each image file within the tar.
         captions: white space tidied.
         skipped: what is not used, by reason.
     """
 
     path: Path
-    offsets: np.ndarray
-    lengths: np.ndarray
-    sizes: np.ndarray
-    flickr_ids: np.ndarray
+    places: np.ndarray
     names: Strings
     captions: Strings
     skipped: Mapping[str, int]
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """All names of a pattern such as "cc3m-{00000..00331}.tar" or "{train,val}/{0..9}.tar", in order.
-
-    Leading zeros are kept; a pattern without braces is itself.
-
-    Raises UserError where braces hold neither a range nor a list, or are nested or not closed.
-    """
-    pieces = _BRACES.split(pattern)
-    if any("{" in piece or "}" in piece for piece in pieces[::2]):
-        raise UserError(f"the shard pattern {pattern!r} has nested or unclosed braces: write e.g. {{00000..00331}}.tar")
-    choices = [[piece] for piece in pieces]
-    for i, inner in enumerate(pieces[1::2]):
-        if span := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
-            first, last = span.groups()
-            if int(last) < int(first):
-                raise UserError(f"the shard pattern {pattern!r} counts backwards: write the smaller number first")
-            choices[2 * i + 1] = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        elif "," in inner:
-            choices[2 * i + 1] = inner.split(",")
-        else:
-            raise UserError(
-                f"the shard pattern {pattern!r} has braces without a range or list: write e.g. {{00000..00331}}.tar"
-            )
-    return ["".join(chosen) for chosen in product(*choices)]
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
     """The shards of a folder by split, "train" and (where it has such a subfolder) "val"; empty where there are none.
 
-    They are the *.tar of the folder, or of its subfolders train/ and val/, or those that its shards.txt names: a path
-    or brace pattern a line, relative to the folder or absolute. Listed shards that do not exist are in the result.
-
-    Raises UserError where a pattern in shards.txt is wrong.
+    They are the *.tar of the folder, or of its subfolders train/ and val/, or those that its shards.txt names: a path a
+    line, relative to the folder or absolute. Listed shards that do not exist are in the result.
     """
     if (folder / _LIST).is_file():
         lines = [line.strip() for line in (folder / _LIST).read_text(encoding="utf-8").splitlines()]
-        return {"train": [folder / name for line in lines if line for name in expand_braces(line)]}
+        return {"train": [folder / line for line in lines if line]}
     places = {"train": [folder, folder / "train"], "val": [folder / "val"]}
     found = {split: sorted(tar for place in where for tar in place.glob("*.tar")) for split, where in places.items()}
     return {split: shards for split, shards in found.items() if shards} if found["train"] else {}
@@ -131,19 +97,25 @@ def open_shard(path: Path) -> Shard:
     try:
         with np.load(kept, allow_pickle=False) as archive:
             if np.array_equal(archive["stamp"], stamp):
-                columns: dict[str, Any] = {name: archive[name] for name in _ARRAYS}
-                columns |= {name: Strings(archive[f"{name}_block"], archive[f"{name}_offsets"]) for name in _TEXTS}
-                return Shard(path, skipped=json.loads(str(archive["skipped"])), **columns)
+                names = Strings(archive["names_block"], archive["names_offsets"])
+                captions = Strings(archive["captions_block"], archive["captions_offsets"])
+                return Shard(path, archive["places"], names, captions, json.loads(str(archive["skipped"])))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass  # none is kept, or a broken one
     shard = scan(path)
-    columns = {name: getattr(shard, name) for name in _ARRAYS}
-    for name in _TEXTS:
-        columns |= {f"{name}_{part}": getattr(getattr(shard, name), part) for part in ("block", "offsets")}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez(file, stamp=stamp, skipped=np.array(json.dumps(dict(shard.skipped))), **columns)
+            np.savez(
+                file,
+                stamp=stamp,
+                places=shard.places,
+                names_block=shard.names.block,
+                names_offsets=shard.names.offsets,
+                captions_block=shard.captions.block,
+                captions_offsets=shard.captions.offsets,
+                skipped=np.array(json.dumps(shard.skipped)),
+            )
 
     write_atomically(kept, write)
     return shard
@@ -155,7 +127,7 @@ def scan(path: Path) -> Shard:
     Raises UserError where the shard cannot be read.
     """
     skipped: Counter[str] = Counter()
-    found: list[_Sample] = []
+    samples: list[tuple[tuple[int, ...], str, str]] = []
     try:
         with path.open("rb") as file:
             for _, files in groupby(_members(file, skipped), key=lambda member: member.key):
@@ -163,19 +135,12 @@ def scan(path: Path) -> Shard:
                 if isinstance(sample, str):
                     skipped[sample] += 1
                 else:
-                    found.append(sample)
+                    samples.append(sample)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}): fetch it again or remove it") from error
-    return Shard(
-        path=path,
-        offsets=np.array([s.image.offset for s in found], dtype=np.int64),
-        lengths=np.array([s.image.length for s in found], dtype=np.int64),
-        sizes=np.array([s.size for s in found], dtype=np.int32).reshape(-1, 2),
-        flickr_ids=np.array([s.flickr for s in found], dtype=np.int64),
-        names=Strings.of(s.image.name for s in found),
-        captions=Strings.of(s.caption for s in found),
-        skipped=dict(skipped),
-    )
+    places = np.array([place for place, *_ in samples], dtype=_PLACE)
+    names, captions = Strings.of(name for _, name, _ in samples), Strings.of(caption for *_, caption in samples)
+    return Shard(path, places, names, captions, dict(skipped))
 
 
 class _Member(NamedTuple):
@@ -186,15 +151,6 @@ class _Member(NamedTuple):
     suffix: str
     offset: int
     length: int
-
-
-class _Sample(NamedTuple):
-    """A usable sample."""
-
-    image: _Member
-    caption: str
-    size: tuple[int, int]
-    flickr: int
 
 
 def _members(file: BinaryIO, skipped: Counter[str]) -> Iterator[_Member]:
@@ -222,8 +178,8 @@ def _members(file: BinaryIO, skipped: Counter[str]) -> Iterator[_Member]:
         skipped[_DAMAGED] += 1
 
 
-def _sample(files: Mapping[str, _Member], file: BinaryIO) -> _Sample | str:
-    """The sample that some files, by suffix, make up, or why it is none."""
+def _sample(files: Mapping[str, _Member], file: BinaryIO) -> tuple[tuple[int, ...], str, str] | str:
+    """Place, image name and caption of the sample that some files, by suffix, make up; or why it is none."""
     image = next((files[suffix] for suffix in _IMAGES if suffix in files), None)
     if image is None:
         return "samples without an image"
@@ -234,13 +190,13 @@ def _sample(files: Mapping[str, _Member], file: BinaryIO) -> _Sample | str:
             return "samples without a caption"
         width, height = facts.get("width"), facts.get("height")
         declared = (int(width), int(height)) if width and height else None
-        size = declared or image_size_in(io.BytesIO(_read(file, image)), Path(image.name))
+        size = declared or image_size(Path(image.name), io.BytesIO(_read(file, image)))
         # The first bytes of JPEG, PNG and WebP; decoding all images would read the whole shard.
         head = _read(file, image, 12)
         if not (head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or head[:4] + head[8:] == b"RIFFWEBP"):
             return "samples whose image is broken"
-        flickr = flickr_id(str(facts.get("url", "")))
-        return _Sample(image, caption, size, NO_ID if flickr is None else flickr)
+        number = flickr_id(str(facts.get("url", "")))
+        return (image.offset, image.length, *size, NO_ID if number is None else number), image.name, caption
     except UserError:
         return "samples whose image is broken"
     except (ValueError, TypeError, AttributeError):
@@ -252,69 +208,83 @@ def _read(file: BinaryIO, member: _Member, most: int | None = None) -> bytes:
     return file.read(member.length if most is None else min(most, member.length))
 
 
-@dataclass(frozen=True)
-class ShardedPairs:
-    """All samples of a folder of shards.
+@dataclass(frozen=True, kw_only=True)
+class ShardCorpus(Corpus):
+    """All samples of a folder of shards: image i is sample i over all shards, its path the tar's and its name in it.
 
     Attributes:
         shards: in the order of their ids.
-        records: one a sample, by ascending id, which is its number over all shards; the path is the tar's followed by
-            the image's name in it.
-        listed: shards found or listed.
-        skipped: what is not used, by reason.
+        listed: how many shards were found or listed.
         faulty: shards that do not exist, are cut off or damaged.
     """
 
-    shards: tuple[Shard, ...]
-    records: RecordTable
+    shards: tuple[Shard, ...] = field(repr=False)
     listed: int
-    skipped: Mapping[str, int]
     faulty: tuple[Path, ...]
 
-    def read(self, image_id: int) -> io.BytesIO:
-        """The file of an image, from its shard; raises UserError where the shard is gone."""
-        number = int(self.records.folder_of[image_id])
-        shard, place = self.shards[number], image_id - int(np.searchsorted(self.records.folder_of, number))
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, sizes in bytes and numbers of samples of the shards; their contents take too long."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            digest.update(f"{shard.path.name} {shard.path.stat().st_size} {len(shard.places)}\n".encode())
+        return digest.hexdigest()
+
+    def read_image(self, record: ImageRecord) -> Image.Image:
+        """The image, decoded, RGB; raises UserError where its shard is gone or the image is broken."""
+        assert isinstance(self.records, RecordTable)
+        number = int(self.records.folder_of[record.image_id])
+        first = int(np.searchsorted(self.records.folder_of, number))
+        shard = self.shards[number]
+        offset, length, *_ = shard.places[record.image_id - first].tolist()
         try:
             with shard.path.open("rb") as file:
-                file.seek(int(shard.offsets[place]))
-                return io.BytesIO(file.read(int(shard.lengths[place])))
+                file.seek(offset)
+                content = io.BytesIO(file.read(length))
         except OSError as error:
             raise UserError(f"{shard.path} cannot be read ({error}): fetch it again") from error
+        return read_image(record.path, content)
 
 
-def open_shards(found: Mapping[str, Sequence[Path]]) -> ShardedPairs:
-    """The samples of shards by split; without shards for "val" one sample in a hundred validates (at most 5,000).
+def open_pairs(folder: Path) -> ShardCorpus:
+    """The samples of a folder's shards; without shards for "val" one sample in a hundred validates (at most 5,000).
 
-    Args:
-        found: as `find_shards` gives them.
-
-    Raises UserError where a shard cannot be read.
+    Raises UserError where a shard cannot be read, or not one sample can be used.
     """
-    listed = [(path, SPLITS.index(split)) for split, paths in found.items() for path in paths]
+    paths = find_shards(folder)
+    listed = [(path, SPLITS.index(split)) for split, tars in paths.items() for path in tars]
     opened = [(open_shard(path), split) for path, split in listed if path.is_file()]
-    shards, counts = [shard for shard, _ in opened], [len(shard) for shard, _ in opened]
+    shards, counts = tuple(shard for shard, _ in opened), [len(shard.places) for shard, _ in opened]
     splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
-    count = len(splits)
-    if "val" not in found and count:
+    if not (count := len(splits)):
+        raise UserError(f"{folder} has {len(listed)} shards and no usable sample in them: fetch them again")
+    if "val" not in paths:
         held = min(max(count // _VALIDATION_SHARE, 1), _VALIDATION_MOST)
         splits[np.linspace(0, count - 1, held).round().astype(int)] = SPLITS.index("val")
     skipped = Counter({"listed shards without a file": len(listed) - len(shards)})
     for shard in shards:
         skipped.update(shard.skipped)
     sound = {shard.path for shard in shards if _DAMAGED not in shard.skipped}
+    places = np.arange(count)
+    columns = np.concatenate([shard.places for shard in shards])
+    names, captions = Strings.join([s.names for s in shards]), Strings.join([s.captions for s in shards])
     records = RecordTable(
-        image_ids=np.arange(count),
+        image_ids=places,
         splits=splits,
-        sizes=np.concatenate([np.zeros((0, 2), np.int32), *(shard.sizes for shard in shards)]),
+        sizes=np.column_stack([columns["width"], columns["height"]]),
         folders=tuple(shard.path for shard in shards),
         folder_of=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        names=Strings.join([shard.names for shard in shards]),
-        captions=Strings.join([shard.captions for shard in shards]),
-        caption_ids=np.arange(count),
-        first_caption=np.arange(count + 1),
+        data_sets=(Texts(names, captions, places),),
+        part=np.zeros(count, np.int16),
+        texts=np.column_stack([places, places, places + 1]),
         coco_ids=np.full(count, NO_ID),
-        flickr_ids=np.concatenate([np.zeros(0, np.int64), *(shard.flickr_ids for shard in shards)]),
+        flickr_ids=columns["flickr_id"],
     )
-    faulty = tuple(path for path, _ in listed if path not in sound)
-    return ShardedPairs(tuple(shards), records, len(listed), dict(+skipped), faulty)
+    return ShardCorpus(
+        root=folder,
+        records=records,
+        _skipped=skipped,
+        shards=shards,
+        listed=len(listed),
+        faulty=tuple(path for path, _ in listed if path not in sound),
+    )

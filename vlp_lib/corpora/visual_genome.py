@@ -7,75 +7,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlp_lib.corpora.coco import official_fields, tidy
+from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
 
 IMAGE_DATA, REGIONS = "image_data.json", "region_descriptions.json"
-IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
+_IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
 
 _DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True)
-class GenomeImage:
-    """What image_data.json says of an image.
-
-    Attributes:
-        width, height: in pixels.
-        coco_id, flickr_id: the photograph's id in COCO and on flickr.com, None where the file has null.
-    """
-
-    image_id: int
-    width: int
-    height: int
-    coco_id: int | None
-    flickr_id: int | None
+def find_image_folders(root: Path) -> dict[str, Path]:
+    """The folders VG_100K and VG_100K_2 that are there, at the root or in images/, by name."""
+    places = ((name, place) for name in _IMAGE_FOLDERS for place in (root / "images" / name, root / name))
+    return {name: place for name, place in places if place.is_dir()}
 
 
-@dataclass(frozen=True)
-class Regions:
-    """The sentences about the regions of an image, in the order of the file.
-
-    Attributes:
-        phrases: white space tidied, empty ones left out.
-        region_ids: of each.
-        empty: regions without a sentence.
-    """
-
-    image_id: int
-    phrases: tuple[str, ...]
-    region_ids: tuple[int, ...]
-    empty: int
-
-
-def read_image_data(path: Path) -> dict[int, GenomeImage]:
-    """The images of image_data.json by id; raises UserError where the file is missing or broken."""
+def read_image_data(path: Path) -> dict[int, ImageRecord]:
+    """The images of image_data.json by id, without captions; raises UserError where the file is missing or broken."""
     images = {}
     with official_fields(path):
         for entry in _entries(path):
-            coco, flickr = (None if entry[name] is None else int(entry[name]) for name in ("coco_id", "flickr_id"))
-            size = int(entry["width"]), int(entry["height"])
-            images[entry["image_id"]] = GenomeImage(int(entry["image_id"]), *size, coco, flickr)
+            image_id, width, height = (int(entry[name]) for name in ("image_id", "width", "height"))
+            ids = (None if entry[name] is None else int(entry[name]) for name in ("coco_id", "flickr_id"))
+            images[image_id] = ImageRecord(image_id, Path(f"{image_id}.jpg"), "train", width, height, (), (), *ids)
     return images
 
 
-def read_regions(path: Path) -> Iterator[Regions]:
-    """The regions of region_descriptions.json, image by image; one image's at a time is held as objects.
+def read_regions(path: Path, images: dict[int, ImageRecord]) -> Iterator[tuple[ImageRecord, int]]:
+    """The images of region_descriptions.json with the sentences of their regions, and how many regions have none.
 
-    Raises UserError where the file is missing or broken.
+    One image's regions at a time are held as objects.
+
+    Args:
+        path: of the file; white space of its sentences is tidied, empty ones are left out.
+        images: as `read_image_data` gives them.
+
+    Raises UserError where the file is missing or broken, or has an image that `images` has not.
     """
     for entry in _entries(path):
         with official_fields(path):
-            said = [(region["region_id"], tidy(region["phrase"])) for region in entry["regions"]]
+            regions = [(region["region_id"], tidy(region["phrase"])) for region in entry["regions"]]
             image_id = entry["id"] if "id" in entry else entry["image_id"]  # as releases call it
-        kept = [(region_id, phrase) for region_id, phrase in said if phrase]
-        ids, phrases = tuple(region_id for region_id, _ in kept), tuple(phrase for _, phrase in kept)
-        yield Regions(image_id, phrases, ids, len(said) - len(kept))
+        if image_id not in images:
+            data = path.with_name(IMAGE_DATA)
+            raise UserError(f"{data} does not list image {image_id} of {path}: fetch both of one release")
+        captions = tuple(phrase for _, phrase in regions if phrase)
+        caption_ids = tuple(region_id for region_id, phrase in regions if phrase)
+        yield replace(images[image_id], captions=captions, caption_ids=caption_ids), len(regions) - len(captions)
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:

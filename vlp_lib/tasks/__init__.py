@@ -1,7 +1,7 @@
 """The finetuning tasks: readers of the official files, their items as tensors, and official scores of what is said.
 
-A task is two modules: its official files and rule, which need no torch (`vqa_accuracy`, `nlvr2_score`, `vcr_score`,
-`recalls` for retrieval), and its items for a model (`vqa`, `nlvr2`, `vcr`, `retrieval`).
+The official files and rules need no torch (`vqa_accuracy`, `nlvr2_score`, `recalls` for retrieval); beside them are the
+items of each task for a model (`vqa`, `nlvr2`, `vcr`, `retrieval`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 TASKS = {"vqa": ("vqav2",), "nlvr2": ("nlvr2", "nlvr"), "vcr": ("vcr",)}
 """Each task that is finetuned, and where its files may lie below a corpus's root."""
 
-RETRIEVAL = "retrieval"
+
+def percent(share: float) -> float:
+    """A share of 1 as the scores print it."""
+    return round(100 * float(share), 6)
 
 
 def tasks_of(corpus: Corpus) -> list[str]:
     """What can follow a pretraining on this corpus: the tasks whose folder is there, and retrieval from test images."""
     names = [name for name, folders in TASKS.items() if any((corpus.root / folder).is_dir() for folder in folders)]
-    return [*names, RETRIEVAL] if len(corpus.split("test")) else names
+    return [*names, "retrieval"] if len(corpus.split("test")) else names
 
 
 def check_task(name: str) -> str:

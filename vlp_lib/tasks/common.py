@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -32,7 +33,6 @@ _SPLIT_SEED = 20230117
 """One for all runs: which items validate never differs between variants and seeds."""
 
 Question = TypeVar("Question", bound=Any)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -79,22 +79,23 @@ class TaskBatch:
         """A copy on another device."""
         if device.type == "cpu":
             return self
-        names = ("input_ids", "attention_mask", "picture_of", "text_of", "targets")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        return replace(self, pictures=self.pictures.to(device), **moved)
+        tensors = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "pictures"
+        }
+        return TaskBatch(self.pictures.to(device), **tensors)
 
 
 def collate(samples: Sequence[TaskSample]) -> TaskBatch:
     """Items to a batch, padded to its longest text and largest set of detections."""
     texts = [text for sample in samples for text in sample.texts]
     detections = [found for sample in samples for found in sample.detections]
-    picture_of, text_of = [], []
+    picture_of: list[int] = []
+    text_of: list[int] = []
     pictures_before = texts_before = 0
     for sample in samples:
-        for i in range(len(sample.pictures)):
-            for j in range(len(sample.texts)):
-                picture_of.append(pictures_before + i)
-                text_of.append(texts_before + j)
+        pairs = list(product(range(len(sample.pictures)), range(len(sample.texts))))
+        picture_of += [pictures_before + i for i, _ in pairs]
+        text_of += [texts_before + j for _, j in pairs]
         pictures_before += len(sample.pictures)
         texts_before += len(sample.texts)
     length = max(len(text) for text in texts)
@@ -228,9 +229,8 @@ class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
         """
         if count >= len(self.questions):
             return self
-        part = copy(self)
-        pairs = choose(list(zip(self.questions, self.present, strict=True)), lambda pair: pair[0].block, count)
-        part._hold([question for question, _ in pairs], [there for _, there in pairs])
+        part, rows = copy(self), choose([question.block for question in self.questions], count)
+        part._hold([self.questions[i] for i in rows], [self.present[i] for i in rows])
         return part
 
     def items_of(self, question: Any) -> Sequence[Any]:
@@ -313,16 +313,11 @@ class Folders:
     """Which files there are; each folder is listed once, as asking for each file is slow on network disks."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, set[str]] = {}
+        self._names = cache(list_files)
 
-    def lacks(self, paths: Iterable[Path]) -> Path | None:
-        """The first of some image files that is not there, or None."""
-        for path in paths:
-            if path.parent not in self._names:
-                self._names[path.parent] = list_files(path.parent) if path.parent.is_dir() else set()
-            if path.name not in self._names[path.parent]:
-                return path
-        return None
+    def lacks(self, item: str, paths: Iterable[Path]) -> str | None:
+        """An item and the first of its image files that is not there; None where all are."""
+        return next((f"{item}, {path}" for path in paths if path.name not in self._names(path.parent)), None)
 
 
 def open_splits(
@@ -348,27 +343,36 @@ def open_splits(
         lost = [one for one in missing if one is not None]
         judge_missing(source, lost, len(questions), name == "train", allow_missing, notes)
         made[name] = split = kind(name, questions, [one is None for one in missing])
-        note_cut(split.encoder, source, (text for item in split.items for text in item.texts()), notes)
+        if count := split.encoder.count_cut(text for item in split.items for text in item.texts()):
+            notes.append(
+                f"{source}: {count:,} texts are longer than {split.encoder.text_length} tokens and are cut at the end "
+                f"of the question (of question and answer, for rationales)"
+            )
     return made
 
 
-def choose(items: Sequence[Item], block_of: Callable[[Item], Hashable], count: int) -> list[Item]:
-    """`count` items in the order they stand, drawn in whole blocks (the last may be cut), the same in every run."""
-    blocks: dict[Hashable, list[int]] = {}
-    for i, item in enumerate(items):
-        blocks.setdefault(block_of(item), []).append(i)
-    members = list(blocks.values())
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(members))
-    chosen = [i for block in order for i in members[block]][:count]
-    return [items[i] for i in sorted(chosen)]
+def choose(blocks: Sequence[Hashable], count: int) -> list[int]:
+    """The places of `count` items, ascending, drawn in whole blocks (the last may be cut), the same in every run.
+
+    Args:
+        blocks: what each item shares with the others of its block.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for i, block in enumerate(blocks):
+        members.setdefault(block, []).append(i)
+    groups = list(members.values())
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(groups))
+    return sorted([i for block in order for i in groups[block]][:count])
 
 
 def complete_splits(
-    found: Mapping[str, Sequence[Item]], block_of: Callable[[Item], Hashable], source: Path, notes: list[str]
-) -> dict[str, Sequence[Item]]:
+    found: Mapping[str, Sequence[Question]], source: Path, notes: list[str]
+) -> dict[str, Sequence[Question]]:
     """The splits with train and val both there; where one of them is missing, a fifth of the other validates.
 
-    The division is by blocks (of items that share pictures), the same in every run, and noted.
+    The division is by blocks (of questions that share pictures), the same in every run, and noted.
+
+    Raises UserError where neither is there, or the one that is there is a single block.
     """
     if "train" in found and "val" in found:
         return dict(found)
@@ -376,7 +380,7 @@ def complete_splits(
     if given is None:
         raise UserError(f"{source} has neither training nor validation items: fetch the official files of both")
     items = found[given]
-    blocks = list(dict.fromkeys(block_of(item) for item in items))
+    blocks = list(dict.fromkeys(item.block for item in items))
     if len(blocks) < 2:
         raise UserError(
             f"{source} has one split ({given}) of {len(items)} items on one image, too few to divide into training and "
@@ -385,8 +389,8 @@ def complete_splits(
     count = max(1, len(blocks) // 5)
     held = {blocks[i] for i in np.random.default_rng(_SPLIT_SEED).permutation(len(blocks))[:count]}
     divided = {
-        "train": [item for item in items if block_of(item) not in held],
-        "val": [item for item in items if block_of(item) in held],
+        "train": [item for item in items if item.block not in held],
+        "val": [item for item in items if item.block in held],
     }
     notes.append(
         f"{source} has no {'val' if given == 'train' else 'train'} split: {len(divided['val']):,} of the "
@@ -419,12 +423,3 @@ def judge_missing(
         raise UserError(f"{said}, so there is nothing to score: fetch at least some of the images")
     else:
         notes.append(f"{said} and count as wrong")
-
-
-def note_cut(encoder: Encoder, source: str, texts: Iterable[tuple[str, str]], notes: list[str]) -> None:
-    """Note how many texts are longer than the limit."""
-    if count := encoder.count_cut(texts):
-        notes.append(
-            f"{source}: {count:,} texts are longer than {encoder.text_length} tokens and are cut at the end of the "
-            f"question (of question and answer, for rationales)"
-        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import nlvr2_score as nlvr2
-from vlp_lib.tasks.by_file import report_nlvr2
 from vlp_lib.tasks.common import (
     Encoder,
     Example,
@@ -74,7 +72,7 @@ class Nlvr2Split(TaskSplit[Statement]):
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """The official accuracy and consistency."""
-        return report_nlvr2(nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions]))
+        return nlvr2.nlvr2_score(self.predictions(decisions), [s.example for s in self.questions])
 
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """Whether each statement was judged rightly."""
@@ -117,15 +115,15 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         raise UserError(f"{corpus.root} has no nlvr2/data/train.json: put NLVR2's data/ and images/ into nlvr2/ there")
     if read is _read_nlvr:
         notes.append(f"{folder} is NLVR, not NLVR2: two orders of one picture's boxes stand for left and right")
-    files = Folders()
-
-    def lacking(statement: Statement) -> str | None:
-        picture = files.lacks(statement.pictures)
-        return None if picture is None else f"{statement.example.identifier}, {picture}"
-
-    found = complete_splits(found, attrgetter("block"), folder, notes)
-    kind = partial(Nlvr2Split, encoder=encoder)
-    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    files, kind = Folders(), partial(Nlvr2Split, encoder=encoder)
+    splits = open_splits(
+        kind,
+        complete_splits(found, folder, notes),
+        lambda statement: files.lacks(statement.example.identifier, statement.pictures),
+        folder,
+        config.allow_missing,
+        notes,
+    )
     return TaskData("nlvr2", 2, 2, "accuracy", splits, tuple(notes))
 
 

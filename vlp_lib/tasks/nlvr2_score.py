@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlp_lib.errors import UserError
 from vlp_lib.io import placed_lines, read_text, refuse, refuse_repeated, take_all, write_text
+from vlp_lib.tasks import percent
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,6 @@ class NlvrExample:
         if len(fields) < 3:
             return fields[0]
         return "-".join([*fields[:2], "", *fields[3:]])
-
-
-@dataclass(frozen=True)
-class NlvrScore:
-    """Fractions of 1.
-
-    Attributes:
-        accuracy: share of the examples that are right.
-        consistency: share of the sentences with every example right.
-        examples, sentences: how many of each were scored.
-    """
-
-    accuracy: float
-    consistency: float
-    examples: int
-    sentences: int
 
 
 def read_examples(path: Path) -> tuple[NlvrExample, ...]:
@@ -103,8 +89,10 @@ def write_predictions(path: Path, predictions: Mapping[str, bool]) -> None:
     write_text(path, "".join(f"{identifier},{label}\n" for identifier, label in predictions.items()))
 
 
-def nlvr2_score(predictions: Mapping[str, bool], examples: Sequence[NlvrExample]) -> NlvrScore:
-    """Accuracy and consistency by the official rule.
+def nlvr2_score(predictions: Mapping[str, bool], examples: Sequence[NlvrExample]) -> dict[str, Any]:
+    """Accuracy and consistency by the official rule, in percent, with the numbers of examples and sentences.
+
+    Consistency is the share of the sentences with every example right.
 
     Raises UserError unless predictions and examples have the same identifiers.
     """
@@ -122,9 +110,11 @@ def nlvr2_score(predictions: Mapping[str, bool], examples: Sequence[NlvrExample]
         correct = predictions[example.identifier] == example.label
         right += correct
         consistent[example.group] = consistent.get(example.group, True) and correct
-    return NlvrScore(
-        accuracy=right / len(examples),
-        consistency=sum(consistent.values()) / len(consistent),
-        examples=len(examples),
-        sentences=len(consistent),
-    )
+    return {
+        "task": "nlvr2",
+        "unit": "percent",
+        "accuracy": percent(right / len(examples)),
+        "consistency": percent(sum(consistent.values()) / len(consistent)),
+        "examples": len(examples),
+        "sentences": len(consistent),
+    }

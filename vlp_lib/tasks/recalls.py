@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 
 from vlp_lib.errors import UserError
 from vlp_lib.io import placed_entries, refuse, refuse_repeated, take, take_all
@@ -42,31 +43,13 @@ class Recalls:
     captions: int
 
 
-@dataclass(frozen=True)
-class CaptionFile:
-    """Which caption belongs to which image.
-
-    Attributes:
-        image_ids: in the order of the file's images; the rows of a score matrix.
-        caption_ids: in the order of the file's annotations; the columns.
-        image_index: [captions] int64, the row of each caption's image.
-    """
-
-    image_ids: tuple[int | str, ...]
-    caption_ids: tuple[int | str, ...]
-    image_index: np.ndarray
-
-
-def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+def text_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Rank (from 0) of each image's best own caption among all captions; [images] int64.
 
     Args:
         scores: [images, captions] float32 or float64, higher is more alike.
-        caption_image_index: [captions] int, the row of each caption's image.
-
-    Raises UserError for arrays that do not fit, NaN, or an image without a caption.
+        owners: [captions] int64, the row of each caption's image; every image has one.
     """
-    owners = _checked(scores, caption_image_index)
     # A stable sort keeps the columns of one image in the order of the file, so argmax finds the first of the best.
     order = np.argsort(owners, kind="stable")
     starts = np.searchsorted(owners[order], np.arange(len(scores) + 1))
@@ -78,9 +61,8 @@ def text_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarra
     return ranks
 
 
-def image_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
+def image_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Rank (from 0) of each caption's image among all images; [captions] int64. Arguments as for `text_ranks`."""
-    owners = _checked(scores, caption_image_index)
     own = scores[owners, np.arange(len(owners))]
     ranks = np.zeros(len(owners), dtype=np.int64)
     for start in range(0, len(scores), _ROWS):
@@ -90,125 +72,130 @@ def image_ranks(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarr
     return ranks
 
 
-def recalls(scores: np.ndarray, caption_image_index: np.ndarray) -> Recalls:
-    """R@1, R@5 and R@10 both ways. Arguments and errors as for `text_ranks`."""
+def recalls(scores: np.ndarray, owners: np.ndarray) -> Recalls:
+    """R@1, R@5 and R@10 both ways. Arguments as for `text_ranks`.
+
+    Raises UserError for scores of another shape or precision, or with NaN.
+    """
+    _check(scores)
     return Recalls(
-        text_retrieval=_shares(text_ranks(scores, caption_image_index)),
-        image_retrieval=_shares(image_ranks(scores, caption_image_index)),
+        text_retrieval=_shares(text_ranks(scores, owners)),
+        image_retrieval=_shares(image_ranks(scores, owners)),
         images=scores.shape[0],
         captions=scores.shape[1],
     )
 
 
-def fold_recalls(scores: np.ndarray, caption_image_index: np.ndarray, images: int = 1000) -> tuple[Recalls, ...]:
-    """The recalls of consecutive folds of `images` images with their first five captions; COCO 1k is their mean.
+def all_recalls(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, Recalls]:
+    """Recalls of the whole gallery ("all"), their mean over folds ("folds"), and those of each fold ("fold 0" …).
 
-    Raises UserError, beside what `text_ranks` raises, where the images do not divide into folds or one has fewer than
-    five captions.
+    COCO 5k is "all" of 5,000 images, COCO 1k is "folds" of 1,000: consecutive images with their first five captions.
+    Images beyond the last whole fold are in "all" only. A gallery smaller than two folds, or with an image of fewer
+    than five captions, has no folds.
+
+    Arguments and errors as for `recalls`.
     """
-    owners = _checked(scores, caption_image_index)
-    if images < 1 or len(scores) % images:
-        raise UserError(f"{len(scores)} images do not divide into folds of {images}: choose a size that divides them")
-    few = np.flatnonzero(np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE)
-    refuse(few.tolist(), f"images have fewer than {CAPTIONS_PER_IMAGE} captions", "leave them out of the folds")
+    found = {"all": recalls(scores, owners)}
+    whole = len(scores) // fold * fold
+    few = np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE
+    if whole < 2 * fold or few.any():
+        return found
     columns = first_captions(owners)
     folds = []
-    for start in range(0, len(scores), images):
-        inside = columns[(owners[columns] >= start) & (owners[columns] < start + images)]
-        folds.append(recalls(scores[start : start + images, inside], owners[inside] - start))
-    return tuple(folds)
+    for start in range(0, whole, fold):
+        inside = columns[(owners[columns] >= start) & (owners[columns] < start + fold)]
+        folds.append(recalls(scores[start : start + fold, inside], owners[inside] - start))
+    return found | {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
+
+
+def recalls_of_images(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, np.ndarray]:
+    """R@1 of each image in percent, [images] float32, by "<gallery>.<text_r1 or image_r1>"; galleries of `all_recalls`.
+
+    Of image retrieval an image's value is the mean over its captions.
+    """
+    folds = {"all": [slice(0, len(scores))]}
+    if "folds" in all_recalls(scores, owners, fold):
+        folds["folds"] = [slice(start, start + fold) for start in range(0, len(scores) // fold * fold, fold)]
+    columns = first_captions(owners)
+    found: dict[str, np.ndarray] = {}
+    for name, parts in folds.items():
+        text, image = [], []
+        for part in parts:
+            inside = columns if name == "folds" else np.arange(len(owners))
+            inside = inside[(owners[inside] >= part.start) & (owners[inside] < part.stop)]
+            rows, mine = scores[part][:, inside], owners[inside] - part.start
+            text.append(text_ranks(rows, mine) < 1)
+            image.append(np.bincount(mine, image_ranks(rows, mine) < 1) / np.bincount(mine))
+        found |= {f"{name}.text_r1": np.concatenate(text), f"{name}.image_r1": np.concatenate(image)}
+    return {name: (100 * values).astype(np.float32) for name, values in found.items()}
 
 
 def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
     """The mean of the folds' recalls; sizes are those of one fold."""
-    return Recalls(
-        text_retrieval=_means([fold.text_retrieval for fold in folds]),
-        image_retrieval=_means([fold.image_retrieval for fold in folds]),
-        images=folds[0].images,
-        captions=folds[0].captions,
+    text, image = (
+        MappingProxyType({k: float(np.mean([getattr(fold, way)[k] for fold in folds])) for k in CUTOFFS})
+        for way in ("text_retrieval", "image_retrieval")
     )
+    return Recalls(text, image, folds[0].images, folds[0].captions)
 
 
-def first_captions(caption_image_index: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
+def first_captions(owners: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
     """The columns of each image's first `captions` captions, in the order of the file; int64."""
-    seen: dict[int, int] = {}
-    columns = []
-    for column, image in enumerate(caption_image_index.tolist()):
-        seen[image] = seen.get(image, 0) + 1
-        if seen[image] <= captions:
-            columns.append(column)
-    return np.array(columns, dtype=np.int64)
+    return np.flatnonzero(pd.Series(owners).groupby(owners).cumcount() < captions)
 
 
-def read_captions(path: Path) -> CaptionFile:
-    """Images and annotations of a COCO captions JSON (.gz accepted), in the order of the file.
+def read_captions(path: Path) -> tuple[int, np.ndarray]:
+    """How many images a COCO captions JSON (.gz accepted) has, and [captions] int64, which of them each caption is of.
+
+    Images and captions are numbered in the order of the file.
 
     Raises UserError for a file of another form, an id that stands twice, a caption of an unknown image, or an image
     without a caption.
     """
-    images = placed_entries(path, "images", _CAPTIONS_FILE)
-    image_ids = [take(image, "id", (int, str), where) for where, image in images]
+    image_ids = [
+        take(image, "id", (int, str), where) for where, image in placed_entries(path, "images", _CAPTIONS_FILE)
+    ]
     refuse_repeated(image_ids, "image ids", path)
     kinds: dict[str, tuple[type, ...]] = {"id": (int, str), "image_id": (int, str)}
     said = [take_all(entry, kinds, where) for where, entry in placed_entries(path, "annotations", _CAPTIONS_FILE)]
-    caption_ids, owners = [one["id"] for one in said], [one["image_id"] for one in said]
-    refuse_repeated(caption_ids, "caption ids", path)
+    refuse_repeated((one["id"] for one in said), "caption ids", path)
     rows = {image_id: row for row, image_id in enumerate(image_ids)}
+    owners = [one["image_id"] for one in said]
     unknown = [owner for owner in owners if owner not in rows]
     refuse(unknown, f"captions in {path} are of unknown images", "add the images or drop the captions")
     captioned = set(owners)
     bare = [image_id for image_id in image_ids if image_id not in captioned]
     refuse(bare, f"images in {path} have no caption", "drop them, for they cannot be found by text")
-    return CaptionFile(
-        image_ids=tuple(image_ids),
-        caption_ids=tuple(caption_ids),
-        image_index=np.array([rows[owner] for owner in owners], dtype=np.int64),
-    )
+    return len(image_ids), np.array([rows[owner] for owner in owners], dtype=np.int64)
 
 
-def columns_of(captions: CaptionFile, shape: tuple[int, ...]) -> np.ndarray:
-    """Which of the file's captions the columns of a score matrix of `shape` are; [columns] int64.
+def columns_of(images: int, image_index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which of a file's captions the columns of a score matrix of `shape` are; [columns] int64.
 
-    All of them, or the first five of each image: the width decides. Raises UserError where neither fits.
+    All of them, or the first five of each image: the width decides. The captions are as `read_captions` gives them.
+
+    Raises UserError where neither fits.
     """
-    all_columns = np.arange(len(captions.caption_ids))
-    first = first_captions(captions.image_index)
-    rows = len(captions.image_ids)
-    for columns in (all_columns, first):
-        if shape == (rows, len(columns)):
+    first = first_captions(image_index)
+    for columns in (np.arange(len(image_index)), first):
+        if shape == (images, len(columns)):
             return columns
-    widths = f"{len(all_columns)} columns (all captions)"
-    if len(first) < len(all_columns):
+    widths = f"{len(image_index)} columns (all captions)"
+    if len(first) < len(image_index):
         widths += f" or {len(first)} columns (the first {CAPTIONS_PER_IMAGE} of each image)"
     raise UserError(
-        f"the scores are {list(shape)} where the captions ask for {rows} rows and {widths}: score those pairs"
+        f"the scores are {list(shape)} where the captions ask for {images} rows and {widths}: score those pairs"
     )
 
 
-def _checked(scores: np.ndarray, caption_image_index: np.ndarray) -> np.ndarray:
-    """The caption's rows as an int64 array, after checking that the arrays fit each other."""
-    owners = np.asarray(caption_image_index)
+def _check(scores: np.ndarray) -> None:
     if scores.ndim != 2 or not scores.size:
         raise UserError(f"the scores have shape {list(scores.shape)} where [images, captions] is needed")
     if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
         raise UserError(f"the scores are {scores.dtype}, which makes ties: save float32 or float64")
-    if owners.shape != scores.shape[1:] or owners.dtype.kind not in "iu":
-        raise UserError(
-            f"the captions' image index is {owners.dtype} {list(owners.shape)} where "
-            f"{scores.shape[1]} whole numbers are needed, one a column of the scores"
-        )
-    if owners.min() < 0 or owners.max() >= len(scores):
-        raise UserError(f"the captions' image index leaves 0 to {len(scores) - 1}: number the rows of the scores")
     if np.isnan(scores.min()):
         raise UserError("the scores contain NaN: mend the model that made them")
-    bare = np.flatnonzero(np.bincount(owners, minlength=len(scores)) == 0)
-    refuse(bare.tolist(), "images have no caption", "leave their rows out")
-    return owners.astype(np.int64)
 
 
 def _shares(ranks: np.ndarray) -> Mapping[int, float]:
     return MappingProxyType({k: float(np.mean(ranks < k)) for k in CUTOFFS})
-
-
-def _means(shares: Sequence[Mapping[int, float]]) -> Mapping[int, float]:
-    return MappingProxyType({k: float(np.mean([share[k] for share in shares])) for k in CUTOFFS})

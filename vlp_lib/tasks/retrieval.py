@@ -20,17 +20,9 @@ from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import ID_STRIDE
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.losses.itm import itm_score
-from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.model import PretrainingModel
 from vlp_lib.models.vision import VisionFeatures
-from vlp_lib.tasks.recalls import (
-    CAPTIONS_PER_IMAGE,
-    Recalls,
-    fold_recalls,
-    image_ranks,
-    mean_recalls,
-    recalls,
-    text_ranks,
-)
+from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE
 
 _IMAGES_AT_ONCE = 32
 
@@ -83,22 +75,6 @@ def gallery_of(corpus: Corpus, images: int, data_set: str = "") -> Gallery:
     return Gallery(tuple(chosen), captions, np.repeat(np.arange(len(chosen)), CAPTIONS_PER_IMAGE))
 
 
-def encode_images(
-    model: VLPModel, corpus: Corpus, records: Sequence[ImageRecord], image_size: int, regions: int, threshold: float
-) -> list[VisionFeatures]:
-    """What the cross-modality encoder reads of each image (one entry an image, batch of one), float32."""
-    device = next(model.parameters()).device
-    encoded: list[VisionFeatures] = []
-    for start in range(0, len(records), _IMAGES_AT_ONCE):
-        part = records[start : start + _IMAGES_AT_ONCE]
-        pictures = whole_pictures(corpus, part, image_size, regions, threshold)
-        _, tokens = model.encode_vision(pictures.to(device))
-        for i in range(len(part)):
-            mask = None if tokens.mask is None else tokens.mask[i : i + 1]
-            encoded.append(VisionFeatures(tokens.tokens[i : i + 1].float(), tokens.grid, mask))
-    return encoded
-
-
 def length_blocks(lengths: Sequence[int], size: int) -> Iterator[np.ndarray]:
     """Indices of sentences in blocks of at most `size`, the shortest first, so that little of a block is padding."""
     order = np.argsort(np.asarray(lengths), kind="stable")
@@ -131,7 +107,13 @@ def score_matrix(
             rounded scores would tie.
     """
     device = next(model.parameters()).device
-    images = encode_images(model.vlp, corpus, gallery.records, image_size, regions, threshold)
+    images: list[VisionFeatures] = []  # what the cross-modality layers read of each, a batch of one
+    for start in range(0, len(gallery.records), _IMAGES_AT_ONCE):
+        part = gallery.records[start : start + _IMAGES_AT_ONCE]
+        _, tokens = model.vlp.encode_vision(whole_pictures(corpus, part, image_size, regions, threshold).to(device))
+        for i in range(len(part)):
+            seen = None if tokens.mask is None else tokens.mask[i : i + 1]
+            images.append(VisionFeatures(tokens.tokens[i : i + 1].float(), tokens.grid, seen))
     ids = [tokenizer.encode(caption)[0] for caption in gallery.captions]
     scores = np.empty((len(images), len(ids)), dtype=np.float32)
     for columns in length_blocks([len(row) for row in ids], block):
@@ -149,43 +131,3 @@ def score_matrix(
             rows[row] = itm_score(model.itm_head(model.vlp.pooler(words.float())))
         scores[:, columns] = rows.cpu().numpy()
     return scores
-
-
-def all_recalls(scores: np.ndarray, image_index: np.ndarray, fold: int) -> dict[str, Recalls]:
-    """Recalls of the whole gallery ("all"), of each fold ("fold 0" …) and their mean ("folds").
-
-    COCO 5k is "all" of 5,000 images, COCO 1k is "folds" of 1,000; folds are consecutive images by ascending id. Images
-    beyond the last whole fold are in "all" only; a gallery smaller than two folds has no folds.
-    """
-    found = {"all": recalls(scores, image_index)}
-    whole = len(scores) // fold * fold
-    if whole >= 2 * fold:
-        inside = image_index < whole
-        folds = fold_recalls(scores[:whole, inside], image_index[inside], fold)
-        found |= {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
-    return found
-
-
-def recalls_of_images(scores: np.ndarray, image_index: np.ndarray, fold: int) -> dict[str, np.ndarray]:
-    """R@1 of each image in percent, [images] float32, by "<gallery>.<text_r1 or image_r1>"; galleries of `all_recalls`.
-
-    Of image retrieval an image's value is the mean over its captions.
-    """
-    whole = len(scores) // fold * fold
-    galleries = {"all": [(0, len(scores))]}
-    if whole >= 2 * fold:
-        galleries["folds"] = [(start, start + fold) for start in range(0, whole, fold)]
-    found = {}
-    for name, parts in galleries.items():
-        text, image = [], []
-        for start, end in parts:
-            inside = (image_index >= start) & (image_index < end)
-            owners = image_index[inside] - start
-            part = scores[start:end, inside]
-            text.append(text_ranks(part, owners) < 1)
-            hits = (image_ranks(part, owners) < 1).astype(float)
-            image.append(np.bincount(owners, hits) / np.bincount(owners))
-        found[f"{name}.text_r1"], found[f"{name}.image_r1"] = (
-            (100 * np.concatenate(values)).astype(np.float32) for values in (text, image)
-        )
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,7 @@ from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file, placed_lines, take, write_atomically, write_text
-from vlp_lib.tasks import vcr_score as vcr
-from vlp_lib.tasks.by_file import report_vcr
+from vlp_lib.tasks import percent
 from vlp_lib.tasks.common import (
     NO_TARGET,
     Encoder,
@@ -29,6 +27,8 @@ from vlp_lib.tasks.common import (
     complete_splits,
     open_splits,
 )
+
+CHOICES = 4
 
 PERSON_NAMES = (
     *("Casey", "Riley", "Jessie", "Jackie", "Avery", "Jaime", "Peyton", "Kerry"),
@@ -111,6 +111,27 @@ class VcrItem(NamedTuple):
         return self.question.answer_label if self.given is None else self.question.rationale_label
 
 
+def vcr_score(choices: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Q→A (right answer), QA→R (right rationale, the right answer given) and Q→AR (both) of N questions, in percent.
+
+    The rules are those of UNITER's `train_vcr.py` and of r2c.
+
+    Args:
+        choices: [N, 2, 4] floats, the scores of the answers, and of the rationales given the right answer (of equal
+            ones the first wins).
+        labels: [N, 2] whole numbers 0 to 3, the right answer and the right rationale.
+    """
+    right = choices.argmax(2) == labels
+    return {
+        "task": "vcr",
+        "unit": "percent",
+        "q_to_a": percent(right[:, 0].mean()),
+        "qa_to_r": percent(right[:, 1].mean()),
+        "q_to_ar": percent(right.all(1).mean()),
+        "questions": len(right),
+    }
+
+
 class VcrSplit(TaskSplit[VcrQuestion]):
     """The choices of one split; a decision is the four candidates' probabilities [N, 4] float32.
 
@@ -131,7 +152,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def items_of(self, question: VcrQuestion) -> Sequence[VcrItem]:
         """The choice of an answer, and those of a rationale."""
-        given = [question.answer_label] if self.labelled else list(range(vcr.CHOICES))
+        given = [question.answer_label] if self.labelled else list(range(CHOICES))
         return [VcrItem(question, None), *(VcrItem(question, place) for place in given)]
 
     def __getitem__(self, index: int) -> TaskSample:
@@ -152,13 +173,13 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
         Of a question without image: all on a wrong candidate, or, where the labels are not public, the same for each.
         """
-        items = 2 if self.labelled else 1 + vcr.CHOICES
-        chances = np.full((len(self.questions), items, vcr.CHOICES), 1 / vcr.CHOICES, np.float32)
-        chances[np.array(self.present, bool)] = decisions.reshape(-1, items, vcr.CHOICES)
+        items = 2 if self.labelled else 1 + CHOICES
+        chances = np.full((len(self.questions), items, CHOICES), 1 / CHOICES, np.float32)
+        chances[np.array(self.present, bool)] = decisions.reshape(-1, items, CHOICES)
         if self.labelled:
-            wrong = 1 - np.eye(vcr.CHOICES, dtype=np.float32)[self._labels()]
+            wrong = 1 - np.eye(CHOICES, dtype=np.float32)[self._labels()]
             absent = ~np.array(self.present, bool)
-            chances[absent] = wrong[absent] / (vcr.CHOICES - 1)
+            chances[absent] = wrong[absent] / (CHOICES - 1)
         return chances
 
     def _labels(self) -> np.ndarray:
@@ -167,8 +188,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """Q→A, QA→R and Q→AR."""
-        chances, labels = self.probabilities(decisions), self._labels()
-        return report_vcr(vcr.vcr_score(chances[:, 0], labels[:, 0], chances[:, 1], labels[:, 1]))
+        return vcr_score(self.probabilities(decisions), self._labels())
 
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """Whether answer, rationale and both were chosen rightly."""
@@ -182,7 +202,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def deciding(self, classes: np.ndarray) -> np.ndarray:
         """All probability on them, [items, 4]."""
-        return np.eye(vcr.CHOICES, dtype=np.float32)[classes]
+        return np.eye(CHOICES, dtype=np.float32)[classes]
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """With public labels the two arrays [N, 4] of r2c's `eval_q2ar.py`, else the leaderboard's CSV."""
@@ -192,8 +212,8 @@ class VcrSplit(TaskSplit[VcrQuestion]):
             for path, array in zip(paths, chances.swapaxes(0, 1), strict=True):
                 write_atomically(path, lambda p, a=array: _save(p, a))  # type: ignore[misc]
             return paths
-        groups = ["answer", *(f"rationale_conditioned_on_a{i}" for i in range(vcr.CHOICES))]
-        lines = [",".join(["annot_id", *(f"{group}_{i}" for group in groups for i in range(vcr.CHOICES))])]
+        groups = ["answer", *(f"rationale_conditioned_on_a{i}" for i in range(CHOICES))]
+        lines = [",".join(["annot_id", *(f"{group}_{i}" for group in groups for i in range(CHOICES))])]
         for question, row in zip(self.questions, chances.reshape(len(chances), -1), strict=True):
             lines.append(",".join([question.identifier, *(f"{value:.6g}" for value in row)]))
         path = folder / f"{self.name}_submission.csv"
@@ -231,15 +251,15 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
         raise UserError(f"{corpus.root} has no vcr/train.jsonl: put VCR's JSON lines and vcr1images/ into vcr/ there")
     images = folder / "vcr1images"
 
-    def lacking(question: VcrQuestion) -> str | None:
-        picture = files.lacks([images / question.image])
-        return None if picture is None else f"{question.identifier}, {picture}"
-
-    read = {split: read_questions(path) for split, path in paths.items()}
-    found = complete_splits(read, attrgetter("block"), folder, notes)
-    kind = partial(VcrSplit, encoder=encoder, images=images)
-    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
-    return TaskData("vcr", vcr.CHOICES, vcr.CHOICES, "q_to_ar", splits, tuple(notes))
+    splits = open_splits(
+        partial(VcrSplit, encoder=encoder, images=images),
+        complete_splits({split: read_questions(path) for split, path in paths.items()}, folder, notes),
+        lambda question: files.lacks(question.identifier, [images / question.image]),
+        folder,
+        config.allow_missing,
+        notes,
+    )
+    return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", splits, tuple(notes))
 
 
 def read_questions(path: Path) -> tuple[VcrQuestion, ...]:
@@ -256,8 +276,8 @@ def _question(entry: dict[str, Any], where: str) -> VcrQuestion:
     choices = {}
     for name in ("answer_choices", "rationale_choices"):
         given = take(entry, name, (list,), where)
-        if len(given) != vcr.CHOICES:
-            raise UserError(f"{where}: {name} has {len(given)} candidates, not {vcr.CHOICES}: mend that line")
+        if len(given) != CHOICES:
+            raise UserError(f"{where}: {name} has {len(given)} candidates, not {CHOICES}: mend that line")
         choices[name] = tuple(_tokens(tokens, objects, where) for tokens in given)
     return VcrQuestion(
         identifier=take(entry, "annot_id", (str,), where),
@@ -291,6 +311,6 @@ def _label(entry: dict[str, Any], name: str, where: str) -> int | None:
     if entry.get(name) is None:
         return None
     label: int = take(entry, name, (int,), where)
-    if not 0 <= label < vcr.CHOICES:
-        raise UserError(f"{where}: {name} is {label} where 0 to {vcr.CHOICES - 1} is needed: mend that line")
+    if not 0 <= label < CHOICES:
+        raise UserError(f"{where}: {name} is {label} where 0 to {CHOICES - 1} is needed: mend that line")
     return label

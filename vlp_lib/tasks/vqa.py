@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from vlp_lib.corpora.layout import find_folder, list_files
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
-from vlp_lib.tasks.by_file import report_vqa
 from vlp_lib.tasks.common import (
     Encoder,
     Example,
@@ -93,13 +91,13 @@ class VqaSplit(TaskSplit[AskedQuestion]):
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """The official accuracy."""
         annotations = [a.annotation for a in self.questions if a.annotation is not None]
-        return report_vqa(vqa.vqa_accuracy(self.predictions(decisions), annotations))
+        return vqa.vqa_accuracy(self.predictions(decisions), annotations).report()
 
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """The official accuracy."""
         said = self.predictions(decisions)
         known = [a.annotation for a in self.questions if a.annotation is not None]
-        return {"overall": np.array([100 * vqa.question_score(said[a.question_id], a.answers) for a in known])}
+        return {"overall": np.array([100 * vqa.question_score(said[a.question_id], a) for a in known])}
 
     def classes(self) -> np.ndarray:
         """The annotators' most common answer."""
@@ -135,7 +133,7 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     """
     folder, notes = corpus.root / "vqav2", list[str]()
     found = {name: asked for name in SUBTYPES if (asked := _read(folder, name)) is not None}
-    found = complete_splits(found, attrgetter("block"), folder, notes)
+    found = complete_splits(found, folder, notes)
     for name in ("train", "val"):
         if any(asked.annotation is None for asked in found[name]):
             raise UserError(f"{folder} has no {annotations_name(name)} and cannot train without: fetch it")

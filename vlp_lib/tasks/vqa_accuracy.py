@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from vlp_lib.io import (
     take_all,
     write_text,
 )
+from vlp_lib.tasks import percent
 
 QuestionId = int | str
 
@@ -120,6 +121,25 @@ class VqaAccuracy:
     short_questions: int
     other_rules: Mapping[str, float] = field(default_factory=dict)
 
+    def report(self) -> dict[str, Any]:
+        """What `vlp evaluate vqa` prints, in percent."""
+        report = {
+            "task": "vqa",
+            "unit": "percent",
+            "overall": percent(self.overall),
+            "per_answer_type": {kind: percent(share) for kind, share in self.per_answer_type.items()},
+            "per_question_type": {kind: percent(share) for kind, share in self.per_question_type.items()},
+            "questions": self.questions,
+            "questions_with_fewer_than_ten_answers": self.short_questions,
+        }
+        if self.other_rules:
+            report["note"] = (
+                "the annotations have no answer_id to tell annotators apart, as VizWiz's: overall counts each by its "
+                "place; overall_by has what the official codes of VQA (vqaEval.py) and of VizWiz give for such a file"
+            )
+            report["overall_by"] = {rule: percent(share) for rule, share in self.other_rules.items()}
+        return report
+
 
 @dataclass(frozen=True)
 class AnswerList:
@@ -189,42 +209,45 @@ def leave_one_out(matching: int, answers: int) -> float:
     return (matching * without_match + (answers - matching) * without_other) / answers
 
 
+def _compared(prediction: str, answers: Iterable[str], normalise: Callable[[str], str]) -> tuple[str, list[str]]:
+    """Prediction and answers as the official code compares them: as they are where all annotators agree."""
+    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
+    if len(set(answers)) > 1:
+        return normalise(prediction), [normalise(answer) for answer in answers]
+    return prediction, answers
+
+
 def _by_records(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
     """The official code's score: an annotator's answer is left out with all whose records in the file equal its own.
 
     In VQA's files an `answer_id` tells the ten apart. VizWiz's have none: those who agree leave each other out.
     """
-    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in annotation.answers]
-    if len(set(answers)) > 1:
-        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+    prediction, answers = _compared(prediction, annotation.answers, normalise)
     records = list(zip(answers, annotation.records or map(str, range(len(answers))), strict=True))
     matching = Counter(record for record in records if record[0] == prediction)
     total = sum(matching.values())
     return sum(min((total - matching[record]) / 3, 1.0) for record in records) / len(records)
 
 
-def _by_vizwiz(prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str]) -> float:
-    """VizWiz's own rule: the prediction is always normalised, the answers never; annotators count by their place."""
-    return leave_one_out(annotation.answers.count(normalise(prediction)), len(annotation.answers))
-
-
 def question_score(
-    prediction: str, answers: Sequence[str], normalise: Callable[[str], str] = normalise_answer
+    prediction: str, annotation: VqaAnnotation, normalise: Callable[[str], str] = normalise_answer
 ) -> float:
     """The official accuracy of one question, from 0 to 1."""
-    prediction, answers = _one_line(prediction), [_one_line(answer) for answer in answers]
-    # Where all annotators agree the official code compares the texts as they are.
-    if len(set(answers)) > 1:
-        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+    prediction, answers = _compared(prediction, annotation.answers, normalise)
     return leave_one_out(answers.count(prediction), len(answers))
 
 
-def _mean(scores: Sequence[float]) -> float:
+def _mean(scores: Collection[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _means(scores: Mapping[str, Sequence[float]]) -> Mapping[str, float]:
-    return MappingProxyType({kind: _mean(scores[kind]) for kind in sorted(scores)})
+def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> Mapping[str, float]:
+    """The mean of each kind, in alphabetical order."""
+    by_kind: defaultdict[str, list[float]] = defaultdict(list)
+    for score, kind in zip(scores, kinds, strict=True):
+        if kind is not None:
+            by_kind[kind].append(score)
+    return MappingProxyType({kind: _mean(by_kind[kind]) for kind in sorted(by_kind)})
 
 
 def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[VqaAnnotation]) -> VqaAccuracy:
@@ -251,41 +274,33 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
     refuse(unanswered, "questions have no annotated answer", "score a split whose answers are public")
 
     normalise = functools.lru_cache(maxsize=1 << 16)(normalise_answer)  # answers recur
-    scores: list[float] = []
-    others: dict[str, list[float]] = {"vqaEval.py": [], "VizWiz": []}
-    unmarked = any(annotation.records for annotation in annotations)
-    by_answer_type: defaultdict[str, list[float]] = defaultdict(list)
-    by_question_type: defaultdict[str, list[float]] = defaultdict(list)
-    for annotation in annotations:
-        score = question_score(predictions[annotation.question_id], annotation.answers, normalise)
-        scores.append(score)
-        if unmarked:
-            prediction = predictions[annotation.question_id]
-            others["vqaEval.py"].append(_by_records(prediction, annotation, normalise))
-            others["VizWiz"].append(_by_vizwiz(prediction, annotation, normalise))
-        if annotation.answer_type is not None:
-            by_answer_type[annotation.answer_type].append(score)
-        if annotation.question_type is not None:
-            by_question_type[annotation.question_type].append(score)
+    pairs = [(predictions[annotation.question_id], annotation) for annotation in annotations]
+    scores = [question_score(*pair, normalise) for pair in pairs]
+    others: dict[str, float] = {}
+    if any(annotation.records for annotation in annotations):
+        others["vqaEval.py"] = _mean([_by_records(*pair, normalise) for pair in pairs])
+        # VizWiz: the prediction is always normalised, the answers never; annotators count by their place.
+        matches = ((a.answers.count(normalise(prediction)), len(a.answers)) for prediction, a in pairs)
+        others["VizWiz"] = _mean([leave_one_out(*match) for match in matches])
     return VqaAccuracy(
         overall=_mean(scores),
-        per_answer_type=_means(by_answer_type),
-        per_question_type=_means(by_question_type),
+        per_answer_type=_means(scores, [annotation.answer_type for annotation in annotations]),
+        per_question_type=_means(scores, [annotation.question_type for annotation in annotations]),
         questions=len(scores),
         short_questions=sum(len(annotation.answers) < ANNOTATORS for annotation in annotations),
-        other_rules={rule: _mean(values) for rule, values in others.items() if values},
+        other_rules=others,
     )
 
 
 # ------------------------------------------------------------------------------------------- answer lists and targets
 
 
-def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9, extra: Iterable[str] = ()) -> AnswerList:
+def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9) -> AnswerList:
     """The answer list of some annotations (for the test server: of train and val together, which gives 3,129).
 
     An answer enters with `minimum` questions whose most common answer it is, counted as compute_softscore.py counts:
-    normalised, commas removed, each question once. `extra` answers enter whatever their count. The commonest comes
-    first, equally common ones in alphabetical order (the official order is an accident of Python 2).
+    normalised, commas removed, each question once. The commonest comes first, equally common ones in alphabetical
+    order (the official order is an accident of Python 2).
 
     Raises UserError where no answer is common enough.
     """
@@ -293,7 +308,6 @@ def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9, ex
     for annotation in annotations:
         questions[_counted_answer(annotation.multiple_choice_answer)].add(annotation.question_id)
     counts = {answer: len(ids) for answer, ids in questions.items() if len(ids) >= minimum}
-    counts |= {answer: len(questions.get(answer, ())) for answer in extra}
     if not counts:
         raise UserError(f"no answer is given to {minimum} questions: use more annotations or lower the minimum")
     return AnswerList(tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))))
@@ -417,11 +431,6 @@ def read_results(path: Path) -> dict[QuestionId, str]:
 
 
 def write_results(path: Path, predictions: Mapping[QuestionId, str]) -> None:
-    """Write predictions in the format of the test server, atomically.
-
-    Raises UserError for an answer that is no text, or where `path` cannot be written.
-    """
-    wordless = [question_id for question_id, answer in predictions.items() if not isinstance(answer, str)]
-    refuse(wordless, f"answers for {path} are no texts", "give each question a text")
+    """Write predictions in the format of the test server, atomically; raises UserError where that cannot be done."""
     results = [{"question_id": question_id, "answer": answer} for question_id, answer in predictions.items()]
     write_text(path, json.dumps(results) + "\n")

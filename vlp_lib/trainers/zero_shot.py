@@ -16,8 +16,8 @@ from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.items import write_items
 from vlp_lib.run import Run
-from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls
-from vlp_lib.tasks.retrieval import Gallery, all_recalls, gallery_of, recalls_of_images, score_matrix
+from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls, all_recalls, recalls_of_images
+from vlp_lib.tasks.retrieval import Gallery, gallery_of, score_matrix
 from vlp_lib.trainers.loop import METRICS, WEIGHTS, resolve_precision
 from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
 
