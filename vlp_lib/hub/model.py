@@ -83,10 +83,9 @@ class TrainedModel:
         if len(images) != len(sentences) or not images:
             raise UserError(f"{len(images)} images and {len(sentences)} sentences make no pairs: give as many of both")
         vlp, device = self.network.vlp, self._device()
-        ids, mask = (
-            part.to(device) for part in pad_texts([self.tokenizer.encode(sentence)[0] for sentence in sentences])
-        )
-        _, tokens = vlp.encode_vision(self._pictures(images, image_size or vlp.config.image_size))
+        ids, mask = (part.to(device) for part in pad_texts([self.tokenizer.encode(text)[0] for text in sentences]))
+        squares = square_images((image.convert("RGB") for image in images), image_size or vlp.config.image_size)
+        _, tokens = vlp.encode_vision(Pictures(squares.to(device)))
         pooled = vlp.join(vlp.language(ids, mask), mask, tokens)[0]
         return itm_score(self.network.itm_head(pooled)).sigmoid().cpu()
 
@@ -149,9 +148,6 @@ class TrainedModel:
 
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
-
-    def _pictures(self, images: Sequence[Image.Image], size: int) -> Pictures:
-        return Pictures(square_images([image.convert("RGB") for image in images], size).to(self._device()))
 
     def _require_pixels(self) -> None:
         if self.variant.vision == "region":
@@ -259,16 +255,17 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
     The input scale of pretrained weights, which no checkpoint holds, is written out: their folder is not there to ask.
     """
-    model = config["model"]
-    settings: ModelConfig = override(ModelConfig(), flatten(model))
-    vision = parse_variant(config["variant"]).vision
+    model: ModelConfig = override(ModelConfig(), flatten(config["model"]))
+    settings, vision = config.get("settings", []), parse_variant(config["variant"]).vision
     if vision != "region":
-        backbone = getattr(settings, vision)
+        backbone = getattr(model, vision)
         if backbone.pretrained:
             mean, std = input_scale(backbone, vision)
-            settings = override(settings, {f"{vision}.mean": mean, f"{vision}.std": std})
+            model = override(model, {f"{vision}.mean": mean, f"{vision}.std": std})
     for name in _WEIGHT_NAMES:
-        value = flatten(model)[name]
+        value = flatten(config["model"])[name]
         if "/" in value and (Path(value).is_absolute() or Path(value).exists()):
-            settings = override(settings, {name: f"local/{Path(value).name}"})
-    return config | {"model": to_dict(settings)}
+            shared = f"local/{Path(value).name}"
+            model = override(model, {name: shared})
+            settings = [f"model.{name}={shared}" if text == f"model.{name}={value}" else text for text in settings]
+    return config | {"model": to_dict(model), "settings": settings}
