@@ -91,21 +91,16 @@ def _outermost_blocks(part: nn.Module) -> Iterator[nn.Module]:
         yield from _outermost_blocks(child)
 
 
-def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
-    """The attention to train with: torch's choice of fused kernel on a GPU, the plain formula on a CPU."""
-    return nullcontext() if device.type == "cuda" else PlainAttention()
-
-
 @contextmanager
 def training_kernels(config: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """The kernels of a training: `attention_kernel`, TF32 for what stays in float32 on a GPU, room for compiled shapes.
-
-    Settings of the process are put back at the end.
+    """The kernels of a training: on a GPU torch's choice of fused attention and TF32 for what stays in float32, on a
+    CPU the plain formula of attention; room for compiled shapes. Settings of the process are put back at the end.
     """
     precision = torch.get_float32_matmul_precision()
     with ExitStack() as stack:
-        stack.enter_context(attention_kernel(device))
-        if device.type == "cuda":
+        if device.type != "cuda":
+            stack.enter_context(PlainAttention())
+        else:
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("high")
         if config.compile:
