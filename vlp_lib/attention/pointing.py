@@ -330,7 +330,7 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
         raise UserError(f"questions is {questions}: at least one has to be looked at")
     run = run.at("attention")
     profile, folder = run.config, run.folder("attention")
-    model, encoder, _ = load_finetuned(run, "vqa", corpus)
+    model, encoder = load_finetuned(run, "vqa", corpus)
     split = evaluation_split(corpus, profile, encoder)
     identity = run.identity("attention") | {"query": query}
     config = {name: value for name, value in identity.items() if name != "name"}
@@ -397,7 +397,7 @@ def view_question(run: Run, corpus: Corpus, question: int) -> QuestionView:
 
     Raises UserError for a missing or other model, or a question that there is not.
     """
-    model, encoder, _ = load_finetuned(run.at("attention"), "vqa", corpus)
+    model, encoder = load_finetuned(run.at("attention"), "vqa", corpus)
     split = evaluation_split(corpus, run.config, encoder)
     order = in_order(split)
     if not 0 <= question < len(order):

@@ -75,14 +75,6 @@ class Need:
         return self.parameters + self.gradients + copies + self.optimiser + self.fixed + images * self.per_image
 
 
-class Plan(NamedTuple):
-    """How a batch is computed: in `accumulation` parts, with or without checkpointing, in `bytes` a process."""
-
-    accumulation: int
-    checkpointing: bool
-    bytes: int
-
-
 class Saved(NamedTuple):
     """Bytes that a forward pass keeps for the backward pass: of all, and of the block that keeps most."""
 
@@ -226,8 +218,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
     return float(2 * size**3 / times["product"].min())
 
 
-def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: float) -> Plan | None:
+def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: float) -> tuple[int, bool, int] | None:
     """The fewest parts in which a batch of so many images fits into `memory` bytes a process; None where none does.
+
+    Returns the parts, whether with checkpointing, and the bytes that a process then takes.
 
     Parts cost nothing as long as they keep the device busy, checkpointing costs a third forward pass: it is chosen
     only where not even single images fit without it.
@@ -237,7 +231,7 @@ def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: f
         for parts in (n for n in range(1, share + 1) if share % n == 0):
             total = need.total(share // parts, processes)
             if total <= (1 - RESERVE) * memory:
-                return Plan(parts, checkpointing, total)
+                return parts, checkpointing, total
     return None
 
 
@@ -311,16 +305,16 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
 def advice(needed: Budget, profile: Profile) -> str:
     """What to set so that it fits, in one line."""
     training, memory = profile.training, f"{needed.memory / GIB:.0f} GiB"
-    fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
-    if fitting is None:
-        return f"does not fit into {memory}: take a GPU with more memory, or a smaller model"
     asked = training.batch_size // needed.processes // training.accumulation
     need = needed.checkpointed if training.checkpointing else needed.plain
     if need.total(asked, needed.processes) <= (1 - RESERVE) * needed.memory:
         return f"fits into {memory} as it is"
-    settings = f"--set training.accumulation={fitting.accumulation}"
-    settings += " --set training.checkpointing=true" if fitting.checkpointing else ""
-    return f"does not fit into {memory} as it is; with {settings} it takes {fitting.bytes / GIB:.1f} GiB"
+    fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
+    if fitting is None:
+        return f"does not fit into {memory}: take a GPU with more memory, or a smaller model"
+    parts, checkpointing, total = fitting
+    settings = f"--set training.accumulation={parts}" + " --set training.checkpointing=true" * checkpointing
+    return f"does not fit into {memory} as it is; with {settings} it takes {total / GIB:.1f} GiB"
 
 
 def report(needed: Budget, profile: Profile, variant: Variant) -> str:

@@ -208,8 +208,8 @@ def _score(
     return scores, examples
 
 
-def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel, Encoder, tuple[str, ...]]:
-    """The finetuned model of a run (on the CPU, in evaluation mode), its encoder, and VQA's answers.
+def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel, Encoder]:
+    """The finetuned model of a run (on the CPU, in evaluation mode) and its encoder.
 
     Raises UserError where it is not there or is of another profile, variant or corpus.
     """
@@ -222,5 +222,4 @@ def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel
     vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
     model = DownstreamModel(vlp, made["pairs"], made["classes"])
     load_weights(folder / loop.WEIGHTS, model)
-    answers = tuple(io.read_json(folder / ANSWERS)) if task == "vqa" else ()
-    return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer), answers
+    return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer)
