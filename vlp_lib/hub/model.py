@@ -66,12 +66,11 @@ class TrainedModel:
     answers: tuple[str, ...] = ()
 
     @torch.inference_mode()
-    def match(self, images: Sequence[Image.Image], sentences: Sequence[str], image_size: int = 0) -> torch.Tensor:
+    def match(self, images: Sequence[Image.Image], sentences: Sequence[str]) -> torch.Tensor:
         """The probability [P] that sentence i describes image i, by the pretrained matching head (section III-A).
 
         Args:
-            images: of any size and mode; they are squared, not cropped.
-            image_size: side of the squared image in pixels; 0 takes the pretraining's.
+            images: of any size and mode; they are squared to the pretraining's size, not cropped.
 
         Raises UserError for a finetuned model, for the region model, and where the numbers of both differ.
         """
@@ -84,15 +83,13 @@ class TrainedModel:
             raise UserError(f"{len(images)} images and {len(sentences)} sentences make no pairs: give as many of both")
         vlp, device = self.network.vlp, self._device()
         ids, mask = (part.to(device) for part in pad_texts([self.tokenizer.encode(text)[0] for text in sentences]))
-        squares = square_images((image.convert("RGB") for image in images), image_size or vlp.config.image_size)
+        squares = square_images((image.convert("RGB") for image in images), vlp.config.image_size)
         _, tokens = vlp.encode_vision(Pictures(squares.to(device)))
         pooled = vlp.join(vlp.language(ids, mask), mask, tokens)[0]
         return itm_score(self.network.itm_head(pooled)).sigmoid().cpu()
 
     @torch.inference_mode()
-    def logits(
-        self, images: Sequence[Sequence[Image.Image]], texts: Sequence[Sequence[Text]], image_size: int = 0
-    ) -> torch.Tensor:
+    def logits(self, images: Sequence[Sequence[Image.Image]], texts: Sequence[Sequence[Text]]) -> torch.Tensor:
         """The finetuned head's logits [B, classes] of items, each with its images and its texts.
 
         VQA: one image and one question, a class an answer of `answers`. NLVR2: two images and one statement, classes
@@ -105,7 +102,7 @@ class TrainedModel:
         self._require_pixels()
         downstream = self.record.config["downstream"]
         length = downstream["vcr_text_length" if self.record.config["task"] == "vcr" else "text_length"]
-        encoder = Encoder(self.tokenizer, length, image_size or downstream["image_size"])
+        encoder = Encoder(self.tokenizer, length, downstream["image_size"])
         if len(images) != len(texts) or not images:
             raise UserError(f"{len(images)} items' images and {len(texts)} items' texts: give as many of both")
         samples = []
@@ -120,11 +117,11 @@ class TrainedModel:
             samples.append(TaskSample(pictures, (), pieces, torch.tensor(0)))
         return self.network(collate(samples).to(self._device())).float().cpu()
 
-    def answer(self, image: Image.Image, question: str, image_size: int = 0) -> str:
+    def answer(self, image: Image.Image, question: str) -> str:
         """The likeliest answer to a question about an image; raises UserError for a model that is not VQA's."""
         if not self.answers:
             raise UserError(f"a model of stage {self.record.config['stage']!r} answers no questions: load one of VQA")
-        return self.answers[int(self.logits([[image]], [[question]], image_size).argmax())]
+        return self.answers[int(self.logits([[image]], [[question]]).argmax())]
 
     def save_pretrained(self, folder: Path | str) -> Path:
         """Write the model into `folder` in the hub's format, with its card; returns the folder.

@@ -76,19 +76,12 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     whole model would take minutes. What is not compiled – masked words of another number at each step, a visual loss's
     own computation – has no fixed shapes.
     """
-    blocks = list(_outermost_blocks(model))
+    blocks = [part for part in model.modules() if isinstance(part, _BLOCKS)]
+    inner = {part for block in blocks for part in block.modules() if part is not block}
     for block in blocks:
-        block.compile(dynamic=False, backend=backend)
-    return len(blocks)
-
-
-def _outermost_blocks(part: nn.Module) -> Iterator[nn.Module]:
-    """The blocks that stand in no other one."""
-    if isinstance(part, _BLOCKS):
-        yield part
-        return
-    for child in part.children():
-        yield from _outermost_blocks(child)
+        if block not in inner:
+            block.compile(dynamic=False, backend=backend)
+    return sum(block not in inner for block in blocks)
 
 
 @contextmanager
