@@ -51,14 +51,16 @@ def peak_memory(children: bool = False) -> float | None:
     return round(used / (2**30 if sys.platform == "darwin" else 2**20), 2)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and device, as every run.json has them."""
+def circumstances(device: torch.device, begun: str, seconds: float) -> dict[str, Any]:
+    """What a record says of its making: when (`begun`, see `now`), how long, commit, versions, machine and memory."""
     import torch  # here and not above: the launcher of notebooks reads this module and need not wait for torch
 
-    versions = {name: metadata.version(name) for name in _VERSIONS_OF}
     return {
+        "started": begun,
+        "seconds": round(seconds, 1),
+        **git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
@@ -147,12 +149,9 @@ def write_run(
             **facts,
             **measured,
             "parameters": sum(p.numel() for p in module.parameters()),
-            "started": begun,
-            "seconds": round(seconds, 1),
             "code": digest,
             "code_changed": noted["changed"],
-            **git_state(Path(__file__).parent),
-            **environment(next(module.parameters()).device),
+            **circumstances(next(module.parameters()).device, begun, seconds),
         },
     )
 

@@ -104,5 +104,5 @@ def bench_cost(
             row["step_ms"] = round(1000 * float(np.median(times[name])), 2)
         if {name, base} <= times.keys():
             row["step_ratio"] = round(float(times[name].min() / times[base].min()), 4)
-    record.write(folder, COST.removesuffix(".json"), list(rows.values()), device)
+    record.write(folder / COST, list(rows.values()), device)
     return list(rows.values())

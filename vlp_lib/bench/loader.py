@@ -33,7 +33,7 @@ from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 
-LOADER = "loader"
+LOADER = "loader.json"
 
 _WHAT = {
     "plain_pil": "Pillow, torchvision transforms on Pillow images; images alone",
@@ -171,5 +171,5 @@ def bench_loader(corpus: Corpus, profile: Profile, images: int, runs: int, folde
         }
         for name, (low, median, high) in rates.items()
     ]
-    record.write(folder, LOADER, rows, torch.device("cpu"), _COLUMNS)
+    record.write(folder / LOADER, rows, torch.device("cpu"), _COLUMNS)
     return rows

@@ -26,7 +26,7 @@ from vlp_lib.trainers.loop import resolve_precision
 from vlp_lib.trainers.pretrain import PretrainingTask, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
 
-TRAIN = "train"
+TRAIN = "train.json"
 
 _COLUMNS = {
     "variant": "variant",
@@ -157,5 +157,5 @@ def bench_train(
                 "target_met": hours <= TARGET_HOURS and pace >= TARGET_RATE if full_size else None,
             }
         )
-    record.write(folder, TRAIN, rows, device, _COLUMNS, what(record.facts), forecast(rows))
+    record.write(folder / TRAIN, rows, device, _COLUMNS, what(record.facts), forecast(rows))
     return rows

@@ -64,7 +64,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
     bench_loader(corpus, options.chosen, options.images, options.runs, folder)
-    print(read_text(folder / f"{LOADER}.md"), folder, sep="\n")
+    print(read_text((folder / LOADER).with_suffix(".md")), folder, sep="\n")
 
 
 def _bench_train(options: argparse.Namespace) -> None:
@@ -72,6 +72,7 @@ def _bench_train(options: argparse.Namespace) -> None:
 
     from vlp_lib.bench.throughput import TRAIN, bench_train
     from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.io import read_text
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
@@ -84,15 +85,9 @@ def _bench_train(options: argparse.Namespace) -> None:
         root = folder / f"corpus-{chosen.model.image_size}"
         draw_corpus(replace(chosen, corpus=few), root)
     output = options.output or folder
-    bench_train(
-        chosen,
-        tuple(map(parse_variant, options.variants.split())),
-        open_corpus(root),
-        options.steps,
-        options.warmup,
-        output,
-    )
-    print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
+    variants = tuple(map(parse_variant, options.variants.split()))
+    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
+    print(read_text((output / TRAIN).with_suffix(".md")), output / TRAIN, sep="\n")
 
 
 def _model(options: argparse.Namespace) -> None:
