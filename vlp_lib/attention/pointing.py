@@ -335,7 +335,6 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
     identity = run.identity("attention") | {"query": query}
     config = {name: value for name, value in identity.items() if name != "name"}
     config |= {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
-    folder.mkdir(parents=True, exist_ok=True)
     provenance.begin(folder, config, restart, __name__, recomputed=True)
     order = in_order(split)[:questions]
     observer = _Observer(model.to(device_at_hand()), split, corpus, query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -206,6 +206,7 @@ class PairDataset(Dataset[Sample]):
         return NO_DETECTIONS if detections is None else show_detections(detections, view)
 
 
+@dataclass
 class TrainingOrder:
     """The pairs of each optimiser step, for one process; what step k trains on depends on seed and k alone.
 
@@ -217,21 +218,17 @@ class TrainingOrder:
     epoch, and one at each change of length, is mixed.
     """
 
-    def __init__(
-        self,
-        pairs: int,
-        batch_size: int,
-        steps: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        accumulation: int = 1,
-        lengths: np.ndarray | None = None,
-    ) -> None:
-        self.lengths = lengths
-        self.pairs, self.batch_size, self.steps, self.seed, self.start = pairs, batch_size, steps, seed, start
-        self.rank, self.world, self.accumulation = rank, world, accumulation
+    pairs: int
+    batch_size: int
+    steps: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world: int = 1
+    accumulation: int = 1
+    lengths: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:

@@ -160,7 +160,6 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
         "classes": data.classes,
         "settings": list(run.settings),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart, entry=__name__)
     if not is_main():  # the main process scores for all
         return Finetuned(rows, {}, [], data.notes)

@@ -104,16 +104,9 @@ class PretrainingTask:
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         """Training batches from step `start` on."""
         training = self.profile.training
+        size, parts = training.batch_size, training.accumulation
         order = TrainingOrder(
-            len(self.train),
-            training.batch_size,
-            self.steps,
-            self.seed,
-            start,
-            rank,
-            world,
-            training.accumulation,
-            self.train.lengths,
+            len(self.train), size, self.steps, self.seed, start, rank, world, parts, self.train.lengths
         )
         corrupt = CorruptImages(self.folder, len(self.train.records), self.profile.data.allow_corrupt, rank)
         for batch in load_batches(self.train, order, self.profile.data.workers):
@@ -234,7 +227,6 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
         print("no validation image has a label map: what needs them is not measured there, and val_loss is without it")
     if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
-    folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
     if not is_main():
         return rows
