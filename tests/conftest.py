@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from vlp_lib import catalogue
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
 from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig, profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
+from vlp_lib.losses import base
 
 pytest_plugins = ["official"]
 
@@ -149,3 +151,15 @@ def make_batch() -> Callable[..., Batch]:
         )
 
     return make
+
+
+@pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """What a test makes known of losses is unknown to the next."""
+    plugins, classes = dict(catalogue._PLUGINS), dict(base._CLASSES)
+    yield
+    # The kit's own are imported once in a process, and stay.
+    classes |= {name: made for name, made in base._CLASSES.items() if name in catalogue._built_in()}
+    for kept, before in ((catalogue._PLUGINS, plugins), (base._CLASSES, classes)):
+        kept.clear()
+        kept.update(before)

@@ -175,9 +175,8 @@ def test_the_layers_are_those_of_the_contract():
     assert [found for line in drawn.splitlines() if (found := rooms & set(line.split()))] == [x for x in layers if x]
 
 
-def test_the_example_of_a_loss_runs(tmp_path, make_batch, monkeypatch):
-    monkeypatch.setattr(catalogue, "_PLUGINS", {})
-    monkeypatch.setattr(base, "_CLASSES", dict(base._CLASSES))
+@pytest.mark.usefixtures("forget_plugins")
+def test_the_example_of_a_loss_runs(tmp_path, make_batch):
     file = tmp_path / "my_loss.py"
     file.write_text(next(block for block in _blocks(ROOT / "CONTRIBUTING.md", "python") if "@visual_loss" in block))
     assert catalogue.add_plugin(file) == ["edges"]

@@ -94,7 +94,7 @@ def test_broken_files_are_named(tmp_path):
         with pytest.raises(UserError, match=f"{path} is not (JSON|UTF-8 text)"):
             io.read_json(path)
     path.write_text('{"step": 1}\n{"step": 2\n')
-    with pytest.raises(UserError, match=f"{path}, line 2, is not JSON"):
+    with pytest.raises(UserError, match=f"{path}, line 2 is not JSON"):
         io.read_lines(path)
     path.write_bytes(b'{"step": "\xff"}\n')
     with pytest.raises(UserError, match=f"{path}.* is not"):

@@ -94,17 +94,8 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file; none where it does not exist; raises UserError naming a broken line."""
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}, line {number}, is not JSON ({error}): delete the run's folder and run it again"
-            ) from error
-    return rows
+    whole = "the folder of a whole run, or delete this one and run it again"
+    return [row for _, row in placed_lines(path, whole)] if path.is_file() else []
 
 
 def read_entries(path: Path, key: str, expected: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +29,15 @@ _VERSIONS_OF = ("torch", "torchvision", "timm", "transformers", "accelerate", "n
 
 def git_state(folder: Path) -> dict[str, Any]:
     """The commit of the checkout and whether it has changes; nulls outside of one."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
+    try:
+        status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {
+        "commit": status[0].removeprefix("# branch.oid "),
+        "dirty": any(not line.startswith("#") for line in status),
+    }
 
 
 def peak_memory(children: bool = False) -> float | None:
@@ -53,14 +51,16 @@ def peak_memory(children: bool = False) -> float | None:
     return round(used / (2**30 if sys.platform == "darwin" else 2**20), 2)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, machine and device, as every run.json has them."""
+def circumstances(device: torch.device, begun: str, seconds: float) -> dict[str, Any]:
+    """What a record says of its making: when (`begun`, see `now`), how long, commit, versions, machine and memory."""
     import torch  # here and not above: the launcher of notebooks reads this module and need not wait for torch
 
-    versions = {name: metadata.version(name) for name in _VERSIONS_OF}
     return {
+        "started": begun,
+        "seconds": round(seconds, 1),
+        **git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
@@ -103,9 +103,7 @@ def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recom
 
 def set_aside(path: Path) -> Path:
     """Rename a run's folder or file so that it stays and nothing reads it: old-<date>-<time>-<name>, beside it."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    targets = (path.with_name(f"old-{stamp}{f'-{k}' if k > 1 else ''}-{path.name}") for k in count(1))
-    return path.rename(next(target for target in targets if not target.exists()))
+    return path.rename(path.with_name(f"old-{datetime.now():%Y%m%d-%H%M%S.%f}-{path.name}"))
 
 
 def _note_code(folder: Path, code: dict[str, str]) -> list[str]:
@@ -138,7 +136,7 @@ def write_run(
     """
     path = folder / RECORD
     noted = read_json(folder / CODE)
-    code = {"code": _digest(noted["modules"]), "code_changed": noted["changed"]}
+    digest = hashlib.sha256(json.dumps(noted["modules"], sort_keys=True).encode()).hexdigest()
     if path.is_file():
         old = read_json(path)
         if json.loads(json.dumps(facts)).items() <= old.items():
@@ -151,18 +149,11 @@ def write_run(
             **facts,
             **measured,
             "parameters": sum(p.numel() for p in module.parameters()),
-            "started": begun,
-            "seconds": round(seconds, 1),
-            **code,
-            **git_state(Path(__file__).parent),
-            **environment(next(module.parameters()).device),
+            "code": digest,
+            "code_changed": noted["changed"],
+            **circumstances(next(module.parameters()).device, begun, seconds),
         },
     )
-
-
-def _digest(code: dict[str, str]) -> str:
-    """One SHA-256 of all modules' names and digests."""
-    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()
 
 
 def now() -> str:

@@ -24,7 +24,15 @@ from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_text
 from vlp_lib.run import Run, settings_of_stage, split_settings
 
-_KEYS = {"name": str, "variant": str, "settings": str, "seeds": list, "plugin": str}
+_EXAMPLES: dict[str, tuple[type, str]] = {
+    "name": (str, '"majority"'),
+    "variant": (str, '"segl"'),
+    "settings": (str, '"training.steps=100"'),
+    "seeds": (list, "[0, 1]"),
+    "plugin": (str, '"my_loss.py"'),
+}
+"""What a run may have: of which kind, and how it is written."""
+
 _STAGES = ("pretrain", "finetune", "retrieval", "attention")
 
 
@@ -60,24 +68,19 @@ def require_different(runs: list[Run], where: str) -> list[Run]:
 
 def _runs(path: Path, entry: dict[str, Any], profile: str, data_root: str, seeds: Sequence[int]) -> list[Run]:
     for key, value in entry.items():
-        if key not in _KEYS:
-            raise unknown(f"key of a run in {path}:", key, _KEYS)
-        if not isinstance(value, _KEYS[key]):
-            raise UserError(f"{path}: {key} is {value!r}: write it as in {key} = {_EXAMPLES[key]}")
+        if key not in _EXAMPLES:
+            raise unknown(f"key of a run in {path}:", key, _EXAMPLES)
+        kind, example = _EXAMPLES[key]
+        if not isinstance(value, kind):
+            raise UserError(f"{path}: {key} is {value!r}: write it as in {key} = {example}")
     if "variant" not in entry:
         raise UserError(f'{path}: the run {entry.get("name", "")!r} has no variant: add e.g. variant = "segl"')
     chosen = entry.get("seeds", list(seeds))
     if not chosen or not all(type(seed) is int and seed >= 0 for seed in chosen):
-        raise UserError(f"{path}: seeds is {chosen!r}: write it as in seeds = {_EXAMPLES['seeds']}")
+        raise UserError(f"{path}: seeds is {chosen!r}: write it as in seeds = {_EXAMPLES['seeds'][1]}")
     settings = split_settings(entry.get("settings", ""))
     for text in settings:
         if not any(settings_of_stage([text], stage) for stage in _STAGES):
             raise UserError(f"{path}: setting {text!r} is read by no stage of a run: leave it out")
     plugin = str((path.parent / entry["plugin"]).resolve()) if entry.get("plugin") else ""
     return [Run(profile, entry["variant"], seed, data_root, entry.get("name", ""), settings, plugin) for seed in chosen]
-
-
-_EXAMPLES = {
-    "name": '"majority"', "variant": '"segl"', "settings": '"training.steps=100"', "seeds": "[0, 1]",
-    "plugin": '"my_loss.py"',
-}  # fmt: skip

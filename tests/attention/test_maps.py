@@ -11,7 +11,7 @@ from torch import nn
 
 from vlp_lib.attention import maps as attention
 from vlp_lib.attention import pointing
-from vlp_lib.attention.maps import Boxes, Grid, box_places, grid_places, look, places_of
+from vlp_lib.attention.maps import Places, box_places, grid_places, look, places_of
 from vlp_lib.attention.pointing import Asked, Pointing, choose_examples, object_mask, point, read_asked, summarise
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.config import parse_variant
@@ -145,7 +145,7 @@ def test_parameters_of_a_notebook():
 
 def test_grid_that_fills_the_image():
     places = grid_places(4, (2, 2), 2)
-    assert places.cell_of_pixel.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert places.corners.tolist() == [[0, 0, 2, 2], [2, 0, 4, 2], [0, 2, 2, 4], [2, 2, 4, 4]]
     mask = np.zeros((4, 4), bool)
     mask[0, :3] = True
     assert places.shares(mask).tolist() == [0.5, 0.25, 0, 0]
@@ -161,9 +161,8 @@ def test_a_vit_leaves_a_border_out(small_model):
     batch = TaskBatch(Pictures(torch.rand(1, 3, 35, 35)), ids, ids.bool(), first, first, torch.zeros(1, 1))
     found = look(model, batch)
     places = places_of(model, found.features, batch, 0)
-    assert places.tokens == 16
-    assert (places.cell_of_pixel[0] == -1).all() and (places.cell_of_pixel[:, -2:] == -1).all()
-    assert places.cell_of_pixel[1, 1] == 0 and places.cell_of_pixel[32, 32] == 15
+    assert len(places.corners) == 16
+    assert places.corners[[0, 15]].tolist() == [[1, 1, 9, 9], [25, 25, 33, 33]]
     weights = np.zeros(16)
     weights[0] = 1
     rows, columns = np.nonzero(places.paint(weights))
@@ -172,7 +171,7 @@ def test_a_vit_leaves_a_border_out(small_model):
 
 def test_a_resnets_last_cells_stick_out():
     places = grid_places(10, (3, 3), 4)
-    assert places.cell_of_pixel[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    assert places.corners[:3].tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [8, 0, 10, 4]]
     assert places.shares(np.ones((10, 10), bool)).tolist() == [1] * 9
 
 
@@ -215,7 +214,7 @@ def test_boxes_on_the_object_are_above_chance_before_anything_is_learned():
     mask = np.zeros((10, 10), bool)
     mask[:2, :2] = True
     corners = np.array([[0, 0, 2, 2], [0, 0, 4, 4], [0, 0, 0, 0]])
-    found = point(np.array([0.5, 0.5, 0.0]), Boxes(corners, 10), mask)
+    found = point(np.array([0.5, 0.5, 0.0]), Places(corners, 10), mask)
     assert (found.chance, found.even, found.mass) == pytest.approx((0.04, 0.625, 0.625))
 
 
@@ -365,7 +364,7 @@ def test_scores_do_not_depend_on_the_batch(tiny_corpus, finetuned, monkeypatch):
 def test_view_of_one_question(tiny_corpus, finetuned):
     view = pointing.view_question(finetuned, tiny_corpus, 3)
     assert (view.pieces[0], view.pieces[-1]) == ("[CLS]", "[SEP]")
-    assert isinstance(view.places, Grid)
+    assert len(view.places.corners) == 16
     heads = figures.draw_heads(view, "to_language", "cls")
     layers, columns = len(view.attention.layers), 3  # two heads and their mean
     assert len(heads.axes) == layers * columns

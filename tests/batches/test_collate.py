@@ -105,16 +105,12 @@ def test_features_of_images_without_detections_are_zero():
     assert not batch.features[1].any()
 
 
-def test_moving_and_cutting_a_batch():
+def test_moving_a_batch():
     batch = collate([sample(3, detections=found(2), seed=1), sample(5, detections=found(1), seed=2)])
     moved = batch.to(torch.device("meta"))
     assert moved.images.device.type == moved.labels.device.type == "meta"
     assert moved.seeds.device.type == moved.image_ids.device.type == "cpu"
     assert moved.label_maps is None
-    second = batch[1:2]
-    assert len(second) == 1
-    assert second.seeds.tolist() == [2]
-    assert second.input_ids.tolist() == batch.input_ids[1:].tolist()
     assert torch.equal(batch.without_masks().input_ids, batch.clean_ids)
     assert torch.equal(batch.without_masks().mlm_labels, batch.mlm_labels)
 
@@ -127,18 +123,6 @@ def test_second_texts_stand_behind_all_first_ones():
     assert batch.attention_mask.sum(1).tolist() == [3, 2, 3, 4, 4]
     assert batch.matched.tolist() == [1, 1, 1, 0, 0]
     assert len(batch) == 3
-
-
-def test_cutting_a_batch_keeps_each_image_with_its_texts():
-    pair = [
-        Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), (text(3), text(n, False)), None, None, n, n) for n in (4, 5, 6)
-    ]
-    batch = collate(pair)
-    last = batch[1:]
-    assert last.seeds.tolist() == [5, 6]
-    assert last.image_of_text.tolist() == [0, 1, 0, 1]
-    assert last.attention_mask.sum(1).tolist() == [3, 3, 5, 6]
-    assert last.matched.tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("longest", "padded"), [(3, 5), (5, 5), (6, 9), (9, 9)])

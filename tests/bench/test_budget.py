@@ -61,12 +61,10 @@ def test_operations_of_a_matrix_product():
     assert counter.get_total_flops() == 3 * 2 * 3 * 5 * 7
 
 
-def test_operations_grow_with_the_images_and_not_with_checkpointing(small_profile):
+def test_operations_are_those_of_the_weights_and_more(small_profile):
     ready = probe(small_profile, "naive_vit")
-    one, four = ready.operations(), ready.operations(4)
-    assert four == pytest.approx(one, rel=0.1)
     parameters = sum(p.numel() for p in ready.model.vlp.vision.parameters() if p.ndim > 1)
-    assert one > 6 * 64 * parameters * 0.5  # 64 tokens go through the vision stream alone
+    assert ready.operations() > 6 * 64 * parameters * 0.5  # 64 tokens go through the vision stream alone
 
 
 def test_measured_rates_are_rates(small_profile):
@@ -92,8 +90,8 @@ THRIFTY = replace(NEED, per_image=GIB // 4)
 )
 def test_plan(memory, processes, expected):
     found = plan(NEED, THRIFTY, 64, processes, memory * GIB + 1)
-    assert (found and (found.accumulation, found.checkpointing)) == expected
+    assert (found and found[:2]) == expected
     if found:
-        need = THRIFTY if found.checkpointing else NEED
-        assert found.bytes == need.total(64 // processes // found.accumulation, processes)
-        assert found.bytes <= (1 - RESERVE) * (memory * GIB + 1)
+        parts, checkpointing, total = found
+        assert total == (THRIFTY if checkpointing else NEED).total(64 // processes // parts, processes)
+        assert total <= (1 - RESERVE) * (memory * GIB + 1)

@@ -48,7 +48,7 @@ def test_the_forecast_is_the_papers_arithmetic():
 @pytest.mark.parametrize(("pace", "expected"), [(1_750.0, "| 11.9 | yes |"), (1_700.0, "| 12.25 | no |")])
 def test_the_aim_is_answered(pace, expected):
     hours = budget.hours(75_000_000, pace)
-    row = {"variant": "segl", "full_size": True, "forecast_hours": round(hours, 2)}
+    row = {"variant": "segl", "forecast_hours": round(hours, 2)}
     row["target_met"] = hours <= budget.TARGET_HOURS and pace >= budget.TARGET_RATE
     said = forecast([row])
     assert expected in said

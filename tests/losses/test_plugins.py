@@ -48,16 +48,7 @@ class Edges(VisualLoss):
 '''
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    """What a test makes known is unknown to the next."""
-    plugins, classes = dict(catalogue._PLUGINS), dict(base._CLASSES)
-    yield
-    # The kit's own are imported once in a process, and stay.
-    classes |= {name: made for name, made in base._CLASSES.items() if name in catalogue._built_in()}
-    for kept, before in ((catalogue._PLUGINS, plugins), (base._CLASSES, classes)):
-        kept.clear()
-        kept.update(before)
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture

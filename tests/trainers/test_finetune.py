@@ -91,9 +91,8 @@ def test_vcr_and_its_files(scale, tiny_corpus, tmp_path):
 
 
 def test_a_finetuned_model_comes_back_as_it_was(scale, tiny_corpus, tmp_path):
-    first, _, folder = run(scale, "vqa", "segl", tiny_corpus)
-    model, encoder, answers = load_finetuned(run_of(scale, "finetune-vqa", "segl"), "vqa", tiny_corpus)
-    assert answers == tuple(json.loads((folder / "answers.json").read_text()))
+    first, _, _ = run(scale, "vqa", "segl", tiny_corpus)
+    model, encoder = load_finetuned(run_of(scale, "finetune-vqa", "segl"), "vqa", tiny_corpus)
     from vlp_lib.tasks import open_task
 
     test = open_task("vqa", tiny_corpus, encoder, scale.downstream).test

@@ -453,6 +453,6 @@ def test_a_broken_metrics_file_is_named(model, tmp_path):
         run(model, tmp_path, Regression(fail_at=7))
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": ')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 4, is not JSON"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 4 is not JSON"):
         run(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == STEPS

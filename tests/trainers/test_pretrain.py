@@ -226,8 +226,8 @@ def test_epochs_give_the_steps(small_profile, tiny_corpus, tmp_path):
     """24 images with five captions: 120 pairs, 8 a step."""
     profile = with_training(small_profile, steps=0, epochs=0.1, evaluations=1)
     assert run(profile, tiny_corpus, "naive_vit", tmp_path)[-1]["step"] == 2
-    assert PretrainingTask.steps_of_epochs(with_training(profile, epochs=15), 120) == 225
-    assert PretrainingTask.steps_of_epochs(with_training(profile, epochs=0.001), 120) == 1
+    assert loop.steps_of_epochs(with_training(profile, epochs=15).training, 120) == 225
+    assert loop.steps_of_epochs(with_training(profile, epochs=0.001).training, 120) == 1
 
 
 # Validation

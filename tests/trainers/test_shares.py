@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contexts import part_of
 
 from vlp_lib.batches.pairs import TrainingOrder, load_batches
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
@@ -44,7 +45,8 @@ def whole_and_parts(task, model, batch, count):
     whole = task.losses(model, batch)
     whole["loss"].backward()
     expected, share = gradient(), 8 // count
-    parts = task.share_out(model, [batch[i * share : (i + 1) * share] for i in range(count)], lambda mean: mean)
+    pieces = [part_of(batch, slice(i * share, (i + 1) * share)) for i in range(count)]
+    parts = task.share_out(model, pieces, lambda mean: mean)
     found = [task.losses(model, part) for part in parts]
     torch.stack([losses["loss"] for losses in found]).mean().backward()
     means = {name: torch.stack([losses[name] for losses in found]).mean().item() for name in whole}

@@ -31,60 +31,38 @@ Direction = Literal["to_vision", "to_language"]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Tokens that are cells of the image.
-
-    Attributes:
-        cell_of_pixel: [S, S] int64, the token of each pixel of the model's input, −1 where none covers it.
-        tokens: how many there are.
-    """
-
-    cell_of_pixel: np.ndarray
-    tokens: int
-
-    def shares(self, mask: np.ndarray) -> np.ndarray:
-        """How much of each token's area a mask [S, S] covers; [tokens] from 0 to 1."""
-        inside = self.cell_of_pixel >= 0
-        area = np.bincount(self.cell_of_pixel[inside], minlength=self.tokens)
-        covered = np.bincount(self.cell_of_pixel[inside & mask], minlength=self.tokens)
-        return covered / np.maximum(area, 1)
-
-    def paint(self, weights: np.ndarray) -> np.ndarray:
-        """Token weights [tokens] spread evenly over the tokens' pixels; [S, S] of the same sum, 0 where no token is."""
-        inside = self.cell_of_pixel >= 0
-        area = np.bincount(self.cell_of_pixel[inside], minlength=self.tokens)
-        return np.where(inside, (weights / np.maximum(area, 1))[self.cell_of_pixel], 0.0)
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Tokens that are boxes, which may overlap.
+class Places:
+    """Where tokens lie on an image: the cells of a grid, or boxes, which may overlap.
 
     Attributes:
         corners: [tokens, 4] int64 (x1, y1, x2, y2) in pixels of the model's input, the end excluded.
-        side: S.
+        side: S, of the input.
     """
 
     corners: np.ndarray
     side: int
 
+    @property
+    def areas(self) -> np.ndarray:
+        """[tokens] pixels of each, at least 1."""
+        x1, y1, x2, y2 = self.corners.T
+        return np.maximum((x2 - x1) * (y2 - y1), 1)
+
     def shares(self, mask: np.ndarray) -> np.ndarray:
-        """As `Grid.shares`; 0 for a box without a pixel."""
-        parts = (mask[y1:y2, x1:x2] for x1, y1, x2, y2 in self.corners)
-        return np.array([part.mean() if part.size else 0.0 for part in parts])
+        """How much of each token's area a mask [S, S] covers; [tokens] from 0 to 1, 0 for a token without a pixel."""
+        x1, y1, x2, y2 = self.corners.T
+        above = np.pad(mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # pixels of the mask above and left of a corner
+        return (above[y2, x2] - above[y1, x2] - above[y2, x1] + above[y1, x1]) / self.areas
 
     def paint(self, weights: np.ndarray) -> np.ndarray:
-        """As `Grid.paint`, summed where boxes overlap."""
+        """Token weights [tokens] spread evenly over the tokens' pixels; [S, S], summed where tokens overlap."""
         shown = np.zeros((self.side, self.side))
-        for weight, (x1, y1, x2, y2) in zip(weights, self.corners, strict=True):
-            shown[y1:y2, x1:x2] += weight / max((x2 - x1) * (y2 - y1), 1)
+        for weight, (x1, y1, x2, y2) in zip(weights / self.areas, self.corners, strict=True):
+            shown[y1:y2, x1:x2] += weight
         return shown
 
 
-Places = Grid | Boxes
-
-
-def grid_places(side: int, grid: tuple[int, int], cell: int, offset: tuple[int, int] = (0, 0)) -> Grid:
+def grid_places(side: int, grid: tuple[int, int], cell: int, offset: tuple[int, int] = (0, 0)) -> Places:
     """The cells of a feature map on an image of `side` pixels, row by row.
 
     Args:
@@ -92,17 +70,15 @@ def grid_places(side: int, grid: tuple[int, int], cell: int, offset: tuple[int, 
         cell: pixels a side of a cell; the last row and column may stick out of the image.
         offset: pixels above and left of the first cell.
     """
-    pixels = np.arange(side)
-    rows, columns = ((pixels - start) // cell for start in offset)
-    inside_rows, inside_columns = (rows >= 0) & (rows < grid[0]), (columns >= 0) & (columns < grid[1])
-    index = rows[:, None] * grid[1] + columns
-    return Grid(np.where(inside_rows[:, None] & inside_columns, index, -1), grid[0] * grid[1])
+    y, x = ((start + cell * np.arange(count + 1)).clip(0, side) for start, count in zip(offset, grid, strict=True))
+    (left, top), (right, bottom) = np.meshgrid(x[:-1], y[:-1]), np.meshgrid(x[1:], y[1:])
+    return Places(np.stack([left, top, right, bottom], -1).reshape(-1, 4), side)
 
 
-def box_places(side: int, boxes: np.ndarray) -> Boxes:
+def box_places(side: int, boxes: np.ndarray) -> Places:
     """Boxes [tokens, 4], fractions of the image, on an image of `side` pixels; every pixel they touch is theirs."""
     low, high = np.floor(boxes[:, :2] * side), np.ceil(boxes[:, 2:] * side)
-    return Boxes(np.concatenate([low, high], 1).clip(0, side).astype(np.int64), side)
+    return Places(np.concatenate([low, high], 1).clip(0, side).astype(np.int64), side)
 
 
 def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: int) -> Places:
@@ -154,8 +130,12 @@ class QuestionAttention:
         no vision branch.
         """
         maps = self._pick("layer", self.layers, layer)
-        weights = maps.to_vision[row] if direction == "to_vision" else self._to_language(maps, row, layer)
-        weights = weights.mean(0) if head is None else self._pick("head", weights, head)
+        attention = maps.to_vision if direction == "to_vision" else maps.to_language
+        if attention is None:
+            raise UserError(
+                f"layer {layer} has no vision branch, for nothing reads it: choose a lower layer, or to_vision"
+            )
+        weights = attention[row].mean(0) if head is None else self._pick("head", attention[row], head)
         weights = (weights if direction == "to_vision" else weights.T).double().cpu()
         length = int(self.text_mask[row].sum())
         if query == "mean":
@@ -171,13 +151,6 @@ class QuestionAttention:
         if not -len(items) <= index < len(items):
             raise UserError(f"there is no {kind} {index}: choose from 0 to {len(items) - 1}")
         return items[index]
-
-    def _to_language(self, maps: CrossAttentionMaps, row: int, layer: int) -> torch.Tensor:
-        if maps.to_language is None:
-            raise UserError(
-                f"layer {layer} has no vision branch, for nothing reads it: choose a lower layer, or to_vision"
-            )
-        return maps.to_language[row]
 
 
 def parse_query(text: str | int) -> Query:

@@ -138,21 +138,14 @@ def summarise(points: Sequence[tuple[str, Pointing | str]]) -> tuple[list[dict[s
     """
     scored = [(kind, one) for kind, one in points if isinstance(one, Pointing)]
     kinds = [*KINDS, *sorted({kind for kind, _ in scored} - set(KINDS))]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in ("all", *kinds):
         chosen = [one for kind, one in scored if name in ("all", kind)]
         if chosen:
-            rows.append(
-                {
-                    "kind": name,
-                    "questions": len(chosen),
-                    "pointing": float(np.mean([one.pointing for one in chosen])),
-                    "mass": float(np.mean([one.mass for one in chosen])),
-                    "chance": float(np.mean([one.chance for one in chosen])),
-                    "even": float(np.mean([one.even for one in chosen])),
-                    "from_label_maps": sum(one.source == "label map" for one in chosen),
-                }
-            )
+            measures = ("pointing", "mass", "chance", "even")
+            means = {measure: float(np.mean([getattr(one, measure) for one in chosen])) for measure in measures}
+            of_maps = sum(one.source == "label map" for one in chosen)
+            rows.append({"kind": name, "questions": len(chosen), **means, "from_label_maps": of_maps})
     return rows, dict(Counter(one for _, one in points if isinstance(one, str)))
 
 
@@ -168,26 +161,21 @@ def read_asked(corpus: Corpus, wanted: Mapping[int | str, str]) -> dict[int | st
         if path is not None and wanted.keys() - entries.keys():
             found = read_entries(path, "annotations", "the official annotations")
             entries |= {entry["question_id"]: entry for entry in found if entry.get("question_id") in wanted}
-    stuff = _stuff_words(corpus)
-    return {number: _asked(entries.get(number, {}), text, stuff) for number, text in wanted.items()}
-
-
-def _asked(entry: Mapping[str, Any], question: str, stuff: frozenset[str]) -> Asked:
-    words = re.findall(r"[a-z]+", question.lower())
-    guessed = "count" if words[:2] == ["how", "many"] else "stuff" if stuff.intersection(words) else "other"
-    boxes = entry.get("bboxes")
-    return Asked(
-        kind=entry.get("kind", guessed),
-        category_id=entry.get("category_id"),
-        boxes=None if boxes is None else np.array(boxes, dtype=float).reshape(-1, 4),
-    )
-
-
-def _stuff_words(corpus: Corpus) -> frozenset[str]:
-    """First words of the official stuff classes, e.g. "floor" of "floor-wood"; none for other classes."""
     classes = corpus.segmentation_classes
     named = zip(classes.ids, classes.names, strict=True)
-    return frozenset(name.partition("-")[0] for number, name in named if number >= _FIRST_STUFF)
+    # First words of the official stuff classes, e.g. "floor" of "floor-wood"; none of other classes.
+    stuff = {name.partition("-")[0] for number, name in named if number >= _FIRST_STUFF}
+    asked = {}
+    for number, question in wanted.items():
+        entry, words = entries.get(number, {}), re.findall(r"[a-z]+", question.lower())
+        guessed = "count" if words[:2] == ["how", "many"] else "stuff" if stuff.intersection(words) else "other"
+        boxes = entry.get("bboxes")
+        asked[number] = Asked(
+            kind=entry.get("kind", guessed),
+            category_id=entry.get("category_id"),
+            boxes=None if boxes is None else np.array(boxes, dtype=float).reshape(-1, 4),
+        )
+    return asked
 
 
 @dataclass(frozen=True)
@@ -282,51 +270,45 @@ def in_order(split: VqaSplit) -> list[int]:
 class _Observer:
     """Looks at questions of a split, a batch at a time."""
 
-    def __init__(
-        self, model: DownstreamModel, split: VqaSplit, corpus: Corpus, order: Sequence[int], query: Query
-    ) -> None:
-        self.model, self.split, self.corpus, self.order, self.query = model, split, corpus, order, query
-        self.device = next(model.parameters()).device
+    def __init__(self, model: DownstreamModel, split: VqaSplit, corpus: Corpus, query: Query) -> None:
+        self.model, self.split, self.corpus, self.query = model, split, corpus, query
         self.records = {record.image_id: record for record in corpus.coco_records}
-        items = [split.items[i] for i in order]
-        self.asked = read_asked(corpus, {item.question.question_id: item.question.question for item in items})
+        questions = (item.question for item in split.items)
+        self.asked = read_asked(corpus, {question.question_id: question.question for question in questions})
 
-    def looks(self, places: Sequence[int]) -> Iterator[Look]:
-        """The looks at the questions that stand at these places of the order."""
-        for start in range(0, len(places), _AT_ONCE):
-            indices = [self.order[place] for place in places[start : start + _AT_ONCE]]
-            batch = collate([self.split[i] for i in indices]).to(self.device)
+    def looks(self, indices: Sequence[int]) -> Iterator[Look]:
+        """The looks at these questions of the split."""
+        device = next(self.model.parameters()).device
+        for start in range(0, len(indices), _AT_ONCE):
+            chosen = indices[start : start + _AT_ONCE]
+            batch = collate([self.split[index] for index in chosen]).to(device)
             with torch.inference_mode():
                 attention = look(self.model.vlp, batch)
                 decisions = self.split.decide(self.model.head(attention.pooled))
-            for row, index in enumerate(indices):
+            for row, (index, decision) in enumerate(zip(chosen, decisions, strict=True)):
                 image = batch.pictures.images[row].permute(1, 2, 0).cpu().numpy()
-                where = places_of(self.model.vlp, attention.features, batch, row)
-                yield self._look(index, attention, row, where, image, int(decisions[row]))
+                places = places_of(self.model.vlp, attention.features, batch, row)
+                weights = attention.on_image(row, "to_vision", self.query)
+                yield self._look(index, self.split.answers.answers[int(decision)], image, weights, places)
 
-    def _look(
-        self, index: int, attention: QuestionAttention, row: int, where: Places, image: np.ndarray, decision: int
-    ) -> Look:
-        item = self.split.items[index]
-        assert item.annotation is not None  # the split is labelled
-        weights = attention.on_image(row, "to_vision", self.query)
-        record = self.records.get(int(item.question.image_id))
-        found: tuple[np.ndarray, Source] | str = "the image is none of the corpus's captioned ones"
+    def _look(self, index: int, answer: str, image: np.ndarray, weights: np.ndarray, places: Places) -> Look:
+        question, annotation = self.split.items[index].question, self.split.items[index].annotation
+        assert annotation is not None  # the split is labelled
+        record = self.records.get(int(question.image_id))
+        mask: tuple[np.ndarray, Source] | str = "the image is none of the corpus's captioned ones"
         if record is not None:
-            asked, labels = self.asked[item.question.question_id], self.corpus.read_label_map(record)
-            found = object_mask(asked, record, labels, self.corpus, len(image))
-        answer = self.split.answers.answers[decision]
-        accuracy = vqa_accuracy({item.question.question_id: answer}, [item.annotation]).overall
+            asked, labels = self.asked[question.question_id], self.corpus.read_label_map(record)
+            mask = object_mask(asked, record, labels, self.corpus, len(image))
         return Look(
-            question_id=item.question.question_id,
-            text=item.question.question,
+            question_id=question.question_id,
+            text=question.question,
             answer=answer,
-            truth=item.annotation.multiple_choice_answer,
-            right=accuracy >= 0.5,
-            map=where.paint(weights),
+            truth=annotation.multiple_choice_answer,
+            right=vqa_accuracy({question.question_id: answer}, [annotation]).overall >= 0.5,
+            map=places.paint(weights),
             image=image,
-            mask=None if isinstance(found, str) else found[0],
-            score=found if isinstance(found, str) else point(weights, where, *found),
+            mask=None if isinstance(mask, str) else mask[0],
+            score=mask if isinstance(mask, str) else point(weights, places, *mask),
         )
 
 
@@ -348,27 +330,27 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
         raise UserError(f"questions is {questions}: at least one has to be looked at")
     run = run.at("attention")
     profile, folder = run.config, run.folder("attention")
-    model, encoder, _ = load_finetuned(run, "vqa", corpus)
+    model, encoder = load_finetuned(run, "vqa", corpus)
     split = evaluation_split(corpus, profile, encoder)
     identity = run.identity("attention") | {"query": query}
     config = {name: value for name, value in identity.items() if name != "name"}
     config |= {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
-    folder.mkdir(parents=True, exist_ok=True)
     provenance.begin(folder, config, restart, __name__, recomputed=True)
     order = in_order(split)[:questions]
-    observer = _Observer(model.to(device_at_hand()), split, corpus, order, query)
-    kinds, images, lines, points, right = [], [], [], [], []
-    for place, one in zip(order, observer.looks(range(len(order))), strict=True):
-        kinds.append(observer.asked[one.question_id].kind)
-        images.append(split.items[place].question.image_id)
-        points.append((kinds[-1], one.score))
+    observer = _Observer(model.to(device_at_hand()), split, corpus, query)
+    images = [split.items[index].question.image_id for index in order]
+    kinds, points, right, lines = [], [], [], []
+    for one in observer.looks(order):
+        kind = observer.asked[one.question_id].kind
+        kinds.append(kind)
+        points.append((kind, one.score))
         right.append(float(one.right))
         numbers = {"not_scored": one.score} if isinstance(one.score, str) else asdict(one.score)
-        said = {"question_id": one.question_id, "kind": kinds[-1], "answer": one.answer, "right": one.right}
-        lines.append(said | numbers)
+        answer = {"question_id": one.question_id, "kind": kind, "answer": one.answer, "right": one.right}
+        lines.append(answer | numbers)
     rows, missing = summarise(points)
-    shown = list(choose_examples(kinds, images, right, [isinstance(score, Pointing) for _, score in points]))
-    examples = [(one, list(observer.looks([one.question, *one.others]))) for one in shown]
+    shown = choose_examples(kinds, images, right, [isinstance(score, Pointing) for _, score in points])
+    examples = [(one, list(observer.looks([order[i] for i in (one.question, *one.others)]))) for one in shown]
     print(f"{len(points):,} questions of {split.name}: {len(points) - sum(missing.values()):,} have a mask to point at")
     for reason, count in missing.items():
         print(f"not scored: {count:,} questions, {reason}")
@@ -414,7 +396,7 @@ def view_question(run: Run, corpus: Corpus, question: int) -> QuestionView:
 
     Raises UserError for a missing or other model, or a question that there is not.
     """
-    model, encoder, _ = load_finetuned(run.at("attention"), "vqa", corpus)
+    model, encoder = load_finetuned(run.at("attention"), "vqa", corpus)
     split = evaluation_split(corpus, run.config, encoder)
     order = in_order(split)
     if not 0 <= question < len(order):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -178,34 +178,27 @@ class PairDataset(Dataset[Sample]):
         # image with a keyword beside it would always be a mismatch.
         view = replace(view, flip=view.flip and all(may_flip(self.caption(pair)) for pair, _, _ in joined))
         texts = tuple(self._text(*text) for text in joined)
-        detections = self._detections(record, view) if self.max_detections else None
-        if self.prepared is not None and self.show_later:
-            pixels = self.prepared.read_pixels(record)
-            labels = self.prepared.read_label_map(record) if self.label_maps else None
-            return Sample(
-                image=torch.from_numpy(pixels),
-                texts=texts,
-                label_map=_map_or_ignored(labels, (pixels.shape[0], pixels.shape[1])) if self.label_maps else None,
-                detections=detections,
-                seed=key.seed,
-                image_id=record.image_id,
-                view=(view.scale, view.left, view.top, float(view.flip), *map(float, pixels.shape[:2])),
-            )
-        image = show_image((self.prepared or self.corpus).read_image(record), view, self.size)
+        source, stored = self.prepared or self.corpus, self.prepared is not None and self.show_later
+        if self.prepared is not None and stored:
+            image = self.prepared.read_pixels(record)
+            area = image.shape[:2]
+        else:
+            image = show_image(source.read_image(record), view, self.size).transpose(2, 0, 1).copy()
+            area = (self.size, self.size)
+        label_map = None
+        if self.label_maps:  # an image without one gets a map of ignored pixels
+            labels = source.read_label_map(record)
+            labels = np.full(area, IGNORED, np.uint8) if labels is None else labels
+            label_map = torch.from_numpy(labels if stored else show_label_map(labels, view, self.size).copy())
         return Sample(
-            image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
+            image=torch.from_numpy(image),
             texts=texts,
-            label_map=self._label_map(record, view) if self.label_maps else None,
-            detections=detections,
+            label_map=label_map,
+            detections=self._detections(record, view) if self.max_detections else None,
             seed=key.seed,
             image_id=record.image_id,
+            view=(view.scale, view.left, view.top, float(view.flip), *map(float, area)) if stored else None,
         )
-
-    def _label_map(self, record: ImageRecord, view: View) -> torch.Tensor:
-        """The label map in the image's view; an image without one gets a map of ignored pixels."""
-        labels = (self.prepared or self.corpus).read_label_map(record)
-        shown = None if labels is None else show_label_map(labels, view, self.size).copy()
-        return _map_or_ignored(shown, (self.size, self.size))
 
     def _detections(self, record: ImageRecord, view: View) -> Detections:
         """The detections in the image's view; an image without any gets an empty set."""
@@ -213,11 +206,7 @@ class PairDataset(Dataset[Sample]):
         return NO_DETECTIONS if detections is None else show_detections(detections, view)
 
 
-def _map_or_ignored(labels: np.ndarray | None, size: tuple[int, int]) -> torch.Tensor:
-    """The map, or one of ignored pixels."""
-    return torch.full(size, IGNORED, dtype=torch.uint8) if labels is None else torch.from_numpy(labels)
-
-
+@dataclass
 class TrainingOrder:
     """The pairs of each optimiser step, for one process; what step k trains on depends on seed and k alone.
 
@@ -229,21 +218,17 @@ class TrainingOrder:
     epoch, and one at each change of length, is mixed.
     """
 
-    def __init__(
-        self,
-        pairs: int,
-        batch_size: int,
-        steps: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        accumulation: int = 1,
-        lengths: np.ndarray | None = None,
-    ) -> None:
-        self.lengths = lengths
-        self.pairs, self.batch_size, self.steps, self.seed, self.start = pairs, batch_size, steps, seed, start
-        self.rank, self.world, self.accumulation = rank, world, accumulation
+    pairs: int
+    batch_size: int
+    steps: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world: int = 1
+    accumulation: int = 1
+    lengths: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:

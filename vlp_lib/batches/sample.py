@@ -124,23 +124,6 @@ class Batch:
         """The same pairs with their whole sentences."""
         return replace(self, input_ids=self.clean_ids)
 
-    def __getitem__(self, rows: slice) -> Batch:
-        """The batch of some images and their texts."""
-        kept = torch.arange(len(self))[rows]
-        of_text = torch.arange(len(self)) if self.image_of_text is None else self.image_of_text.cpu()
-        texts = torch.isin(of_text, kept)
-        row = torch.full((len(self),), -1).scatter(0, kept, torch.arange(len(kept)))
-        by_text = ("input_ids", "clean_ids", "attention_mask", "mlm_labels", "matched")
-        cut: dict[str, Any] = {
-            f.name: value[texts.to(value.device)] if f.name in by_text else value[rows]
-            for f in fields(self)
-            if f.name != "image_of_text" and isinstance(value := getattr(self, f.name), torch.Tensor)
-        }
-        if self.image_of_text is not None:
-            cut["image_of_text"] = row[of_text[texts]].to(self.image_of_text.device)
-        cut["extras"] = {name: value[rows] for name, value in self.extras.items()}
-        return replace(self, **cut)
-
 
 @dataclass(frozen=True)
 class Pictures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +35,14 @@ class Tokenizer:
     def __len__(self) -> int:
         return self.engine.get_vocab_size()
 
-    @property
+    @cached_property
     def mask_id(self) -> int:
         """Id of [MASK]."""
-        return _id(self.engine, MASK)
+        return self.engine.get_vocab()[MASK]
 
     def candidates(self) -> np.ndarray:
         """Ids a random replacement may be drawn from: all but the special tokens."""
-        special = {self.engine.token_to_id(name) for name in SPECIAL}
-        return np.array([i for i in range(len(self)) if i not in special])
+        return np.array(sorted(index for token, index in self.engine.get_vocab().items() if token not in SPECIAL))
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids [L] of [CLS] text [SEP], and for each the word that it is a piece of (−1 at special tokens)."""
@@ -67,14 +67,6 @@ class Tokenizer:
         self.engine.save(str(path))
 
 
-def _id(engine: _Tokenizer, token: str) -> int:
-    """Id of a token that the vocabulary is known to have."""
-    index = engine.token_to_id(token)
-    if index is None:
-        raise KeyError(token)
-    return index
-
-
 def _with_bert_pipeline(engine: _Tokenizer) -> _Tokenizer:
     engine.normalizer = normalizers.BertNormalizer(lowercase=True)
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -83,12 +75,13 @@ def _with_bert_pipeline(engine: _Tokenizer) -> _Tokenizer:
 
 
 def _finish(engine: _Tokenizer, max_length: int, source: str) -> Tokenizer:
-    missing = [name for name in SPECIAL if engine.token_to_id(name) is None]
+    ids = engine.get_vocab()
+    missing = [name for name in SPECIAL if name not in ids]
     if missing:
         raise UserError(f"the vocabulary of {source} lacks {', '.join(missing)}: give a BERT WordPiece vocabulary")
-    if engine.token_to_id(PAD) != 0:
+    if ids[PAD] != 0:
         raise UserError(f"the vocabulary of {source} does not begin with {PAD}, which MLM and padding need as id 0")
-    engine.post_processor = processors.BertProcessing((SEP, _id(engine, SEP)), (CLS, _id(engine, CLS)))
+    engine.post_processor = processors.BertProcessing((SEP, ids[SEP]), (CLS, ids[CLS]))
     engine.enable_truncation(max_length)
     engine.no_padding()
     return Tokenizer(engine, max_length)

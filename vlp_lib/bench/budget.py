@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -35,6 +35,9 @@ RESERVE = 0.1
 PAPER_PAIRS = 5_000_000
 """Image–sentence pairs of the paper's pretraining (section IV-A2)."""
 
+PAPER_HOURS = cast(float, paper.value("IV", "segl", "pretrain_gpu_hours"))
+"""V100-hours of the paper's pretraining with SEGL (Table IV)."""
+
 TARGET_HOURS, TARGET_RATE = 12.0, 1_750.0
 """What a whole pretraining may take on one H200, and the samples a second for it: 15 epochs of the pairs in 11.9 h."""
 
@@ -48,14 +51,6 @@ def samples(profile: Profile, pairs: int) -> int:
 def hours(count: int, per_second: float) -> float:
     """Hours of one GPU for so many samples."""
     return count / per_second / 3600
-
-
-def paper_hours() -> float:
-    """V100-hours of the paper's pretraining with SEGL (Table IV)."""
-    printed = paper.value("IV", "segl", "pretrain_gpu_hours")
-    if not isinstance(printed, float):
-        raise TypeError("the paper's hours are no number")
-    return printed
 
 
 @dataclass(frozen=True)
@@ -78,14 +73,6 @@ class Need:
         """Of one process that computes so many images at once; several processes exchange copies of the gradients."""
         copies = self.gradients if processes > 1 else 0
         return self.parameters + self.gradients + copies + self.optimiser + self.fixed + images * self.per_image
-
-
-class Plan(NamedTuple):
-    """How a batch is computed: in `accumulation` parts, with or without checkpointing, in `bytes` a process."""
-
-    accumulation: int
-    checkpointing: bool
-    bytes: int
 
 
 class Saved(NamedTuple):
@@ -136,25 +123,20 @@ def saved_for_backward(forward: Callable[[], torch.Tensor], model: nn.Module) ->
 
 
 @contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[list[nn.Dropout]]:
-    """Dropout set to 0 for a while; gives the modules that drop something otherwise.
+def _without_dropout(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Dropout set to 0 for a while; gives the nn.Dropout modules that drop something otherwise.
 
     On a CPU, dropout inside of the attention would bring the plain kernel, which keeps a map that GPUs never do.
     """
-    active = [part for part in model.modules() if isinstance(part, nn.Dropout) and part.p > 0]
-    attentions = [part for part in model.modules() if isinstance(part, Attention)]
-    before = [part.p for part in active], [part.dropout for part in attentions]
-    for part in active:
-        part.p = 0.0
-    for attention in attentions:
-        attention.dropout = 0.0
+    names = {nn.Dropout: "p", Attention: "dropout"}
+    rates = [(part, name, getattr(part, name)) for part in model.modules() if (name := names.get(type(part), ""))]
+    for part, name, _ in rates:
+        setattr(part, name, 0.0)
     try:
-        yield active
+        yield [part for part, name, rate in rates if name == "p" and rate > 0]
     finally:
-        for part, p in zip(active, before[0], strict=True):
-            part.p = p
-        for attention, p in zip(attentions, before[1], strict=True):
-            attention.dropout = p
+        for part, name, rate in rates:
+            setattr(part, name, rate)
 
 
 class Probe:
@@ -192,36 +174,35 @@ class Probe:
         Forward passes of one and of two images are measured: what they differ in is an image's, the rest is fixed.
         With checkpointing the block that keeps most is there once more, while its part of the backward pass is run.
         """
-        plain = [self.saved(self.model, images) for images in (1, 2)]
         thrifty = self.build()
         checkpoint_activations(thrifty)
-        inputs = [self.saved(thrifty, images) for images in (1, 2)]
-        again = [few.total + all_.largest_block for few, all_ in zip(inputs, plain, strict=True)]
-        return self._need(*(one.total for one in plain)), self._need(*again)
-
-    def _need(self, one: int, two: int) -> Need:
+        plain = [self.saved(self.model, images) for images in (1, 2)]
+        again = [self.saved(thrifty, n).total + saved.largest_block for n, saved in enumerate(plain, 1)]
         weights = list(self.model.parameters())
         trained = [p for p in weights if p.requires_grad]
-        # AdamW keeps two moments of each trained weight, float32, and a step counter.
-        return Need(
-            parameters=sum(p.nbytes for p in weights),
-            gradients=sum(p.nbytes for p in trained),
-            optimiser=sum(2 * p.nbytes + 4 for p in trained),
-            fixed=max(0, 2 * one - two),
-            per_image=two - one,
-        )
 
-    def operations(self, images: int = 1) -> int:
+        def need(one: int, two: int) -> Need:
+            return Need(
+                parameters=sum(p.nbytes for p in weights),
+                gradients=sum(p.nbytes for p in trained),
+                # AdamW keeps two moments of each trained weight, float32, and a step counter.
+                optimiser=sum(2 * p.nbytes + 4 for p in trained),
+                fixed=max(0, 2 * one - two),
+                per_image=two - one,
+            )
+
+        return need(*(saved.total for saved in plain)), need(*again)
+
+    def operations(self) -> int:
         """Floating-point operations of the matrix products of an image's forward and backward pass (×2 for a + b·c).
 
         What checkpointing computes again is not among them: it is no progress.
         """
-        batch = self.batch(images)
         # The plain attention consists of matrix products that the counter knows on every device.
         with FlopCounterMode(display=False) as counter, PlainAttention():
-            self.loss(self.model, batch).backward()
+            self.loss(self.model, self.batch(1)).backward()
         self.model.zero_grad(set_to_none=True)
-        return counter.get_total_flops() // images
+        return counter.get_total_flops()
 
     def step_seconds(self, images: int, runs: int) -> float:
         """Seconds of the fastest of some whole training steps (forward, backward, optimiser) of so many images."""
@@ -237,8 +218,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
     return float(2 * size**3 / times["product"].min())
 
 
-def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: float) -> Plan | None:
+def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: float) -> tuple[int, bool, int] | None:
     """The fewest parts in which a batch of so many images fits into `memory` bytes a process; None where none does.
+
+    Returns the parts, whether with checkpointing, and the bytes that a process then takes.
 
     Parts cost nothing as long as they keep the device busy, checkpointing costs a third forward pass: it is chosen
     only where not even single images fit without it.
@@ -248,7 +231,7 @@ def plan(plain: Need, checkpointed: Need, images: int, processes: int, memory: f
         for parts in (n for n in range(1, share + 1) if share % n == 0):
             total = need.total(share // parts, processes)
             if total <= (1 - RESERVE) * memory:
-                return Plan(parts, checkpointing, total)
+                return parts, checkpointing, total
     return None
 
 
@@ -322,16 +305,16 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
 def advice(needed: Budget, profile: Profile) -> str:
     """What to set so that it fits, in one line."""
     training, memory = profile.training, f"{needed.memory / GIB:.0f} GiB"
-    fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
-    if fitting is None:
-        return f"does not fit into {memory}: take a GPU with more memory, or a smaller model"
     asked = training.batch_size // needed.processes // training.accumulation
     need = needed.checkpointed if training.checkpointing else needed.plain
     if need.total(asked, needed.processes) <= (1 - RESERVE) * needed.memory:
         return f"fits into {memory} as it is"
-    settings = f"--set training.accumulation={fitting.accumulation}"
-    settings += " --set training.checkpointing=true" if fitting.checkpointing else ""
-    return f"does not fit into {memory} as it is; with {settings} it takes {fitting.bytes / GIB:.1f} GiB"
+    fitting = plan(needed.plain, needed.checkpointed, training.batch_size, needed.processes, needed.memory)
+    if fitting is None:
+        return f"does not fit into {memory}: take a GPU with more memory, or a smaller model"
+    parts, checkpointing, total = fitting
+    settings = f"--set training.accumulation={parts}" + " --set training.checkpointing=true" * checkpointing
+    return f"does not fit into {memory} as it is; with {settings} it takes {total / GIB:.1f} GiB"
 
 
 def report(needed: Budget, profile: Profile, variant: Variant) -> str:
@@ -365,6 +348,6 @@ def report(needed: Budget, profile: Profile, variant: Variant) -> str:
             pace(f"at {measured / best:.0%} of it, measured", measured),
             f"the aim, {TARGET_RATE:,.0f} samples/s on one GPU, takes "
             f"{TARGET_RATE * needed.operations / 1e12:,.1f} TFLOP/s; the paper's own pretraining took "
-            f"{paper_hours():.0f} V100-hours",
+            f"{PAPER_HOURS:.0f} V100-hours",
         )
     )

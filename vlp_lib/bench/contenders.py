@@ -5,8 +5,9 @@ Ours in every variant, the region model behind two detectors, and three peers fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -32,13 +33,12 @@ class Scale:
     Attributes:
         model: ours.
         detector: of the region pipeline.
-        peer_layers, peer_hidden: of the peers; 0 takes each peer's published size.
+        peers: sizes of the peers by their names in transformers; what is left out is as published.
     """
 
     model: ModelConfig
     detector: DetectorConfig
-    peer_layers: int = 0
-    peer_hidden: int = 0
+    peers: Mapping[str, Any] = field(default_factory=dict)
 
 
 FULL_SIZE = Scale(ModelConfig(), DetectorConfig())
@@ -55,8 +55,8 @@ MINIATURE = Scale(
         region=RegionConfig(max_regions=8),
     ),
     DetectorConfig(layers=(1, 1, 1, 1), classes=20, proposals=10, regions=8),
-    peer_layers=1,
-    peer_hidden=24,
+    {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 96}
+    | dict.fromkeys(("num_hidden_layers", "l_layers", "x_layers", "r_layers"), 1),
 )
 """Everything small, to try the measurement itself."""
 
@@ -93,8 +93,7 @@ def contenders(scale: Scale, image_size: int, device: torch.device) -> Iterator[
         if variant.vision != "region":
             model = _assemble(config, variant, first, device)
             tokens, parameters = at_inference(model, batch)
-            stages = {"vision": _vision(model, batch), **_language_and_cross(model, batch)}
-            yield Contender(variant.name, "ours", stages, tokens, parameters)
+            yield Contender(variant.name, "ours", _stages(model, batch), tokens, parameters)
     layers = "ResNet-101 C4 Faster R-CNN, 1600 classes, from torchvision's parts" if scale is FULL_SIZE else ""
     mild = "torchvision's fasterrcnn_resnet50_fpn, 91 classes: the mild case"
     for name, detector, size, note in (
@@ -119,11 +118,10 @@ def _assemble(config: ModelConfig, variant: Variant, first: VLPModel, device: to
     return model
 
 
-def _vision(model: VLPModel, batch: Batch) -> Stage:
-    return lambda _: model.encode_vision(batch)[1]
+def _stages(model: VLPModel, batch: Batch) -> dict[str, Stage]:
+    def vision(_: None) -> VisionFeatures:
+        return model.encode_vision(batch)[1]
 
-
-def _language_and_cross(model: VLPModel, batch: Batch) -> dict[str, Stage]:
     def language(tokens: VisionFeatures) -> tuple[VisionFeatures, torch.Tensor]:
         return tokens, model.encode_language(batch)
 
@@ -131,7 +129,7 @@ def _language_and_cross(model: VLPModel, batch: Batch) -> dict[str, Stage]:
         tokens, words = both
         return model.join(words, batch.attention_mask, tokens)[0]
 
-    return {"language": language, "cross": cross}
+    return {"vision": vision, "language": language, "cross": cross}
 
 
 def _pipeline(name: str, model: VLPModel, detector: RegionDetector, batch: Batch, note: str) -> Contender:
@@ -139,26 +137,23 @@ def _pipeline(name: str, model: VLPModel, detector: RegionDetector, batch: Batch
         regions = {"labels": found.labels, "scores": found.scores, "boxes": found.boxes, "features": found.features}
         return model.encode_vision(replace(batch, attributes=torch.full_like(found.labels, -1), **regions))[1]
 
-    stages = {"detector": lambda _: detector.propose(batch.images), "selection": detector.select, "vision": vision}
+    detection = {"detector": lambda _: detector.propose(batch.images), "selection": detector.select}
     tokens = min(detector.regions, model.config.region.max_regions)
     parameters = count(model.vision, model.language, model.cross_modality, model.pooler, detector)
-    return Contender(name, "pipeline", stages | _language_and_cross(model, batch), tokens, parameters, note)
+    stages = detection | _stages(model, batch) | {"vision": vision}
+    return Contender(name, "pipeline", stages, tokens, parameters, note)
 
 
 def _peers(scale: Scale, batch: Batch, device: torch.device) -> Iterator[Contender]:
     """ViLT on the same pixels, LXMERT and VisualBERT on 36 given regions; each stage is the whole model."""
     import transformers
 
-    layers, hidden, regions = scale.peer_layers, scale.peer_hidden, scale.detector.regions
-    size: dict[str, Any] = (
-        {"hidden_size": hidden, "num_attention_heads": 2, "intermediate_size": 4 * hidden} if hidden else {}
-    )
-    deep: dict[str, Any] = size | ({"num_hidden_layers": layers} if layers else {})
-    streams: dict[str, Any] = size | ({"l_layers": layers, "x_layers": layers, "r_layers": layers} if layers else {})
+    regions, sizes = scale.detector.regions, dict(scale.peers)
     with device:
-        vilt = transformers.ViltModel(transformers.ViltConfig(patch_size=_VILT_PATCH, **deep))
-        lxmert = transformers.LxmertModel(transformers.LxmertConfig(**streams))
-        visual_bert = transformers.VisualBertModel(transformers.VisualBertConfig(visual_embedding_dim=2048, **deep))
+        vilt = transformers.ViltModel(transformers.ViltConfig(patch_size=_VILT_PATCH, **sizes))
+        visual_bert = transformers.VisualBertModel(transformers.VisualBertConfig(visual_embedding_dim=2048, **sizes))
+        sizes.pop("num_hidden_layers", None)  # LXMERT has a number for each of its streams
+        lxmert = transformers.LxmertModel(transformers.LxmertConfig(**sizes))
         features, boxes, ones = torch.rand(1, regions, 2048), torch.rand(1, regions, 4), torch.ones(1, regions)
     words = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
     pixels = {"pixel_values": batch.images, "pixel_mask": torch.ones_like(batch.images[:, 0]).long()}
@@ -166,11 +161,14 @@ def _peers(scale: Scale, batch: Batch, device: torch.device) -> Iterator[Contend
     embedded = {"visual_embeds": features, "visual_attention_mask": ones, "visual_token_type_ids": ones.long()}
     patches = (batch.images.shape[-1] // _VILT_PATCH) ** 2
     given = f"{regions} region features given: add a detector's time"
-    yield _peer("vilt", vilt, words | pixels, patches, "one stream, pixels")
-    yield _peer("lxmert", lxmert, words | places, regions, given)
-    yield _peer("visual_bert", visual_bert, words | embedded, regions, given)
+    for name, model, inputs, tokens, note in (
+        ("vilt", vilt, pixels, patches, "one stream, pixels"),
+        ("lxmert", lxmert, places, regions, given),
+        ("visual_bert", visual_bert, embedded, regions, given),
+    ):
+        whole = partial(_answer, model.eval(), words | inputs)
+        yield Contender(name, "peer", {"whole": whole}, tokens, count(model), note)
 
 
-def _peer(name: str, model: nn.Module, inputs: dict[str, torch.Tensor], tokens: int, note: str) -> Contender:
-    model.eval()
-    return Contender(name, "peer", {"whole": lambda _: model(**inputs)}, tokens, count(model), note)
+def _answer(model: nn.Module, inputs: dict[str, torch.Tensor], _: None) -> Any:
+    return model(**inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.bench.architecture import describe
-from vlp_lib.bench.record import Record
-from vlp_lib.bench.step import TrainingStep
+from vlp_lib.bench.record import Record, Row
+from vlp_lib.bench.step import start_training
 from vlp_lib.clock import take_turns, timed
-from vlp_lib.config import ModelConfig, Profile, Variant, parse_variant
+from vlp_lib.config import ModelConfig, Profile, parse_variant
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
-from vlp_lib.trainers.loop import resolve_precision, seed_everything
-from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, require_targets, vocabularies
+from vlp_lib.losses.base import Needs
+from vlp_lib.models.model import needs_of
+from vlp_lib.trainers.loop import resolve_precision
+from vlp_lib.trainers.pretrain import make_tokenizer, require_targets, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
 
 COST = "cost.json"
@@ -31,32 +31,14 @@ PAPER_SIZES = (384, 600)
 """Image sizes of pretraining and of finetuning."""
 
 
-def _task(profile: Profile, variant: Variant, corpus: Corpus, tokenizer: Tokenizer) -> PretrainingTask:
-    """One part of a batch, whatever the profile's accumulation."""
-    training = profile.training
-    part = replace(training, batch_size=training.batch_size // training.accumulation, accumulation=1)
-    return PretrainingTask(corpus, tokenizer, replace(profile, training=part), variant, seed=0, steps=1)
-
-
-def extra_data(task: PretrainingTask) -> tuple[str, float]:
+def extra_data(corpus: Corpus, needs: Needs) -> tuple[str, float]:
     """What a variant learns from beside the pairs, and the share of the corpus's training images that have it."""
-    corpus, training = task.train.corpus, task.train.corpus.split("train")
-    if task.train.label_maps:
+    training, labelled = corpus.split("train"), corpus.detections or ()
+    if needs.label_maps:
         return "label maps", float(np.mean([corpus.has_label_map(record) for record in training]))
-    if task.train.max_detections:
-        found = corpus.detections
-        return "detector labels", float(np.mean([found is not None and r.image_id in found for r in training]))
+    if needs.detections:
+        return "detector labels", float(np.mean([record.image_id in labelled for record in training]))
     return "none", 0.0
-
-
-def _step(task: PretrainingTask, variant: Variant, tokenizer: Tokenizer) -> Callable[[], object]:
-    """A training step of a variant on a batch that is ready."""
-    device, profile = device_at_hand(), task.profile
-    seed_everything(0)
-    vlp = VLPModel(profile.model, variant, vocabularies(task.train.corpus, tokenizer), pretrained=False)
-    model = PretrainingModel(vlp).to(device).train()
-    step = TrainingStep(model, lambda m, b: task.losses(m, b)["loss"], profile.training, device)
-    return partial(step, [next(iter(task.batches(0, 0, 1))).to(device)])
 
 
 def bench_cost(
@@ -69,7 +51,7 @@ def bench_cost(
 
     A row: variant, extra_parameters (in training), extra_parameters_at_inference, tokens (by image size), step_ms
     (median), step_ratio (to the first variant, of the fastest steps, which other work on the machine disturbs least),
-    extra_data, extra_data_share.
+    extra_data, extra_data_share, note.
 
     Args:
         rounds: steps of each variant.
@@ -77,47 +59,50 @@ def bench_cost(
     """
     if rounds < 1:
         raise UserError(f"rounds is {rounds}: a training step has to be measured at least once")
-    variants = [parse_variant(name) for name in names]
-    training = profile.training
+    # One part of a batch, whatever the profile's accumulation.
+    batch_size = profile.training.batch_size // profile.training.accumulation
+    training = replace(profile.training, batch_size=batch_size, accumulation=1)
     record = Record(
         "cost",
         profile=profile.name,
         synthetic=corpus.synthetic,
         corpus=corpus.fingerprint,
-        batch_size=training.batch_size // training.accumulation,
+        batch_size=batch_size,
         precision=resolve_precision(training.precision),
         rounds=rounds,
     )
     device, tokenizer = device_at_hand(), make_tokenizer(profile, corpus)
-    tasks = {variant.name: _task(profile, variant, corpus, tokenizer) for variant in variants}
-    passes, missing = {}, {}
-    for variant in variants:
+    sizes = vocabularies(corpus, tokenizer)
+    passes, rows = {}, dict[str, Row]()
+    for variant in map(parse_variant, names):
+        name, note = variant.name, ""
+        needs = needs_of(profile.model, variant, sizes)
         try:
-            needs = needs_of(profile.model, variant, vocabularies(corpus, tokenizer))
             require_targets(corpus, variant, needs)
-            passes[variant.name] = timed(_step(tasks[variant.name], variant, tokenizer), device)
+            task, step = start_training(replace(profile, training=training), variant, corpus, tokenizer, sizes, 1)
+            passes[name] = timed(partial(step, [next(task.batches(0, 0, 1)).to(device)]), device)
         except UserError as error:
-            missing[variant.name] = str(error)
-    times = take_turns(passes, rounds)
-    sizes = {variant.name: describe(ModelConfig(), variant, PAPER_SIZES) for variant in variants}
-    base = variants[0].name
-    rows = []
-    for name, size in sizes.items():
-        data, share = extra_data(tasks[name])
-        rows.append(
-            {
-                "variant": name,
-                "extra_parameters": size.parameters["visual_loss"],
-                "extra_parameters_at_inference": size.at_inference - sizes[base].at_inference,
-                "tokens": {str(pixels): tokens for pixels, tokens in size.tokens.items()},
-                "step_ms": round(1000 * float(np.median(times[name])), 2) if name in times else None,
-                "step_ratio": round(float(times[name].min() / times[base].min()), 4)
-                if {name, base} <= set(times)
-                else None,
-                "extra_data": data,
-                "extra_data_share": round(share, 4),
-                "note": missing.get(name, ""),
-            }
-        )
-    record.write(folder, COST.removesuffix(".json"), rows, device)
-    return rows
+            note = str(error)
+        size = describe(ModelConfig(), variant, PAPER_SIZES)
+        data, share = extra_data(corpus, needs)
+        rows[name] = {
+            "variant": name,
+            "extra_parameters": size.parameters["visual_loss"],
+            "extra_parameters_at_inference": size.at_inference,
+            "tokens": {str(pixels): tokens for pixels, tokens in size.tokens.items()},
+            "step_ms": None,
+            "step_ratio": None,
+            "extra_data": data,
+            "extra_data_share": round(share, 4),
+            "note": note,
+        }
+    times, base = take_turns(passes, rounds), next(iter(rows))
+    at_inference = rows[base]["extra_parameters_at_inference"]
+    for name, row in rows.items():
+        row["extra_parameters_at_inference"] -= at_inference
+        if name in times:
+            row["step_ms"] = round(1000 * float(np.median(times[name])), 2)
+        if {name, base} <= times.keys():
+            row["step_ratio"] = round(float(times[name].min() / times[base].min()), 4)
+    record.write(folder / COST, list(rows.values()), device)
+    return list(rows.values())

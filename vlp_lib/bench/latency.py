@@ -7,7 +7,6 @@ because the cross-modality encoder reads them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -68,9 +67,8 @@ def bench_speed(profile: Profile, image_size: int, runs: int, warmup: int, folde
         precision="float32",
         tf32=torch.backends.cuda.matmul.allow_tf32,
     )
-    device, start = device_at_hand(), time.monotonic()
+    device = device_at_hand()
     models = list(contenders(FULL_SIZE if profile.speed.full_size else MINIATURE, image_size, device))
-    building = round(time.monotonic() - start, 1)
     passes: dict[str, Callable[[], list[float]]] = {one.name: partial(one_pass, one, device) for one in models}
     times = take_turns(passes, runs, warmup, profile.speed.seconds)
     rows = [
@@ -88,5 +86,5 @@ def bench_speed(profile: Profile, image_size: int, runs: int, warmup: int, folde
         }
         for one in models
     ]
-    record.write(folder, LATENCY.removesuffix(".json"), rows, device, building_seconds=building)
+    record.write(folder / LATENCY, rows, device)
     return rows

@@ -29,35 +29,28 @@ class Record:
 
     def write(
         self,
-        folder: Path,
-        name: str,
+        path: Path,
         rows: Sequence[Row],
         device: torch.device,
         columns: Mapping[str, str] | None = None,
         before: str = "",
         after: str = "",
-        **facts: Any,
     ) -> None:
-        """Write `folder`/`name`.json, .csv and .md.
+        """Write `path` (.json), and beside it .csv and .md.
 
         Args:
             columns: headings of the Markdown's columns by the rows' names; None shows all under their own names.
             before, after: paragraphs above and below the Markdown's table.
-            facts: further ones that hold for all rows.
         """
-        environment = provenance.environment(device)
-        made = {"started": self.begun, "seconds": round(time.monotonic() - self.start, 1)}
-        git = provenance.git_state(Path(__file__).parent)
-        io.write_json(folder / f"{name}.json", self.facts | facts | {"rows": list(rows)} | made | git | environment)
+        made = provenance.circumstances(device, self.begun, time.monotonic() - self.start)
+        io.write_json(path, self.facts | {"rows": list(rows)} | made)
         table = pd.json_normalize(list(rows))
-        io.write_text(folder / f"{name}.csv", table.to_csv(index=False))
+        io.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
         shown = table if columns is None else table[list(columns)].rename(columns=dict(columns))
-        where = f"{environment['device']} with {environment['threads']} CPU thread(s), {environment['system']}"
-        versions = f"torch {environment['versions']['torch']}, commit {git['commit'] or 'unknown'}, {self.begun}"
-        text = "\n\n".join(
-            part for part in (before, markdown(shown), after, f"Measured on {where}; {versions}.") if part
-        )
-        io.write_text(folder / f"{name}.md", text + "\n")
+        where = f"Measured on {made['device']} with {made['threads']} CPU thread(s), {made['system']}"
+        versions = f"torch {made['versions']['torch']}, commit {made['commit'] or 'unknown'}, {self.begun}"
+        parts = (before, markdown(shown), after, f"{where}; {versions}.\n")
+        io.write_text(path.with_suffix(".md"), "\n\n".join(filter(None, parts)))
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -54,32 +54,6 @@ class Proposals(NamedTuple):
     size: tuple[int, int]
 
 
-class _ConvFour(nn.Module):
-    """A ResNet up to its third stage: stride 16, 1024 channels."""
-
-    out_channels = 1024
-
-    def __init__(self, resnet: ResNet) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
-        )
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.body(images)
-
-
-class _ConvFive(nn.Module):
-    """The fourth stage and a mean over space: regions [P, 1024, 14, 14] to features [P, 2048]."""
-
-    def __init__(self, resnet: ResNet) -> None:
-        super().__init__()
-        self.layer4 = resnet.layer4
-
-    def forward(self, regions: torch.Tensor) -> torch.Tensor:
-        return self.layer4(regions).mean((2, 3))
-
-
 class RegionDetector(nn.Module):
     """A torchvision Faster R-CNN read for its region features.
 
@@ -93,10 +67,12 @@ class RegionDetector(nn.Module):
 
     def __init__(self, network: FasterRCNN, regions: int, per_class: bool) -> None:
         super().__init__()
-        self.network = network
-        self.regions = regions
-        self.per_class = per_class
-        _calm(network)
+        self.network, self.regions, self.per_class = network, regions, per_class
+        # Let each residual block add little, as trained ones do. Otherwise a deep network of random weights grows its
+        # activations until the proposed boxes leave the image, and fewer boxes than a trained detector's were timed.
+        for block in network.modules():
+            if isinstance(block, Bottleneck):
+                block.bn3.weight.data.fill_(0.2)
 
     def propose(self, images: torch.Tensor) -> Proposals:
         """One image [1, 3, H, W] in [0, 1] to all proposals, background left out of the scores."""
@@ -137,11 +113,14 @@ def bottom_up_like(config: DetectorConfig, image_size: int) -> RegionDetector:
     The image's short side becomes `image_size`. The weights are random.
     """
     resnet = ResNet(Bottleneck, list(config.layers), norm_layer=FrozenBatchNorm2d)
+    *trunk, _, _ = resnet.children()  # without pooling and classifier
+    backbone = nn.Sequential(*trunk[:-1])
+    backbone.out_channels = 1024  # type: ignore[assignment]  # which FasterRCNN asks for
     network = FasterRCNN(
-        _ConvFour(resnet),
+        backbone,
         rpn_anchor_generator=AnchorGenerator(((64, 128, 256, 512),), ((0.5, 1.0, 2.0),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=14, sampling_ratio=2),
-        box_head=_ConvFive(resnet),
+        box_head=nn.Sequential(trunk[-1], nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         box_predictor=FastRCNNPredictor(2048, config.classes + 1),
         rpn_pre_nms_top_n_test=6000,
         rpn_post_nms_top_n_test=config.proposals,
@@ -157,14 +136,3 @@ def stock_detector(regions: int, image_size: int) -> RegionDetector:
         weights=None, weights_backbone=None, min_size=image_size, max_size=round(image_size * ASPECT)
     )
     return RegionDetector(network, regions, per_class=False).eval()
-
-
-def _calm(network: nn.Module) -> None:
-    """Let each residual block add little, as trained ones do.
-
-    Without it a deep network of random weights grows its activations until the proposed boxes leave the image, and
-    fewer boxes than a trained detector's would be timed.
-    """
-    for block in network.modules():
-        if isinstance(block, Bottleneck):
-            block.bn3.weight.data.fill_(0.2)

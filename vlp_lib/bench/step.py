@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable
 import torch
 
 from vlp_lib.batches.sample import Batch
+from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.clock import Stopwatch
-from vlp_lib.config import TrainingConfig
-from vlp_lib.models.model import PretrainingModel
-from vlp_lib.trainers.efficiency import training_kernels
-from vlp_lib.trainers.loop import make_optimiser, resolve_precision
+from vlp_lib.config import Profile, TrainingConfig, Variant
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.trainers.efficiency import prepare_model, training_kernels
+from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
+from vlp_lib.trainers.pretrain import PretrainingTask
+from vlp_lib.trainers.trained import device_at_hand
 
 PARTS = ("data", "forward", "backward", "optimiser")
 """Of a step; "data" is what the device waits for batches and for the host."""
@@ -51,3 +56,15 @@ class TrainingStep:
             self.optimiser.step()
             self.optimiser.zero_grad()
             mark("optimiser")
+
+
+def start_training(
+    profile: Profile, variant: Variant, corpus: Corpus, tokenizer: Tokenizer, sizes: Vocabularies, steps: int
+) -> tuple[PretrainingTask, TrainingStep]:
+    """A pretraining of so many steps as `loop.fit` sets it up: its task and its step; nothing is downloaded."""
+    device, training = device_at_hand(), profile.training
+    task = PretrainingTask(corpus, tokenizer, profile, variant, seed=0, steps=steps)
+    seed_everything(0)
+    model = PretrainingModel(VLPModel(profile.model, variant, sizes, pretrained=False)).to(device).train()
+    prepare_model(model, training, device)
+    return task, TrainingStep(model, lambda model, batch: task.losses(model, batch)["loss"], training, device)

@@ -6,45 +6,33 @@ import argparse
 import os
 from pathlib import Path
 
-from vlp_lib.cli.options import Commands
+from vlp_lib.cli.options import Commands, declare, declare_group
 from vlp_lib.errors import UserError
 
 
 def add(commands: Commands) -> None:
     """Declare these commands."""
-    data = commands.add_parser("data", help="draw the embedded corpus, or check a data set").add_subparsers(
-        required=True, metavar="action"
-    )
-    synthesize = data.add_parser("synthesize", help="draw a profile's embedded corpus")
-    synthesize.add_argument("--profile", default="tiny")
-    synthesize.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. corpus.train_images=500"
-    )
-    synthesize.add_argument("--root", type=Path, default=None, help="folder (default: results/<profile>/corpus)")
-    synthesize.set_defaults(run=_synthesize)
-    check = data.add_parser("check", help="what a data set has, what is missing, and where to get it")
-    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="one data set, or several below it")
+    data = declare_group(commands, "data", "action", "draw the embedded corpus, or check a data set")
+    synthesize = declare(data, "synthesize", _synthesize, "draw a profile's embedded corpus", "profile", "set")
+    synthesize.add_argument("--root", type=Path, help="folder (default: results/<profile>/corpus)")
+    check = declare(data, "check", _check, "what a data set has, what is missing, and where to get it", "root")
     check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
-    check.set_defaults(run=_check)
-    prepare = data.add_parser("prepare", help="decode and resize a data set's images once, for fast loading")
-    prepare.add_argument("--root", type=Path, required=True)
-    prepare.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
-    prepare.add_argument("--out", type=Path, default=None, help="folder (default: <root>/prepared/<image size>)")
+    faster = "decode and resize a data set's images once, for fast loading"
+    prepare = declare(data, "prepare", _prepare, faster, "root", "profile", profile="paper")
+    prepare.add_argument("--out", type=Path, help="folder (default: <root>/prepared/<image size>)")
     prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    prepare.set_defaults(run=_prepare)
-    labels = data.add_parser("labels", help="label a data set's images with a detector, or import a Bottom-Up TSV")
-    labels.add_argument("--root", type=Path, default=None, help="the data set to label or to put the TSV's labels into")
-    labels.add_argument("--out", type=Path, default=None, help="the npz (default: <root>/detections_<detector>.npz)")
-    labels.add_argument("--tsv", type=Path, default=None, help="import this Bottom-Up or LXMERT file")
+    labels = declare(data, "labels", _labels, "label a data set's images with a detector, or import a Bottom-Up TSV")
+    labels.add_argument("--root", type=Path, help="the data set to label or to put the TSV's labels into")
+    labels.add_argument("--out", type=Path, help="the npz (default: <root>/detections_<detector>.npz)")
+    labels.add_argument("--tsv", type=Path, help="import this Bottom-Up or LXMERT file")
     labels.add_argument("--detector", default="", help="of torchvision (default: fasterrcnn_resnet50_fpn_v2)")
     labels.add_argument("--weights", default="", help="a checkpoint of the detector (default: COCO's, downloaded)")
     labels.add_argument("--most", type=int, default=100, help="labels an image (default: %(default)s)")
-    labels.add_argument("--threshold", type=float, default=None, help="lowest score (default: 0.05; of a TSV: 0)")
+    labels.add_argument("--threshold", type=float, help="lowest score (default: 0.05; of a TSV: 0)")
     labels.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="for the detector")
     labels.add_argument("--shard", default="", metavar="I/N", help="this process's share (default: torchrun's)")
     labels.add_argument("--batch-size", type=int, default=8)
     labels.add_argument("--workers", type=int, default=4, help="processes that decode (default: %(default)s)")
-    labels.set_defaults(run=_labels)
 
 
 def _synthesize(options: argparse.Namespace) -> None:

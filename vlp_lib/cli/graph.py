@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlp_lib.cli.options import TASKS, Commands, check_task, common, numbers
+from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.run import Layout, Run, project_root, results_root
@@ -24,38 +24,24 @@ STAGES = (*TASKS, "retrieval")
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    reproduce = commands.add_parser("reproduce", help="run the graph of notebooks: every table and figure")
-    common(reproduce)
+    reproduce = declare(commands, "reproduce", _reproduce, "run the graph of notebooks: every table and figure", *SCALE)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
     reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
-    reproduce.add_argument(
-        "--runs",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help="a table of named runs (TOML); --variants adds to it",
-    )
-    reproduce.add_argument(
-        "--tasks",
-        default=None,
-        help="of vqa, nlvr2, vcr, retrieval, separated by spaces (default: those that the data has; '' runs none)",
-    )
-    reproduce.add_argument("--cores", type=int, default=None, help="stages at once (default: all cores)")
-    reproduce.add_argument(
-        "--workflow-profile",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="where stages run: e.g. a cluster's profile",
-    )
+    table = "a table of named runs (TOML); --variants adds to it"
+    reproduce.add_argument("--runs", type=Path, metavar="FILE", help=table)
+    tasks = "of vqa, nlvr2, vcr, retrieval, separated by spaces (default: those that the data has; '' runs none)"
+    reproduce.add_argument("--tasks", help=tasks)
+    reproduce.add_argument("--cores", type=int, help="stages at once (default: all cores)")
+    where = "where stages run: e.g. a cluster's profile"
+    reproduce.add_argument("--workflow-profile", type=Path, metavar="FOLDER", help=where)
     reproduce.add_argument("--until", default="", help="stop after this stage, e.g. pretrain")
-    reproduce.set_defaults(run=_reproduce)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     seeds = numbers(options.seeds, "seeds")
     asked = None if options.tasks is None else [check_task(name, STAGES) for name in options.tasks.split()]
-    until = [check_target(options.until)] if options.until else []
+    if options.until and options.until not in targets():
+        raise unknown("stage", options.until, targets())
     tasks = _tasks(options.data_root) if asked is None else asked
     variants = options.variants.split() or ([] if options.runs else list(VARIANTS))
     # The graph reads them again; here what is wrong with them is one sentence.
@@ -70,7 +56,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         variants,
         tasks,
         cores,
-        until,
+        [options.until] if options.until else [],
         workflow_profile=options.workflow_profile,
         runs=options.runs,
         plugin=options.plugin,
@@ -101,13 +87,6 @@ def targets() -> list[str]:
     """The stages that `--until` takes: the rules of the Snakefile without wildcards."""
     rules = re.findall(r"^rule (\w+):", _snakefile().read_text(encoding="utf-8"), re.MULTILINE)
     return [name for name in rules if not name.endswith("_one")]
-
-
-def check_target(name: str) -> str:
-    """The name of a stage; raises UserError for an unknown one."""
-    if name not in (known := targets()):
-        raise unknown("stage", name, known)
-    return name
 
 
 def run_graph(

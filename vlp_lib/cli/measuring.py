@@ -5,50 +5,41 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlp_lib.cli.options import Commands, common, numbers, settings
+from vlp_lib.cli.options import SCALE, Commands, declare, declare_group, numbers
 from vlp_lib.config import VARIANTS, CorpusConfig, parse_variant
 from vlp_lib.errors import UserError
 
 
 def add(commands: Commands) -> None:
     """Declare these commands."""
-    bench = commands.add_parser("bench", help="measure on this machine").add_subparsers(required=True, metavar="what")
-    speed = bench.add_parser("speed", help="inference time of ours, region pipelines and peers (random weights)")
-    speed.add_argument("--profile", default="tiny", help="smoke times miniatures; others the paper's architecture")
+    bench = declare_group(commands, "bench", "what", "measure on this machine")
+    inference = "inference time of ours, region pipelines and peers (random weights; smoke times miniatures)"
+    speed = declare(bench, "speed", _bench_speed, inference, "profile")
     speed.add_argument("--image-size", type=int, default=600, metavar="PIXELS")
     speed.add_argument("--runs", type=int, default=5)
     speed.add_argument("--warmup", type=int, default=2)
-    speed.set_defaults(run=_bench_speed)
-    loader = bench.add_parser("loader", help="images a second of one core: a plain loader, ours, and prepared images")
-    loader.add_argument("--root", type=Path, required=True, help="a data set, e.g. COCO")
-    loader.add_argument("--profile", default="paper", help="whose image size and augmentation (default: %(default)s)")
+    images = "images a second of one core: a plain loader, ours, and prepared images"
+    loader = declare(bench, "loader", _bench_loader, images, "root", "profile", profile="paper")
     loader.add_argument("--images", type=int, default=48, help="of the sample (default: %(default)s)")
     loader.add_argument("--runs", type=int, default=7, help="passes of each loader (default: %(default)s)")
-    loader.set_defaults(run=_bench_loader)
-
-    train = bench.add_parser("train", help="training throughput, where a step's time goes, memory, and the forecast")
-    common(train)
+    throughput = "training throughput, where a step's time goes, memory, and the forecast"
+    train = declare(bench, "train", _bench_train, throughput, *SCALE, "set")
     train.add_argument("--variants", default="naive_vit segl spl_large", help="separated by spaces")
     train.add_argument("--steps", type=int, default=20)
     train.add_argument("--warmup", type=int, default=5)
-    train.add_argument("--output", type=Path, default=None, help="folder (default: bench/ among the results)")
-    settings(train, "training.compile=false")
-    train.set_defaults(run=_bench_train)
+    train.add_argument("--output", type=Path, help="folder (default: bench/ among the results)")
 
-    model = commands.add_parser("model", help="parameters part by part and visual tokens; nothing is fetched")
-    model.add_argument("--profile", default="paper", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
+    size = "parameters part by part and visual tokens; nothing is fetched"
+    model = declare(commands, "model", _model, size, "profile", profile="paper")
     model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
     model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
-    model.add_argument("--out", type=Path, default=None, help="also write architecture.csv and .md into this folder")
-    model.set_defaults(run=_model)
+    model.add_argument("--out", type=Path, help="also write architecture.csv and .md into this folder")
 
-    doctor = commands.add_parser("doctor", help="check the installation; estimate a pretraining's memory and time")
-    common(doctor)
+    estimate = "check the installation; estimate a pretraining's memory and time"
+    doctor = declare(commands, "doctor", _doctor, estimate, *SCALE, "set")
     doctor.add_argument("--variant", default="segl")
     doctor.add_argument("--gpus", type=int, default=1, help="that share the batch")
-    doctor.add_argument("--gpu-memory", type=float, default=None, metavar="GIB", help="of each (default: as found)")
-    settings(doctor, "training.accumulation=2")
-    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("--gpu-memory", type=float, metavar="GIB", help="of each (default: as found)")
 
 
 def _bench_speed(options: argparse.Namespace) -> None:
@@ -73,7 +64,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
     folder = results_root() / "bench"
     corpus = open_corpus(options.root, allow_missing=1.0)
     bench_loader(corpus, options.chosen, options.images, options.runs, folder)
-    print(read_text(folder / f"{LOADER}.md"), folder, sep="\n")
+    print(read_text((folder / LOADER).with_suffix(".md")), folder, sep="\n")
 
 
 def _bench_train(options: argparse.Namespace) -> None:
@@ -81,6 +72,7 @@ def _bench_train(options: argparse.Namespace) -> None:
 
     from vlp_lib.bench.throughput import TRAIN, bench_train
     from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.io import read_text
     from vlp_lib.run import Layout
     from vlp_lib.workspace import draw_corpus
 
@@ -93,15 +85,9 @@ def _bench_train(options: argparse.Namespace) -> None:
         root = folder / f"corpus-{chosen.model.image_size}"
         draw_corpus(replace(chosen, corpus=few), root)
     output = options.output or folder
-    bench_train(
-        chosen,
-        tuple(map(parse_variant, options.variants.split())),
-        open_corpus(root),
-        options.steps,
-        options.warmup,
-        output,
-    )
-    print((output / f"{TRAIN}.md").read_text(encoding="utf-8"), output / f"{TRAIN}.json", sep="\n")
+    variants = tuple(map(parse_variant, options.variants.split()))
+    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
+    print(read_text((output / TRAIN).with_suffix(".md")), output / TRAIN, sep="\n")
 
 
 def _model(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import time
@@ -9,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlp_lib import catalogue
-from vlp_lib.cli.options import Commands, check_folder, check_task
-from vlp_lib.config import fits, override, parse_parameter, parse_variant, profile
+from vlp_lib.cli.options import Commands, check_words, declare
+from vlp_lib.config import fits, parse_parameter
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_json, write_text
 from vlp_lib.provenance import peak_memory
@@ -20,11 +20,14 @@ from vlp_lib.run import project_root, results_root, split_settings
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    run = commands.add_parser("run", help="execute one notebook with checked parameters")
+    run = declare(commands, "run", _run, "execute one notebook with checked parameters")
     run.add_argument("notebook", type=Path, help="e.g. notebooks/10_pretrain.ipynb")
     run.add_argument("output", type=Path, help="the executed copy")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="e.g. variant=segl")
-    run.set_defaults(run=lambda options: execute(options.notebook, options.output, options.parameter))
+
+
+def _run(options: argparse.Namespace) -> None:
+    execute(options.notebook, options.output, options.parameter)
 
 
 def defaults(notebook: Path) -> dict[str, Any]:
@@ -67,15 +70,7 @@ def parameters(notebook: Path, given: Sequence[str]) -> dict[str, Any]:
     for name in ("plugin", "data_root"):
         if values.get(name):
             values[name] = str(Path(values[name]).expanduser().resolve())
-    if values.get("plugin"):
-        catalogue.add_plugin(Path(values["plugin"]))
-    checks = {"profile": profile, "variant": parse_variant, "task": check_task, "data_root": check_folder}
-    for name, check in checks.items():
-        if name in values:
-            check(values[name])
-    if values.get("settings"):
-        changes = dict(map(parse_parameter, split_settings(values["settings"])))
-        override(profile(values.get("profile", known["profile"])), changes)
+    check_words(values, split_settings(values.get("settings", "")))
     return values
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import override, parse_parameter, parse_variant, profile
+from vlp_lib.config import Profile, override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -54,18 +54,38 @@ class Parser(argparse.ArgumentParser):
             self.error(str(unknown(str(action.metavar), value, action.choices)))
 
 
-def common(parser: argparse.ArgumentParser) -> None:
-    """The options that say at which scale and on which data."""
-    parser.add_argument("--profile", default="tiny", help="scale: smoke, tiny, gpu or paper (default: %(default)s)")
-    parser.add_argument("--data-root", default="", help="a data set in its official layout (default: embedded corpus)")
-    parser.add_argument(
-        "--plugin", type=Path, default=None, metavar="FILE", help="a visual loss of your own, in Python"
-    )
+def declare(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], text: str, *shared: str, **defaults: str
+) -> argparse.ArgumentParser:
+    """Declare a command: what it runs, what the help says of it, and which of the `_SHARED` options it takes.
+
+    `defaults` stand in for those of the shared options.
+    """
+    parser = commands.add_parser(name, help=text)
+    for option in shared:
+        parser.add_argument(f"--{option}", **_SHARED[option])
+    parser.set_defaults(run=run, **defaults)
+    return parser
 
 
-def settings(parser: argparse.ArgumentParser, example: str) -> None:
-    """The option that changes single fields of the profile."""
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=f"e.g. {example}")
+def declare_group(commands: Commands, name: str, kind: str, text: str) -> Commands:
+    """Declare a command that has commands of its own; `kind` is what errors call those."""
+    return commands.add_parser(name, help=text).add_subparsers(required=True, metavar=kind)
+
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "profile": {"default": "tiny", "help": "scale: smoke, tiny, gpu or paper (default: %(default)s)"},
+    "data-root": {"default": "", "help": "a data set in its official layout (default: embedded corpus)"},
+    "plugin": {"type": Path, "metavar": "FILE", "help": "a visual loss of your own, in Python"},
+    "set": {"action": "append", "default": [], "metavar": "FIELD=VALUE", "help": "e.g. training.steps=100"},
+    "variant": {"required": True, "help": "e.g. segl, or a mix such as segl+0.5*ssul"},
+    "seed": {"type": int, "default": 0, "help": "of all random choices (default: %(default)s)"},
+    "name": {"default": "", "help": "of the run, e.g. of an ablation (default: the variant)"},
+    "root": {"type": Path, "required": True, "metavar": "DIR", "help": "a data set, e.g. COCO"},
+}
+
+SCALE = ("profile", "data-root", "plugin")
+"""The shared options that say at which scale, on which data and with which losses."""
 
 
 def check(options: argparse.Namespace) -> None:
@@ -74,16 +94,25 @@ def check(options: argparse.Namespace) -> None:
     Adds `chosen`, the profile with its settings, and makes the path of the data set whole. Raises UserError.
     """
     given = vars(options)
+    options.chosen = check_words(given, given.get("set", ()))
+    if "data_root" in given:
+        options.data_root = check_folder(options.data_root)
+
+
+def check_words(given: Mapping[str, Any], settings: Sequence[str]) -> Profile:
+    """Check the plug-in, variants, task and data set that options or parameters name; raises UserError.
+
+    Returns the named profile with the settings.
+    """
     if given.get("plugin"):
-        catalogue.add_plugin(options.plugin)
-    if "profile" in given:
-        options.chosen = override(profile(options.profile), dict(map(parse_parameter, given.get("set", ()))))
+        catalogue.add_plugin(Path(given["plugin"]))
+    chosen: Profile = override(profile(given.get("profile", "tiny")), dict(map(parse_parameter, settings)))
     for name in [*given.get("variant", "").split(), *given.get("variants", "").split()]:
         parse_variant(name)
     if "task" in given:
-        check_task(options.task)
-    if "data_root" in given:
-        options.data_root = check_folder(options.data_root)
+        check_task(given["task"])
+    check_folder(given.get("data_root", ""))
+    return chosen
 
 
 def check_task(name: str, known: Sequence[str] = TASKS) -> str:

@@ -5,26 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlp_lib.cli.options import Commands
+from vlp_lib.cli.options import Commands, declare
 
 
 def add(commands: Commands) -> None:
     """Declare these commands."""
-    index = commands.add_parser("index", help="one page with every figure and table of a profile")
+    index = declare(commands, "index", _index, "one page with every figure and table of a profile")
     index.add_argument("folder", type=Path, help="e.g. results/tiny")
-    index.set_defaults(run=_index)
-
-    publish = commands.add_parser("publish", help="copy what of a profile's results may be shared")
+    publish = declare(commands, "publish", _publish, "copy what of a profile's results may be shared")
     publish.add_argument("source", type=Path, help="e.g. results/tiny")
     publish.add_argument("target", type=Path, help="e.g. results/reference/tiny")
-    publish.set_defaults(run=_publish)
-
-    export = commands.add_parser("export", help="a finished run's model in the hub's format, with a model card")
+    export = declare(commands, "export", _export, "a finished run's model in the hub's format, with a model card")
     export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
-    export.add_argument(
-        "target", type=Path, metavar="folder", help="where to; then e.g. `hf upload someone/name FOLDER`"
-    )
-    export.set_defaults(run=_export)
+    whereto = "where to; then e.g. `hf upload someone/name FOLDER`"
+    export.add_argument("target", type=Path, metavar="folder", help=whereto)
 
 
 def _index(options: argparse.Namespace) -> None:

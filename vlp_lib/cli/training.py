@@ -1,31 +1,33 @@
-"""`vlp pretrain` and `vlp finetune`."""
+"""`vlp pretrain`, `vlp finetune`, and `vlp evaluate`: official scores of files of predictions."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from vlp_lib.cli.options import Commands, common, print_json, run_of, settings
+from vlp_lib.cli.options import SCALE, Commands, declare, declare_group, print_json, run_of
+
+_RUN = (*SCALE, "variant", "seed", "set", "name")
 
 
 def add(commands: Commands) -> None:
     """Declare these commands."""
-    pretrain = commands.add_parser("pretrain", help="pretrain one variant with one seed")
-    common(pretrain)
-    pretrain.add_argument("--variant", required=True, help="e.g. segl, or a mix such as segl+0.5*ssul")
-    pretrain.add_argument("--seed", type=int, default=0)
-    settings(pretrain, "training.steps=100")
-    pretrain.add_argument("--name", default="", help="of the run, e.g. of an ablation (default: the variant)")
+    pretrain = declare(commands, "pretrain", _pretrain, "pretrain one variant with one seed", *_RUN)
     pretrain.add_argument("--tensorboard", action="store_true", help="write the curves for TensorBoard, too")
-    pretrain.set_defaults(run=_pretrain)
-
-    finetune = commands.add_parser("finetune", help="finetune a pretrained variant on a task and score it")
-    common(finetune)
+    finetune = declare(commands, "finetune", _finetune, "finetune a pretrained variant on a task and score it", *_RUN)
     finetune.add_argument("--task", required=True, help="vqa, nlvr2 or vcr")
-    finetune.add_argument("--variant", required=True, help="as it was pretrained, e.g. segl")
-    finetune.add_argument("--seed", type=int, default=0, help="of the pretraining and of the finetuning")
-    settings(finetune, "downstream.allow_missing=0.1")
-    finetune.add_argument("--name", default="", help="of the pretraining, whose settings are taken with it")
-    finetune.set_defaults(run=_finetune)
+
+    evaluate = declare_group(commands, "evaluate", "task", "score files of predictions by the official rules")
+    vqa = declare(evaluate, "vqa", _evaluate_vqa, "VQA accuracy")
+    vqa.add_argument("--questions", type=Path, required=True, help="the official questions JSON")
+    vqa.add_argument("--annotations", type=Path, required=True, help="the official annotations JSON")
+    vqa.add_argument("--results", type=Path, required=True, help="a JSON list of question_id and answer")
+    nlvr2 = declare(evaluate, "nlvr2", _evaluate_nlvr2, "NLVR2 accuracy and consistency")
+    nlvr2.add_argument("--data", type=Path, required=True, help="the official JSON lines, e.g. dev.json")
+    nlvr2.add_argument("--predictions", type=Path, required=True, help="a CSV of identifier,label")
+    retrieval = declare(evaluate, "retrieval", _evaluate_retrieval, "R@1, R@5 and R@10 both ways")
+    retrieval.add_argument("--scores", type=Path, required=True, help="a .npy matrix, images × captions")
+    retrieval.add_argument("--captions", type=Path, required=True, help="a COCO captions JSON")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -48,3 +50,21 @@ def _finetune(options: argparse.Namespace) -> None:
     if is_main():
         print_json(done.scores)
     leave()
+
+
+def _evaluate_vqa(options: argparse.Namespace) -> None:
+    from vlp_lib.tasks.by_file import score_vqa
+
+    print_json(score_vqa(options.questions, options.annotations, options.results))
+
+
+def _evaluate_nlvr2(options: argparse.Namespace) -> None:
+    from vlp_lib.tasks.by_file import score_nlvr2
+
+    print_json(score_nlvr2(options.data, options.predictions))
+
+
+def _evaluate_retrieval(options: argparse.Namespace) -> None:
+    from vlp_lib.tasks.by_file import score_retrieval
+
+    print_json(score_retrieval(options.scores, options.captions))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vlp_lib.config import PROFILES, flatten, parse_variant, to_dict
+from vlp_lib.config import flatten, parse_parameter, parse_variant
 from vlp_lib.errors import UserError
+from vlp_lib.run import settings_of_stage
 
 PAPER = (
     "*Effective End-to-End Vision Language Pretraining with Semantic Visual Loss* (Yang, Liu, Lin; arXiv 2301.07236)"
 )
-_LOSSES = "model.losses."
-_SECTIONS = ("model", "data", "training", "downstream")
 
 
 @dataclass(frozen=True)
@@ -45,56 +43,20 @@ class RunRecord:
         return str(self.config.get("task", ""))
 
 
-def changed_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings, by dotted name, in which the run differs from its profile as this version has it."""
-    profile = PROFILES.get(record.config["profile"])
-    if profile is None:
-        return {}
-    known = to_dict(profile)
-    if record.task:
-        known["training"] = known["downstream"][record.task]
-    made = flatten({name: record.config[name] for name in _SECTIONS if name in record.config})
-    usual = flatten(known)
-    changed = {
-        name.removeprefix("model.") if name.startswith(_LOSSES) else name: value
-        for name, value in made.items()
-        if name.startswith(_LOSSES) or (name in usual and usual[name] != value)
-    }
-    if not record.task:
-        return changed
-    prefix = f"downstream.{record.task}."
-    return {name.replace("training.", prefix, 1): value for name, value in changed.items()}
-
-
 def command(record: RunRecord) -> str:
-    """The shell commands that make such a model again.
-
-    Of the pretraining before a finetuning only the model's settings are known.
-    """
+    """The shell commands that make such a model again."""
     run = record.run
     words = ["--profile", run["profile"], "--variant", run["variant"], "--seed", str(run["seed"])]
     words += [] if run["synthetic"] else ["--data-root", "DATA"]
     words += [word for kept in run.get("plugins", {}).values() for word in ("--plugin", kept["file"])]
-    changed = changed_settings(record)
 
-    def settings(*sections: str) -> list[str]:
-        chosen = [f"{name}={_value(value)}" for name, value in changed.items() if name.startswith(sections)]
-        return [word for one in chosen for word in ("--set", one)]
+    def line(command: str, *task: str) -> str:
+        settings = settings_of_stage(record.config.get("settings", ()), command)
+        return shlex.join(["vlp", command, *task, *words, *(word for text in settings for word in ("--set", text))])
 
     lines = [f"git checkout {run['commit']}"] if run.get("commit") else []
-    lines.append(shlex.join(["vlp", "pretrain", *words, *settings("model.", "losses.", "data.", "training.")]))
-    if record.task:
-        lines.append(
-            shlex.join(
-                ["vlp", "finetune", "--task", record.task, *words, *settings("model.", "losses.", "downstream.")]
-            )
-        )
+    lines += [line("pretrain")] + ([line("finetune", "--task", record.task)] if record.task else [])
     return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    """A setting's value as `--set` reads it: [12,16] for a list."""
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
 def _table(rows: dict[str, Any], head: tuple[str, str] = ("", "")) -> str:
@@ -184,7 +146,7 @@ def model_card(record: RunRecord) -> str:
     if run.get("notes"):
         parts += ["\n".join(f"- {note}" for note in run["notes"])]
     parts += ["## Reproduce", f"```sh\n{command(record)}\n```"]
-    if changed := changed_settings(record):
+    if changed := dict(map(parse_parameter, config.get("settings", ()))):
         parts += ["Settings that are not the profile's:", _table(changed, ("setting", "value"))]
     environment = {name: run[name] for name in ("python", "system", "device", "commit", "dirty")}
     parts += [

@@ -66,12 +66,11 @@ class TrainedModel:
     answers: tuple[str, ...] = ()
 
     @torch.inference_mode()
-    def match(self, images: Sequence[Image.Image], sentences: Sequence[str], image_size: int = 0) -> torch.Tensor:
+    def match(self, images: Sequence[Image.Image], sentences: Sequence[str]) -> torch.Tensor:
         """The probability [P] that sentence i describes image i, by the pretrained matching head (section III-A).
 
         Args:
-            images: of any size and mode; they are squared, not cropped.
-            image_size: side of the squared image in pixels; 0 takes the pretraining's.
+            images: of any size and mode; they are squared to the pretraining's size, not cropped.
 
         Raises UserError for a finetuned model, for the region model, and where the numbers of both differ.
         """
@@ -83,17 +82,14 @@ class TrainedModel:
         if len(images) != len(sentences) or not images:
             raise UserError(f"{len(images)} images and {len(sentences)} sentences make no pairs: give as many of both")
         vlp, device = self.network.vlp, self._device()
-        ids, mask = (
-            part.to(device) for part in pad_texts([self.tokenizer.encode(sentence)[0] for sentence in sentences])
-        )
-        _, tokens = vlp.encode_vision(self._pictures(images, image_size or vlp.config.image_size))
+        ids, mask = (part.to(device) for part in pad_texts([self.tokenizer.encode(text)[0] for text in sentences]))
+        squares = square_images((image.convert("RGB") for image in images), vlp.config.image_size)
+        _, tokens = vlp.encode_vision(Pictures(squares.to(device)))
         pooled = vlp.join(vlp.language(ids, mask), mask, tokens)[0]
         return itm_score(self.network.itm_head(pooled)).sigmoid().cpu()
 
     @torch.inference_mode()
-    def logits(
-        self, images: Sequence[Sequence[Image.Image]], texts: Sequence[Sequence[Text]], image_size: int = 0
-    ) -> torch.Tensor:
+    def logits(self, images: Sequence[Sequence[Image.Image]], texts: Sequence[Sequence[Text]]) -> torch.Tensor:
         """The finetuned head's logits [B, classes] of items, each with its images and its texts.
 
         VQA: one image and one question, a class an answer of `answers`. NLVR2: two images and one statement, classes
@@ -106,7 +102,7 @@ class TrainedModel:
         self._require_pixels()
         downstream = self.record.config["downstream"]
         length = downstream["vcr_text_length" if self.record.config["task"] == "vcr" else "text_length"]
-        encoder = Encoder(self.tokenizer, length, image_size or downstream["image_size"])
+        encoder = Encoder(self.tokenizer, length, downstream["image_size"])
         if len(images) != len(texts) or not images:
             raise UserError(f"{len(images)} items' images and {len(texts)} items' texts: give as many of both")
         samples = []
@@ -121,11 +117,11 @@ class TrainedModel:
             samples.append(TaskSample(pictures, (), pieces, torch.tensor(0)))
         return self.network(collate(samples).to(self._device())).float().cpu()
 
-    def answer(self, image: Image.Image, question: str, image_size: int = 0) -> str:
+    def answer(self, image: Image.Image, question: str) -> str:
         """The likeliest answer to a question about an image; raises UserError for a model that is not VQA's."""
         if not self.answers:
             raise UserError(f"a model of stage {self.record.config['stage']!r} answers no questions: load one of VQA")
-        return self.answers[int(self.logits([[image]], [[question]], image_size).argmax())]
+        return self.answers[int(self.logits([[image]], [[question]]).argmax())]
 
     def save_pretrained(self, folder: Path | str) -> Path:
         """Write the model into `folder` in the hub's format, with its card; returns the folder.
@@ -149,9 +145,6 @@ class TrainedModel:
 
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
-
-    def _pictures(self, images: Sequence[Image.Image], size: int) -> Pictures:
-        return Pictures(square_images([image.convert("RGB") for image in images], size).to(self._device()))
 
     def _require_pixels(self) -> None:
         if self.variant.vision == "region":
@@ -259,16 +252,17 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
     The input scale of pretrained weights, which no checkpoint holds, is written out: their folder is not there to ask.
     """
-    model = config["model"]
-    settings: ModelConfig = override(ModelConfig(), flatten(model))
-    vision = parse_variant(config["variant"]).vision
+    model: ModelConfig = override(ModelConfig(), flatten(config["model"]))
+    settings, vision = config.get("settings", []), parse_variant(config["variant"]).vision
     if vision != "region":
-        backbone = getattr(settings, vision)
+        backbone = getattr(model, vision)
         if backbone.pretrained:
             mean, std = input_scale(backbone, vision)
-            settings = override(settings, {f"{vision}.mean": mean, f"{vision}.std": std})
+            model = override(model, {f"{vision}.mean": mean, f"{vision}.std": std})
     for name in _WEIGHT_NAMES:
-        value = flatten(model)[name]
+        value = flatten(config["model"])[name]
         if "/" in value and (Path(value).is_absolute() or Path(value).exists()):
-            settings = override(settings, {name: f"local/{Path(value).name}"})
-    return config | {"model": to_dict(settings)}
+            shared = f"local/{Path(value).name}"
+            model = override(model, {name: shared})
+            settings = [f"model.{name}={shared}" if text == f"model.{name}={value}" else text for text in settings]
+    return config | {"model": to_dict(model), "settings": settings}

@@ -53,10 +53,12 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     if differ:
         name, *others = differ
+        also = f" (also {', '.join(others[:_NAMED])}" if others else ""
+        also += f" and {len(others) - _NAMED} more)" if len(others) > _NAMED else ")" if others else ""
         of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int))
         raise UserError(
             f"{path} holds another model ({of or 'unnamed'}): at {name} it has {there.get(name, 'nothing')}, this "
-            f"model {here.get(name, 'nothing')}{_also(others)}; give the checkpoint of the same profile, variant and "
+            f"model {here.get(name, 'nothing')}{also}; give the checkpoint of the same profile, variant and "
             f"corpus"
         )
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -64,14 +66,6 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:_NAMED])}: train it again")
     model.load_state_dict(state)
     return about
-
-
-def _also(names: list[str]) -> str:
-    """The further tensors that differ; of many, the first few and the number of the rest."""
-    if not names:
-        return ""
-    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f" (also {', '.join(names[:_NAMED])}{rest})"
 
 
 def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], keep: int) -> None:

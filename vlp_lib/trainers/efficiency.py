@@ -76,36 +76,24 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
     whole model would take minutes. What is not compiled – masked words of another number at each step, a visual loss's
     own computation – has no fixed shapes.
     """
-    blocks = list(_outermost_blocks(model))
+    blocks = [part for part in model.modules() if isinstance(part, _BLOCKS)]
+    inner = {part for block in blocks for part in block.modules() if part is not block}
     for block in blocks:
-        block.compile(dynamic=False, backend=backend)
-    return len(blocks)
-
-
-def _outermost_blocks(part: nn.Module) -> Iterator[nn.Module]:
-    """The blocks that stand in no other one."""
-    if isinstance(part, _BLOCKS):
-        yield part
-        return
-    for child in part.children():
-        yield from _outermost_blocks(child)
-
-
-def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
-    """The attention to train with: torch's choice of fused kernel on a GPU, the plain formula on a CPU."""
-    return nullcontext() if device.type == "cuda" else PlainAttention()
+        if block not in inner:
+            block.compile(dynamic=False, backend=backend)
+    return sum(block not in inner for block in blocks)
 
 
 @contextmanager
 def training_kernels(config: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """The kernels of a training: `attention_kernel`, TF32 for what stays in float32 on a GPU, room for compiled shapes.
-
-    Settings of the process are put back at the end.
+    """The kernels of a training: on a GPU torch's choice of fused attention and TF32 for what stays in float32, on a
+    CPU the plain formula of attention; room for compiled shapes. Settings of the process are put back at the end.
     """
     precision = torch.get_float32_matmul_precision()
     with ExitStack() as stack:
-        stack.enter_context(attention_kernel(device))
-        if device.type == "cuda":
+        if device.type != "cuda":
+            stack.enter_context(PlainAttention())
+        else:
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("high")
         if config.compile:

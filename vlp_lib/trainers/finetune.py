@@ -32,7 +32,7 @@ from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
-from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
+from vlp_lib.trainers.pretrain import TOKENIZER, require_detections, vocabularies
 from vlp_lib.trainers.trained import regions_of, restore_pretrained
 
 ANSWERS = "answers.json"
@@ -64,18 +64,16 @@ class Finetuned:
 class FinetuningTask:
     """A downstream task for the training loop."""
 
-    def __init__(
-        self, data: TaskData[Any], training: TrainingConfig, workers: int, seed: int, name: str, steps: int = 0
-    ) -> None:
+    def __init__(self, data: TaskData[Any], training: TrainingConfig, workers: int, seed: int, name: str) -> None:
         self.name, self.data, self.training, self.workers, self.seed = name, data, training, workers, seed
-        self.steps = steps or max(1, math.ceil(training.epochs * len(data.train) / training.batch_size))
+        self.steps = training.steps or loop.steps_of_epochs(training, len(data.train))
         self.validation = data.val.limited(training.validation_images)
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[TaskBatch]:
         """Training batches from step `start` on."""
         size, parts = self.training.batch_size, self.training.accumulation
         order = TrainingOrder(len(self.data.train), size, self.steps, self.seed, start, rank, world, parts)
-        return load_items(self.data.train, ([key.pair for key in keys] for keys in order), self.workers)
+        return load(self.data.train, ([key.pair for key in keys] for keys in order), collate, self.workers)
 
     def share_out(
         self, model: nn.Module, parts: Sequence[TaskBatch], mean: Callable[[torch.Tensor], torch.Tensor]
@@ -94,18 +92,13 @@ class FinetuningTask:
         return {"val_accuracy": accuracy, "val_loss": loss}
 
 
-def load_items(split: TaskSplit, batches: Iterator[Sequence[int]], workers: int) -> Iterator[TaskBatch]:
-    """Decoded batches of the items with these indices."""
-    return load(split, batches, collate, workers)
-
-
 def predict(
     model: nn.Module, split: TaskSplit, device: torch.device, batch_size: int, workers: int
 ) -> tuple[np.ndarray, float]:
     """Every item's decision, in order, and the mean loss (NaN where the labels are not public)."""
     decisions, total = [], 0.0
     chunks = (range(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size))
-    for batch in load_items(split, chunks, workers):
+    for batch in load(split, chunks, collate, workers):
         moved = batch.to(device)
         logits = model(moved)
         total += float(task_loss(logits, moved.targets)) * len(batch) if split.labelled else math.nan
@@ -117,11 +110,8 @@ def task_encoder(profile: Profile, task: str, variant: Variant, corpus: Corpus, 
     """How the task's pictures and texts become tensors; raises UserError where the region model has no detections."""
     config = profile.downstream
     regions = regions_of(profile, variant)
-    if regions and corpus.detections is None:
-        raise UserError(
-            f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
-            f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
-        )
+    if regions:
+        require_detections(corpus, variant)
     return Encoder(
         tokenizer,
         config.vcr_text_length if task == "vcr" else config.text_length,
@@ -130,12 +120,6 @@ def task_encoder(profile: Profile, task: str, variant: Variant, corpus: Corpus, 
         regions,
         profile.data.detector_threshold,
     )
-
-
-def training_of(profile: Profile, task: str) -> TrainingConfig:
-    """The optimisation of a task; raises UserError for an unknown one."""
-    settings: TrainingConfig = getattr(profile.downstream, check_task(task))
-    return settings
 
 
 def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Finetuned:
@@ -154,17 +138,15 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
     run = run.at(stage)
     profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder(stage)
     pretrained = run.folder("pretrain")
-    training = training_of(profile, task)
+    training: TrainingConfig = getattr(profile.downstream, task)
     tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
     data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
-    main = is_main()
-    if main:
+    if is_main():
         print("\n".join(data.notes), end="\n" if data.notes else "")
     loop.seed_everything(seed)
     model = DownstreamModel(restore_pretrained(run, corpus)[0].vlp, data.pairs, data.classes)
     freeze_unread(model.train(), collate([data.train[0], data.train[min(1, len(data.train) - 1)]]))
-    name = f"{task} {variant.name} seed {seed}"
-    trained = FinetuningTask(data, training, profile.data.workers, seed, name, training.steps)
+    trained = FinetuningTask(data, training, profile.data.workers, seed, f"{task} {variant.name} seed {seed}")
     about = {
         "stage": stage,
         "task": task,
@@ -180,9 +162,8 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
         "classes": data.classes,
         "settings": list(run.settings),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart, entry=__name__)
-    if not main:  # the main process scores for all
+    if not is_main():  # the main process scores for all
         return Finetuned(rows, {}, [], data.notes)
     load_weights(folder / loop.WEIGHTS, model)
     scores, examples = _score(model.eval(), data, profile, training, folder)
@@ -234,8 +215,8 @@ def _score(
     return scores, examples
 
 
-def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel, Encoder, tuple[str, ...]]:
-    """The finetuned model of a run (on the CPU, in evaluation mode), its encoder, and VQA's answers.
+def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel, Encoder]:
+    """The finetuned model of a run (on the CPU, in evaluation mode) and its encoder.
 
     Raises UserError where it is not there or is of another profile, variant or corpus.
     """
@@ -248,5 +229,4 @@ def load_finetuned(run: Run, task: str, corpus: Corpus) -> tuple[DownstreamModel
     vlp = VLPModel(profile.model, variant, vocabularies(corpus, tokenizer), pretrained=False)
     model = DownstreamModel(vlp, made["pairs"], made["classes"])
     load_weights(folder / loop.WEIGHTS, model)
-    answers = tuple(io.read_json(folder / ANSWERS)) if task == "vqa" else ()
-    return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer), answers
+    return model.eval(), task_encoder(profile, task, variant, corpus, tokenizer)

@@ -83,6 +83,11 @@ def learning_rate_factor(step: int, steps: int, warmup: float, decay: float = 1.
     return min((step + 1) / rising, max(0.0, (steps - step) / falling), 1.0)
 
 
+def steps_of_epochs(config: TrainingConfig, items: int) -> int:
+    """Optimiser steps of the configuration's epochs over so many items, at least one."""
+    return max(1, math.ceil(config.epochs * items / config.batch_size))
+
+
 def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW (β of UNITER: 0.9, 0.98), one kernel a step, without weight decay on biases, normalisations and vectors."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
@@ -200,11 +205,7 @@ def fit(
     rows = [row for row in read_lines(folder / METRICS) if row["step"] <= state["step"]]
     best = min((row["val_loss"] for row in rows), default=math.inf)
     evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    save_at = (
-        {round(steps * (i + 1) / config.checkpoints) for i in range(config.checkpoints)}
-        if config.checkpoints
-        else set()
-    )
+    save_at = {round(steps * (i + 1) / config.checkpoints) for i in range(config.checkpoints)} | {steps}
     book = _LossBook(look_every=1 if accelerator.device.type == "cpu" else _GPU_CHECK)
     book.sums, book.count = state["losses"]
     begun = time.monotonic() - state["seconds"]
@@ -271,8 +272,9 @@ def fit(
             progress.step(totals["loss"])
             if step + 1 in evaluate_at:
                 evaluate(step + 1)
-                progress.note(_summary(rows[-1]))
-            if step + 1 in save_at or step + 1 == steps:
+                validated = (f"{k} {v:.4f}" for k, v in rows[-1].items() if k.startswith("val_"))
+                progress.note("  ".join(validated))
+            if step + 1 in save_at:
                 book.read()
                 save_state(
                     accelerator,
@@ -281,7 +283,3 @@ def fit(
                     config.keep,
                 )
     return rows
-
-
-def _summary(row: dict[str, Any]) -> str:
-    return "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k.startswith("val_") and isinstance(v, float))

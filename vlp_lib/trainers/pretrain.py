@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -53,13 +52,19 @@ def vocabularies(corpus: Corpus, tokenizer: Tokenizer) -> Vocabularies:
     )
 
 
-def require_targets(corpus: Corpus, variant: Variant, needs: Needs) -> None:
-    """Refuse a variant whose targets the corpus lacks; raises UserError naming what is missing."""
-    if (variant.vision == "region" or needs.detections) and corpus.detections is None:
+def require_detections(corpus: Corpus, variant: Variant) -> None:
+    """Refuse a variant that reads detections on a corpus without any; raises UserError."""
+    if corpus.detections is None:
         raise UserError(
             f"variant {variant.name!r} reads detector labels and {corpus.root} has none: label its images "
             f"with `vlp data labels --root {corpus.root}`, put a Bottom-Up .tsv there, or choose another variant"
         )
+
+
+def require_targets(corpus: Corpus, variant: Variant, needs: Needs) -> None:
+    """Refuse a variant whose targets the corpus lacks; raises UserError naming what is missing."""
+    if variant.vision == "region" or needs.detections:
+        require_detections(corpus, variant)
     if needs.label_maps and not any(corpus.has_label_map(r) for r in corpus.split("train")):
         raise UserError(
             f"variant {variant.name!r} reads label maps and {corpus.root} has none for its training images: add "
@@ -87,36 +92,22 @@ class PretrainingTask:
         needs = needs_of(profile.model, variant, vocabularies(corpus, tokenizer))
         detections = profile.model.region.max_regions if variant.vision == "region" else needs.detections
 
-        def dataset(split: str) -> PairDataset:
-            # Prepared images are shown by the GPU, where there is one.
-            later = torch.cuda.is_available()
-            return PairDataset(
-                corpus, split, tokenizer, profile.model, profile.data, needs.label_maps, detections, show_later=later
-            )
-
-        self.train, self.val = dataset("train"), dataset("val")
-        self.folder = folder
-        self.profile, self.seed, self.steps = profile, seed, steps or self.steps_of_epochs(profile, len(self.train))
+        # Prepared images are shown by the GPU, where there is one.
+        later = torch.cuda.is_available()
+        self.train, self.val = (
+            PairDataset(corpus, split, tokenizer, profile.model, profile.data, needs.label_maps, detections, later)
+            for split in ("train", "val")
+        )
+        self.profile, self.seed, self.folder = profile, seed, folder
+        self.steps = steps or loop.steps_of_epochs(profile.training, len(self.train))
         self.validation = validation_keys(self.val, profile.training.validation_images)
-
-    @staticmethod
-    def steps_of_epochs(profile: Profile, pairs: int) -> int:
-        """Optimiser steps of the profile's epochs over so many pairs."""
-        return max(1, math.ceil(profile.training.epochs * pairs / profile.training.batch_size))
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[Batch]:
         """Training batches from step `start` on."""
         training = self.profile.training
+        size, parts = training.batch_size, training.accumulation
         order = TrainingOrder(
-            len(self.train),
-            training.batch_size,
-            self.steps,
-            self.seed,
-            start,
-            rank,
-            world,
-            training.accumulation,
-            self.train.lengths,
+            len(self.train), size, self.steps, self.seed, start, rank, world, parts, self.train.lengths
         )
         corrupt = CorruptImages(self.folder, len(self.train.records), self.profile.data.allow_corrupt, rank)
         for batch in load_batches(self.train, order, self.profile.data.workers):
@@ -146,8 +137,9 @@ class PretrainingTask:
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
         batch = _plain(model).vlp.visual_loss.corrupt(self._shown(model, batch))
-        losses = model(batch)
-        return {name: value for name, value in losses.items() if name != "itm_logits"}
+        losses: dict[str, torch.Tensor] = model(batch)
+        losses.pop("itm_logits")
+        return losses
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Losses on the fixed validation pairs.
@@ -244,7 +236,6 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
         print("no validation image has a label map: what needs them is not measured there, and val_loss is without it")
     if task.train.prepared is not None and is_main():
         print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
-    folder.mkdir(parents=True, exist_ok=True)
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
     if not is_main():
         return rows

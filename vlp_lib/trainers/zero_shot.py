@@ -62,7 +62,6 @@ def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
     bf16 = resolve_precision(settings.precision) == "bf16"
     gallery = gallery_of(corpus, settings.images, settings.data_set)
     size = settings.image_size or profile.model.image_size
-    folder.mkdir(parents=True, exist_ok=True)
     identity = run.identity("retrieval")
     config = {name: value for name, value in identity.items() if name != "name"}
     config |= {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
