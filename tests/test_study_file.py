@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from vlp_lib.config import profile
 from vlp_lib.errors import UserError
 from vlp_lib.study_file import read_study
 
@@ -37,3 +40,12 @@ def test_runs_of_a_file(tmp_path):
 def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         study(tmp_path, text)
+
+
+def test_the_plateaus_study_is_three_variants_under_each_setting():
+    runs = read_study(Path(__file__).parents[1] / "notebooks/plateau.toml", "tiny", "", [0])
+    settings = {(run.variant, run.settings) for run in runs}
+    assert len(settings) == len(runs) and len({chosen for _, chosen in settings}) * 3 == len(runs)
+    assert all(
+        run.config != profile("tiny") for run in runs
+    )  # every setting is one that there is, and changes something

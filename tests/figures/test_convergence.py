@@ -9,7 +9,7 @@ from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures.one_run import draw_run, first_and_last
 from vlp_lib.figures.palette import colours
-from vlp_lib.figures.plots import draw_convergence
+from vlp_lib.figures.plots import draw_ablations, draw_convergence
 from vlp_lib.figures.style import save_figure, save_table
 from vlp_lib.io import write_json, write_lines
 from vlp_lib.study.convergence import (
@@ -218,6 +218,10 @@ def test_named_runs_stand_beside_the_variants():
     assert ablation_table(flat)["verdict"].tolist() == [AT_CHANCE]
     drawn = draw_convergence(convergence_curves(runs)).axes[0].lines
     assert [line.get_label() for line in drawn[:-1]] == ["Naive (ViT)", "SEGL", "alone", "majority"]
+    panels = draw_ablations(runs.assign(val_entropy=0.9)).axes
+    assert [axes.get_title() for axes in panels] == ["SSUL", "SEGL", "", ""]
+    labels = [[line.get_label() for line in axes.lines if not line.get_label().startswith("_")] for axes in panels]
+    assert labels == [["alone"], ["as it is", "majority"]] * 2
     assert len({line.get_color() for line in drawn[:-1]}) == 4
 
 

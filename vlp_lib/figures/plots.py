@@ -16,7 +16,7 @@ from vlp_lib.figures.bench_tables import name_of
 from vlp_lib.figures.palette import OTHER, RIGHT, STAGES, WRONG, colours, line_style
 from vlp_lib.figures.style import draw_chance, new_figure, plain_log_ticks
 from vlp_lib.study.claims import POINTS
-from vlp_lib.study.convergence import LN2
+from vlp_lib.study.convergence import LN2, convergence_curves
 from vlp_lib.study.runs import in_order, label
 from vlp_lib.study.trade_off import RUN, not_shown
 from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
@@ -40,11 +40,7 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     for name in present:
         if names and name not in names:
             continue
-        curve = curves[curves["name"] == name].sort_values("samples")
-        axes.plot(curve["samples"], curve["mean"], line_style(name), color=tints[name], label=label(name), lw=1.8)
-        highest = max(highest, curve["mean"].max())
-        low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
-        axes.fill_between(curve["samples"], low, high, color=tints[name], alpha=0.15, lw=0)
+        highest = max(highest, _draw_curve(axes, curves, name, tints[name]))
     draw_chance(axes, highest)
     axes.annotate("chance (ln 2)", (1, LN2), (0, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
@@ -54,6 +50,55 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+    return figure
+
+
+def _draw_curve(axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "") -> float:
+    """One run's mean with its interval; returns the highest value."""
+    curve = curves[curves["name"] == name].sort_values("samples")
+    axes.plot(curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=1.8)
+    low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
+    axes.fill_between(curve["samples"], low, high, color=tint, alpha=0.15, lw=0)
+    return float(curve["mean"].max())
+
+
+def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
+    """Named runs beside the run of their own variant, a column a variant: matching loss above, entropy below.
+
+    The entropy is that of the words' attention to the image: at 1 they look at all of it alike. A run called
+    "segl-mlm15" has the colour of every other "…-mlm15".
+
+    Args:
+        runs: see `study.runs.read_runs`.
+    """
+    named = runs[runs["name"] != runs["variant"]]
+    variants = in_order(named["variant"])
+    suffixes = {
+        name: name.removeprefix(f"{variant}-") for name, variant in zip(named["name"], named["variant"], strict=True)
+    }
+    tints = colours(sorted(set(suffixes.values())))
+    metrics = {"val_itm": "validation matching loss", "val_entropy": "entropy of attention (1: even)"}
+    metrics = {name: words for name, words in metrics.items() if name in runs}
+    figure = Figure(figsize=(3.6 * len(variants), 2.9 * len(metrics) + 0.8), layout="constrained")
+    grid = figure.subplots(len(metrics), len(variants), squeeze=False, sharex=True, sharey="row")
+    for row, (metric, words) in zip(grid, metrics.items(), strict=True):
+        curves = convergence_curves(runs, metric)
+        highest = 0.0
+        for axes, variant in zip(row, variants, strict=True):
+            if variant in set(runs["name"]):
+                highest = max(highest, _draw_curve(axes, curves, variant, "k", "as it is"))
+            for name in sorted(set(named[named["variant"] == variant]["name"])):
+                highest = max(highest, _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name]))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(words)
+        for axes in row if metric == "val_itm" else ():
+            draw_chance(axes, highest)
+    for axes, variant in zip(grid[0], variants, strict=True):
+        axes.set_title(label(variant), fontsize=10)
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+    figure.supxlabel("images seen, each with its own and another's sentence", fontsize=9)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
