@@ -477,8 +477,8 @@ def _tiny() -> Profile:
     Command: `make reproduce`; one run alone: `vlp pretrain --variant segl`.
     Time: 35 minutes a seed with all variants and tasks on two CPU cores; one pretraining 3 to 6 minutes.
     Memory: 1.5 GiB a stage; 5 GiB for 13_speed, which times the paper's full-size models.
-    Result: matching loss 0.35 (SEGL), 0.51 (SEGL on ResNet), 0.61 and 0.64 (SPL large and small), 0.69 (naive, SSUL),
-    0.17 (region features), three seeds; VQA 55 (SEGL), 43 (naive). See results/reference/tiny.
+    Result: every variant learns (docs/experiments.md); intervals over seeds are still to be computed, and
+    results/reference/tiny is of an earlier corpus and recipe.
     """
     return Profile(
         name="tiny",
