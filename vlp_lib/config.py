@@ -423,8 +423,8 @@ def _short_finetuning(steps: int, batch_size: int, validation_images: int, evalu
 _TINY_DOWNSTREAM = DownstreamConfig(
     image_size=48,
     vqa=_short_finetuning(400, 64, 512),
-    nlvr2=_short_finetuning(80, 32, 256),
-    vcr=_short_finetuning(50, 16, 128),
+    nlvr2=_short_finetuning(500, 32, 256),
+    vcr=_short_finetuning(400, 16, 128),
     text_length=32,
     vcr_text_length=48,
 )
@@ -495,9 +495,9 @@ def _tiny() -> Profile:
             checkpoints=2,
             keep=1,
         ),
-        corpus=CorpusConfig(),
+        corpus=CorpusConfig(nlvr_pairs=(1_500, 500, 500), vcr_images=(1_200, 600, 600)),
         downstream=_TINY_DOWNSTREAM,
-        retrieval=RetrievalConfig(images=80, fold=16, block=128),
+        retrieval=RetrievalConfig(images=200, fold=40, block=128),
     )
 
 
