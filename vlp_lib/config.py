@@ -497,7 +497,7 @@ def _tiny() -> Profile:
         ),
         corpus=CorpusConfig(nlvr_pairs=(1_500, 500, 500), vcr_images=(1_200, 600, 600)),
         downstream=_TINY_DOWNSTREAM,
-        retrieval=RetrievalConfig(images=200, fold=40, block=128),
+        retrieval=RetrievalConfig(images=120, fold=24, block=128),
     )
 
 
