@@ -11,6 +11,7 @@ from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
+from vlp_lib.figures.plots import draw_claims
 from vlp_lib.figures.style import draw_table, save_all
 from vlp_lib.io import read_json, write_json
 from vlp_lib.study import scores
@@ -352,5 +353,6 @@ def test_an_installation_check_gives_no_verdict(made_up):
     table = claims_table(read_results(made_up.root))
     assert "confirmed" in set(table["verdict"]) and stamped(table, "tiny") is table
     checked = stamped(table, "smoke")
-    assert set(checked["verdict"]) == {CHECK_ONLY, NOT_RUN} and "survives" not in checked
-    assert overview(checked)[["confirmed", "contradicted"]].to_numpy().sum() == 0
+    assert set(checked["verdict"]) == {CHECK_ONLY, NOT_RUN} and not checked["survives"].any()
+    assert overview(checked)[["confirmed", "contradicted", "decided, with Holm"]].to_numpy().sum() == 0
+    assert len(draw_claims(checked).axes) == 1

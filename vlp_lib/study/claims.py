@@ -96,7 +96,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
                 **{verdict: int((verdicts == verdict).sum()) for verdict in (CONFIRMED, CONTRADICTED, SAME, AT_CHANCE)},
                 "not decidable": int(verdicts.str.startswith("not decidable").sum()),
                 "not run or scored": int(verdicts.isin([NOT_RUN, NOT_SCORED]).sum()),
-                "decided, with Holm": int(rows_of.get("survives", pd.Series(dtype=bool)).sum()),
+                "decided, with Holm": int(rows_of["survives"].sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -75,8 +75,8 @@ def stamped(table: pd.DataFrame, profile: str) -> pd.DataFrame:
     """A table of comparisons; of a profile that is a check only, without its verdicts."""
     if not is_check(profile):
         return table
-    made = ~table["verdict"].isin([NOT_RUN])
-    return table.assign(verdict=table["verdict"].mask(made, CHECK_ONLY)).drop(columns=["survives"], errors="ignore")
+    unsaid = table.assign(verdict=table["verdict"].where(table["verdict"] == NOT_RUN, CHECK_ONLY))
+    return unsaid.assign(survives=False) if "survives" in table else unsaid
 
 
 def describe(runs: pd.DataFrame, profile: str) -> str:
