@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     axes.set_ylabel("validation matching loss")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_title(title, fontsize=10)
+    axes.set_title(textwrap.fill(title, 84), fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
     return figure
 
