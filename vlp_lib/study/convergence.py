@@ -144,8 +144,12 @@ def _sooner(
     both = pd.concat(until, axis=1).dropna()
     censored = {name: ~both[name]["reached"].astype(bool) for name in until}
     logs = {name: np.log(both[name]["images"].astype(float)) for name in until}
-    found = difference(logs[second] - math.log(factor), logs[first])
-    decision = equal(found, math.log(alike)) if alike else higher(found, math.log(SMALLEST_RATIO) if factor == 1 else 0)
+    found = difference(logs[second], logs[first])
+    if alike:
+        decision = equal(found, math.log(alike))
+    else:
+        beyond = found._replace(mean=found.mean - math.log(factor))
+        decision = higher(beyond, math.log(SMALLEST_RATIO) if factor == 1 else 0)._replace(estimate=found)
     if len(both) and (censored[first] & censored[second]).all():
         return decision._replace(verdict=AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}")
     # A censored second makes the ratio a lower bound, a censored first an upper one.
