@@ -207,11 +207,19 @@ def test_overview_counts_every_comparison(made_up):
     table = claims_table(read_results(made_up.root))
     counted = overview(table)
     assert counted["claim"].tolist() == [claim.text for claim in CLAIMS]
-    kinds = [CONFIRMED, CONTRADICTED, SAME, AT_CHANCE, "not decidable", "not run or scored"]
+    kinds = [CONFIRMED, CONTRADICTED, SAME, "neither got there", "not decidable", "not run or scored"]
     assert counted[kinds].sum(axis=1).tolist() == counted["comparisons"].tolist()
     assert counted["comparisons"].sum() == len(table)
     assert counted["not run or scored"].tolist() == [0, 0, 0, 0, 1]
     assert counted["decided, with Holm"].tolist() == table.groupby("claim", sort=False)["survives"].sum().tolist()
+
+
+def test_what_neither_reached_is_counted(made_up):
+    for variant in ("ssul", "naive_vit"):
+        made_up.pretrain(variant, 0.69, 0.69)
+    made_up.time(segl=1.0)
+    table = claims_table(read_results(made_up.root))
+    assert overview(table)["neither got there"].tolist() == [1, 0, 0, 0, 0]
 
 
 def test_holm_is_of_each_claims_family(made_up):

@@ -93,7 +93,8 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
                 "claim": claim.text,
                 "where": claim.where,
                 "comparisons": len(verdicts),
-                **{verdict: int((verdicts == verdict).sum()) for verdict in (CONFIRMED, CONTRADICTED, SAME, AT_CHANCE)},
+                **{verdict: int((verdicts == verdict).sum()) for verdict in (CONFIRMED, CONTRADICTED, SAME)},
+                "neither got there": int(verdicts.str.startswith("neither").sum()),
                 "not decidable": int(verdicts.str.startswith("not decidable").sum()),
                 "not run or scored": int(verdicts.isin([NOT_RUN, NOT_SCORED]).sum()),
                 "decided, with Holm": int(rows_of["survives"].sum()),
@@ -165,7 +166,8 @@ class _Metric:
         chance = self.results.chance(self.task, self.split, self.name)
         if scores[0].size and all(array.mean() < chance + SMALLEST_POINTS for array in scores):
             decision = decision._replace(verdict=AT_CHANCE)
-        return _row(self.words, words, said, POINTS) | _decided(decision, scores[0].shape[1])
+        items = 1 if rule is _far_behind else scores[0].shape[1]  # which goes by the means of each seed
+        return _row(self.words, words, said, POINTS) | _decided(decision, items)
 
 
 def _higher(first: np.ndarray, second: np.ndarray) -> Decision:
