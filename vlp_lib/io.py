@@ -62,6 +62,17 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by name as a compressed .npz, whole or not at all."""
+    from numpy import savez_compressed  # here: most of the command line needs no arrays
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # to a name without .npz, numpy appends it
+            savez_compressed(file, **arrays)
+
+    write_atomically(path, save)
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 text file, gzipped where its name ends in .gz; raises UserError for one that cannot be read."""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlp_lib.io import write_atomically
+from vlp_lib.io import write_arrays
 
 ITEMS = "items.npz"
 """In a run folder: an array for each "<split>.<metric>", in percent, a value an item, the same items in every run."""
@@ -26,12 +26,7 @@ def by_block(scores: Sequence[float] | np.ndarray, blocks: Sequence[Hashable]) -
 
 def write_items(folder: Path, scores: Mapping[str, np.ndarray]) -> None:
     """Write the scores of a run, by "<split>.<metric>"."""
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:  # numpy.savez appends .npz to a name without it
-            np.savez_compressed(file, **scores)  # type: ignore[arg-type]
-
-    write_atomically(folder / ITEMS, save)
+    write_arrays(folder / ITEMS, scores)
 
 
 def read_items(folder: Path) -> dict[str, np.ndarray]:

@@ -300,16 +300,17 @@ def test_what_embedded_questions_ask_for(tiny_corpus):
 def test_the_rule_of_figure_6():
     kinds = ["yesno", "count", "count", "small", "count", "count", "small"]
     images = [1, 1, 2, 2, 3, 3, 3]
-    scores = [1.0, 0.0, 0.9, 0.3, 0.0, 0.6, 0.0]
+    right = [True, False, True, False, False, True, False]
     usable = [True, False, True, True, True, True, True]
-    found = list(choose_examples(kinds, images, scores, usable))
+    found = list(choose_examples(kinds, images, right, usable))
     assert [(one.kind, one.right, one.question, one.others) for one in found] == [
         ("small", False, 3, (2,)),  # none is answered right, and none asks for stuff
         ("count", True, 2, (3,)),
         ("count", False, 4, (5, 6)),  # not question 1, whose object nobody knows
     ]
-    unknown = list(choose_examples(kinds, images, scores, [False] * 7))
+    unknown = list(choose_examples(kinds, images, right, [False] * 7))
     assert [one.question for one in unknown if one.kind == "count"] == [2, 1]
+    assert pointing.choose_panel(kinds, usable) == [3, 2]  # whatever is answered
 
 
 # ---------------------------------------------------------------------------------------------------- a run
@@ -340,6 +341,12 @@ def test_attend(tiny_corpus, finetuned, capsys):
     assert sum(done.missing.values()) == 36 - len(scored) > 0
     assert run["not_scored"] == done.missing
     assert "not scored" in capsys.readouterr().out
+    panel = pointing.read_panel(folder / pointing.PANEL)
+    of_kinds = [next(x for x in lines if x["kind"] == kind and x in scored) for kind in ("stuff", "small", "count")]
+    assert [(look.question_id, look.answer, look.right) for look in panel] == [
+        (line["question_id"], line["answer"], line["right"]) for line in of_kinds
+    ]
+    assert all(look.map.shape == look.mask.shape == look.image.shape[:2] for look in panel)
     for shown, (first, *others) in done.examples:
         assert (first.question_id, first.right) == (lines[shown.question]["question_id"], shown.right)
         assert lines[shown.question]["kind"] == shown.kind

@@ -1,10 +1,12 @@
 """Pictures and tables of retrieval, speed and attention: they draw, and say what their rows say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from vlp_lib.attention.maps import grid_places
-from vlp_lib.attention.pointing import Look, Pointing, Shown, summarise
+from vlp_lib.attention.pointing import Look, Pointing, Shown, read_panel, save_panel, summarise
 from vlp_lib.bench.cost import METHODS
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
@@ -111,6 +113,25 @@ def test_figure_6(tmp_path):
     assert save_figure(figure, data, tmp_path, "figure_6").is_file()
     with pytest.raises(UserError, match="look at more questions"):
         attention_maps.draw_figure_6([])
+
+
+def test_figure_6_of_several_models_shares_questions_and_scale(tmp_path):
+    right, wrong = seen(7, True, "no mask"), seen(7, False, "no mask")
+    path = tmp_path / "attention/segl/seed0/panel.npz"
+    save_panel(path, [right, seen(8, True, "no mask")])
+    kept = read_panel(path)
+    assert [(look.question_id, look.right) for look in kept] == [(7, False), (8, False)]  # "a ball" is not "a box"
+    assert np.array_equal(kept[0].map, right.map) and kept[0].mask is None
+    brighter = dataclasses.replace(wrong, map=2 * wrong.map)
+    figure, data = attention_maps.draw_panel({"segl": [right, seen(8, True, "no mask")], "naive_vit": [brighter]})
+    assert data["run"].tolist() == ["segl", "naive_vit", "segl"]
+    drawn = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    assert len({image.get_clim() for image in drawn}) == 1
+    # Twice as much attention everywhere is the same distribution over the image.
+    assert np.allclose(drawn[0].get_array(), drawn[1].get_array())
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match="run the notebook 14_attention again"):
+        read_panel(path)
 
 
 def test_pointing_table():

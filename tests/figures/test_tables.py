@@ -303,19 +303,6 @@ def test_every_link_of_the_page_leads_somewhere(made_up):
     assert page.count("<details>") == 1 and page.index("id='claims'") < page.index("all 60 rows")
 
 
-def test_figure_6_of_each_name_has_its_title_and_place(made_up):
-    made_up.finetune("vqa", "segl", 0.6)
-    for name in ("figure_6_ssul", "figure_6_majority", "figure_6_segl+ssul", "of_my_own"):
-        save_all(pd.DataFrame({"row": [1]}), made_up.root / "figures", name, name)
-    save_all(pd.DataFrame({"row": [1]}), made_up.root / "tables", "pointing", "")
-    page = write_index(made_up.root).read_text(encoding="utf-8")
-    titles = re.findall("<h2[^>]*>([^<]*)</h2>", page)
-    looks = "Figure 6 – where the model looks"
-    assert titles == [
-        f"{looks}: SSUL", f"{looks}: majority", f"{looks}: segl+ssul", TITLES["pointing"], "of my own",
-    ]  # fmt: skip
-
-
 def test_a_named_run_has_its_row(made_up):
     made_up.finetune("vqa", "segl", 0.6)
     path = made_up.root / "finetune-vqa" / "segl" / "seed0" / "run.json"

@@ -8,11 +8,13 @@ spread evenly over the tokens would score is given too.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +32,7 @@ from vlp_lib.run import Run
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa import VqaSplit, open_vqa
-from vlp_lib.tasks.vqa_accuracy import vqa_accuracy
+from vlp_lib.tasks.vqa_accuracy import normalise_answer
 from vlp_lib.trainers.finetune import load_finetuned
 from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.trained import device_at_hand
@@ -38,7 +40,7 @@ from vlp_lib.trainers.trained import device_at_hand
 KINDS = ("stuff", "small", "count")
 """The rows of figure 6: the ground, a small object, a counting question."""
 
-POINTS = "questions.jsonl"
+POINTS, PANEL = "questions.jsonl", "panel.npz"
 
 Source = Literal["label map", "boxes"]
 
@@ -195,20 +197,30 @@ class Shown:
     others: tuple[int, ...]
 
 
+def _of_kind(kind: str, kinds: Sequence[str], usable: Sequence[bool]) -> list[int]:
+    """The questions of a kind; where the objects of some of them are known, only these."""
+    members = [i for i, one in enumerate(kinds) if one == kind]
+    return [i for i in members if usable[i]] or members
+
+
+def choose_panel(kinds: Sequence[str], usable: Sequence[bool]) -> list[int]:
+    """The questions that every model is drawn with side by side: the first of each kind, whatever is answered."""
+    return [members[0] for kind in KINDS if (members := _of_kind(kind, kinds, usable))]
+
+
 def choose_examples(
-    kinds: Sequence[str], images: Sequence[int | str], scores: Sequence[float], usable: Sequence[bool], others: int = 2
+    kinds: Sequence[str], images: Sequence[int | str], right: Sequence[bool], usable: Sequence[bool], others: int = 2
 ) -> Iterator[Shown]:
     """Figure 6's questions, by rule: of each kind the first that is answered right and the first that is not.
 
     "First" is in the order given (by question id). Where the objects of some questions of a kind are known, only these
-    are looked at. An answer is right from an official accuracy of 0.5 on. A kind that has no such question is left out.
+    are looked at. A kind that has no such question is left out.
     """
     for kind in KINDS:
-        members = [i for i, one in enumerate(kinds) if one == kind]
-        members = [i for i in members if usable[i]] or members
-        right = [(True, i) for i in members if scores[i] >= 0.5][:1]
-        wrong = [(False, i) for i in members if scores[i] < 0.5][:1]
-        for answered, index in right + wrong:
+        members = _of_kind(kind, kinds, usable)
+        chosen = [(answered, i) for answered in (True, False) for i in members if right[i] == answered]
+        first = {answered: i for answered, i in reversed(chosen)}
+        for answered, index in sorted(first.items(), reverse=True):
             same = [i for i, image in enumerate(images) if image == images[index] and i != index]
             yield Shown(kind, answered, index, tuple(same[:others]))
 
@@ -222,7 +234,8 @@ class Look:
 
     Attributes:
         text, answer, truth: the question, what the model says, the annotators' most common answer.
-        right: official accuracy of at least 0.5.
+        right: whether these two are one. An answer that a few annotators share has some official accuracy, but a
+            picture that calls it right misleads.
         map: [S, S], the attention on the pixels of `image`.
         image: [S, S, 3] float from 0 to 1, as the model saw it.
         mask: [S, S] bool, what is asked for; None where that is unknown.
@@ -253,6 +266,40 @@ class Attended:
     rows: list[dict[str, Any]]
     missing: dict[str, int]
     examples: list[tuple[Shown, list[Look]]]
+
+
+def save_panel(path: Path, looks: Sequence[Look]) -> None:
+    """Write looks at questions of one model, for `read_panel`."""
+    words = [{"id": one.question_id, "text": one.text, "answer": one.answer, "truth": one.truth} for one in looks]
+    arrays = {
+        f"{name}{place}": value
+        for place, one in enumerate(looks)
+        for name, value in (("image", one.image), ("map", one.map), ("mask", one.mask))
+        if value is not None
+    }
+    io.write_arrays(path, {"words": json.dumps(words), **arrays})
+
+
+def read_panel(path: Path) -> list[Look]:
+    """The looks that `save_panel` wrote, without their numbers; raises UserError for another file."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [
+                Look(
+                    question_id=one["id"],
+                    text=one["text"],
+                    answer=one["answer"],
+                    truth=one["truth"],
+                    right=normalise_answer(one["answer"]) == normalise_answer(one["truth"]),
+                    map=arrays[f"map{place}"],
+                    image=arrays[f"image{place}"],
+                    mask=arrays.get(f"mask{place}"),
+                    score="not kept",
+                )
+                for place, one in enumerate(json.loads(str(arrays["words"])))
+            ]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} holds no maps of questions ({error}): run the notebook 14_attention again") from None
 
 
 def evaluation_split(corpus: Corpus, profile: Profile, encoder: Any) -> VqaSplit:
@@ -304,7 +351,7 @@ class _Observer:
             text=question.question,
             answer=answer,
             truth=annotation.multiple_choice_answer,
-            right=vqa_accuracy({question.question_id: answer}, [annotation]).overall >= 0.5,
+            right=normalise_answer(answer) == normalise_answer(annotation.multiple_choice_answer),
             map=places.paint(weights),
             image=image,
             mask=None if isinstance(mask, str) else mask[0],
@@ -316,8 +363,8 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
     """Pointing accuracy and figure 6's questions of the run's VQA model.
 
     Writes into the run's folder of "attention": config.json, metrics.jsonl (a line a kind of question),
-    questions.jsonl (a line a question) and run.json. Questions that could not be scored are counted by reason, there
-    and on the screen.
+    questions.jsonl (a line a question), panel.npz (see `choose_panel`) and run.json. Questions that could not be
+    scored are counted by reason, there and on the screen.
 
     Args:
         query: the word whose attention is drawn, see `QuestionAttention.on_image`.
@@ -344,18 +391,20 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
         kind = observer.asked[one.question_id].kind
         kinds.append(kind)
         points.append((kind, one.score))
-        right.append(float(one.right))
+        right.append(one.right)
         numbers = {"not_scored": one.score} if isinstance(one.score, str) else asdict(one.score)
         answer = {"question_id": one.question_id, "kind": kind, "answer": one.answer, "right": one.right}
         lines.append(answer | numbers)
     rows, missing = summarise(points)
-    shown = choose_examples(kinds, images, right, [isinstance(score, Pointing) for _, score in points])
+    usable = [isinstance(score, Pointing) for _, score in points]
+    shown = choose_examples(kinds, images, right, usable)
     examples = [(one, list(observer.looks([order[i] for i in (one.question, *one.others)]))) for one in shown]
     print(f"{len(points):,} questions of {split.name}: {len(points) - sum(missing.values()):,} have a mask to point at")
     for reason, count in missing.items():
         print(f"not scored: {count:,} questions, {reason}")
     io.write_lines(folder / METRICS, rows)
     io.write_lines(folder / POINTS, lines)
+    save_panel(folder / PANEL, list(observer.looks([order[i] for i in choose_panel(kinds, usable)])))
     facts = identity | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,

@@ -4,30 +4,85 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from vlp_lib.attention.maps import Direction, Query
-from vlp_lib.attention.pointing import Look, Pointing, QuestionView, Shown
+from vlp_lib.attention.pointing import PANEL, Look, Pointing, QuestionView, Shown, read_panel
 from vlp_lib.errors import UserError
 from vlp_lib.figures.palette import RIGHT, WRONG
 from vlp_lib.figures.style import picture_grid
+from vlp_lib.study.runs import in_order, label, read_records
 
 _ROWS = {"stuff": "no object (stuff)", "small": "small object", "count": "counting"}
 
 
-def draw_map(axes: Axes, image: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """A map [S, S] over its image [S, S, 3], bright where most of the attention is; the mask's outline in white."""
+def draw_map(
+    axes: Axes, image: np.ndarray, weights: np.ndarray, mask: np.ndarray | None = None, most: float = 0.0
+) -> AxesImage:
+    """A map [S, S] over its image [S, S, 3], bright where most of the attention is; the mask's outline in white.
+
+    `most` is the weight that is brightest; the map's own highest where none is given.
+    """
     grey = image.mean(2)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    most = max(float(weights.max()), 1e-12)
-    axes.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, vmax=most, interpolation="nearest")
+    most = most or max(float(weights.max()), 1e-12)
+    drawn = axes.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, vmax=most, interpolation="nearest")
     if mask is not None and 0 < mask.mean() < 1:
         axes.contour(mask.astype(float), levels=[0.5], colors="w", linewidths=1.0)
+    return drawn
+
+
+def read_panels(root: Path) -> dict[str, list[Look]]:
+    """The looks at figure 6's questions by run, of each run's first seed; empty where nothing was attended.
+
+    `root` is a profile's folder of results.
+    """
+    first = {record["name"]: folder for folder, record in reversed(read_records(root, "attention").items())}
+    return {name: read_panel(first[name] / PANEL) for name in in_order(first)}
+
+
+def draw_panel(panels: Mapping[str, Sequence[Look]], note: str = "") -> tuple[Figure, pd.DataFrame]:
+    """Figure 6 for several models at once: a row a question, a column a model, one scale for all.
+
+    The maps are written as times even attention (the mean over the image), so that models with different grids share
+    the scale. Args: the looks of each run (see `pointing.read_panel`); a question that a run has not is left empty.
+    """
+    questions = list({look.question_id: look for looks in panels.values() for look in looks}.values())
+    relative = {
+        (name, look.question_id): look.map / max(float(look.map.mean()), 1e-12)
+        for name, looks in panels.items()
+        for look in looks
+    }
+    # The few brightest cells would leave everything else dark.
+    most = float(np.quantile(np.concatenate([one.ravel() for one in relative.values()]), 0.99)) if relative else 1.0
+    figure, grid = picture_grid(max(1, len(questions)), 1 + len(panels), 1.45, 1.95)
+    rows, drawn = [], None
+    for question, line in zip(questions, grid, strict=False):
+        line[0].imshow(question.image, interpolation="nearest")
+        words = "\n".join(textwrap.wrap(question.text, 20))
+        line[0].set_title(f"{words}\ntruth: {question.truth}", fontsize=7, loc="left")
+        for (name, looks), axes in zip(panels.items(), line[1:], strict=True):
+            for look in (one for one in looks if one.question_id == question.question_id):
+                drawn = draw_map(axes, look.image, relative[name, look.question_id], look.mask, most)
+                axes.set_title(f"{label(name)}\n{look.answer}", fontsize=7, color=RIGHT if look.right else WRONG)
+                rows.append(
+                    {"run": name, "question_id": look.question_id, "question": look.text, "answer": look.answer,
+                     "truth": look.truth, "right": look.right}
+                )  # fmt: skip
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=grid, shrink=0.5, pad=0.01, extend="max")
+        bar.set_label("attention, times even attention", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    key = "white outline: what is asked for; green: the answer is the truth, red: it is not"
+    figure.suptitle("\n".join(line for line in (note, key) if line), fontsize=8)
+    return figure, pd.DataFrame(rows)
 
 
 def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") -> tuple[Figure, pd.DataFrame]:
@@ -45,8 +100,8 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
         line[0].set_title(f"{_ROWS[shown.kind]}\n{'right' if shown.right else 'wrong'} answer", fontsize=9)
         for look, axes in zip(looks, line[1:], strict=False):
             draw_map(axes, look.image, look.map, look.mask)
-            said = look.answer if look.right else f"{look.answer} (people: {look.truth})"
-            axes.set_title("\n".join(textwrap.wrap(look.text, 28)) + f"\n{said}", fontsize=8,
+            answer = f"{look.answer} (truth: {look.truth})"
+            axes.set_title("\n".join(textwrap.wrap(look.text, 28)) + f"\n{answer}", fontsize=8,
                            color=RIGHT if look.right else WRONG)  # fmt: skip
             rows.append(
                 {
@@ -54,7 +109,7 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
                     "question_id": look.question_id,
                     "question": look.text,
                     "answer": look.answer,
-                    "people": look.truth,
+                    "truth": look.truth,
                     "right": look.right,
                     "attention on the object": look.score.mass if isinstance(look.score, Pointing) else math.nan,
                     "area of the object": look.score.chance if isinstance(look.score, Pointing) else math.nan,

@@ -10,7 +10,7 @@ import pandas as pd
 from vlp_lib.errors import UserError
 from vlp_lib.figures.tables import title
 from vlp_lib.io import write_text
-from vlp_lib.study.runs import CHECK_ONLY, in_order, is_check, label, read_records
+from vlp_lib.study.runs import CHECK_ONLY, is_check, read_records
 
 TITLES = {
     "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
@@ -35,15 +35,17 @@ TITLES = {
     "corpus_pairs": "The corpus: matched and mismatched pairs",
     "corpus_colours": "The corpus: mean colours do not give classes away",
 }
-"""What stands on the page, in this order; figure_6 is one for each name, such as figure_6_segl."""
+"""What stands on the page, in this order."""
 
 _LONG = 20
 """Rows from which on a table is folded away."""
 
 _STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
-    "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left}"
-    ".note{color:#555}nav{columns:2;font-size:.9rem}nav ul{margin:0}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "img{max-width:100%;background:#fff;border-radius:.4rem}.wide{overflow-x:auto}"
+    "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #8886;padding:.25rem .6rem;text-align:left}"
+    ".note{opacity:.75}nav{columns:20rem 2;font-size:.9rem}nav ul{margin:0}"
 )
 
 
@@ -71,7 +73,7 @@ def write_index(root: Path) -> Path:
             )
         if name in tables:
             frame = pd.read_csv(tables[name], dtype=str, keep_default_na=False)
-            table = frame.to_html(index=False, border=0)
+            table = f"<div class=wide>{frame.to_html(index=False, border=0)}</div>"
             if len(frame) > _LONG:
                 table = f"<details><summary>all {len(frame)} rows</summary>{table}</details>"
             parts.append(table)
@@ -79,20 +81,15 @@ def write_index(root: Path) -> Path:
                 f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a></p>"
             )
     body = "\n".join(parts)
-    head = f"<meta charset=utf-8><title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
+    head = "<meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
+    head += f"<title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
     write_text(root / "index.html", f"<!doctype html><html lang=en>{head}{body}</html>\n")
     return root / "index.html"
 
 
 def _titles(present: set[str]) -> dict[str, str]:
     """The title of each figure and table that there is, in the order of the page."""
-    titles: dict[str, str] = {}
-    for name, words in TITLES.items():
-        if name == "figure_6":
-            looks = in_order(one.removeprefix("figure_6_") for one in present if one.startswith("figure_6_"))
-            titles |= {f"figure_6_{one}": f"{words}: {label(one)}" for one in looks}
-        elif name in present:
-            titles[name] = words
+    titles = {name: words for name, words in TITLES.items() if name in present}
     return titles | {name: name.replace("_", " ") for name in sorted(present - set(titles))}
 
 

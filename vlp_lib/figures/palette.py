@@ -17,6 +17,8 @@ _PAPER = {
     "spl_large": "#009E73",
 }
 
+_MARKS = {"region": "s", "naive": "o", "ssul": "D", "segl": "^", "spl_small": "v", "spl_large": "P"}
+
 _NEXT = ("#CC79A7", "#882255", "#999933", "#332288", "#AA4499", "#661100", "#DDCC77", "#117733")
 """For runs without a colour of their own, one after the other: the rest of that palette, then Paul Tol's."""
 
@@ -46,3 +48,8 @@ def colours(names: Iterable[str] = ()) -> dict[str, str]:
 def line_style(name: str) -> str:
     """Dashed for ResNet."""
     return "--" if "resnet" in name else "-"
+
+
+def marker(name: str) -> str:
+    """A curve's mark, the second way beside its colour to tell it from others; none for runs without one."""
+    return _MARKS.get(name.removesuffix("_resnet").removesuffix("_vit"), "")

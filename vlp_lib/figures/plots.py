@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from vlp_lib.figures.bench_tables import name_of
-from vlp_lib.figures.palette import OTHER, RIGHT, STAGES, WRONG, colours, line_style
+from vlp_lib.figures.palette import OTHER, RIGHT, STAGES, WRONG, colours, line_style, marker
 from vlp_lib.figures.style import draw_chance, new_figure, plain_log_ticks
 from vlp_lib.study.claims import POINTS
 from vlp_lib.study.convergence import LN2, convergence_curves
@@ -37,11 +37,8 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     (axes,) = figure.axes
     present = in_order(curves["name"])
     tints = colours(present)
-    highest = 0.0
-    for name in present:
-        if names and name not in names:
-            continue
-        highest = max(highest, _draw_curve(axes, curves, name, tints[name]))
+    shown = [name for name in present if not names or name in names]
+    highest = max((_draw_curve(axes, curves, name, tints[name]) for name in shown), default=0.0)
     draw_chance(axes, highest)
     axes.annotate("chance (ln 2)", (1, LN2), (0, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
@@ -50,14 +47,33 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_title(textwrap.fill(title, 84), fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+    _name_ends(axes, {name: curves[curves["name"] == name].sort_values("samples").iloc[-1] for name in shown}, tints)
     return figure
+
+
+def _name_ends(axes: Axes, ends: Mapping[str, pd.Series], tints: Mapping[str, str]) -> None:
+    """The name of each curve at its end, right of the axes; names that would overlap move apart."""
+    low, high = axes.get_ylim()
+    gap = 0.05 * (high - low)  # the height of a line of the names, with a little air
+    by_height = sorted(ends, key=lambda name: ends[name]["mean"])
+    places: list[float] = []
+    for name in by_height:
+        places.append(max(ends[name]["mean"], places[-1] + gap) if places else ends[name]["mean"])
+    over = max(0.0, places[-1] - high) if places else 0.0
+    for name, place in zip(by_height, places, strict=True):
+        axes.annotate(label(name), (ends[name]["samples"], ends[name]["mean"]), (1.02, place - over),
+                      textcoords=axes.get_yaxis_transform(), color=tints[name], fontsize=9, va="center",
+                      annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": tints[name], "lw": 0.6, "shrinkB": 0})  # fmt: skip
 
 
 def _draw_curve(axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "") -> float:
     """One run's mean with its interval; returns the highest value."""
     curve = curves[curves["name"] == name].sort_values("samples")
-    axes.plot(curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=1.8)
+    axes.plot(
+        curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=1.8,
+        marker=marker(name), ms=4.5, markevery=(len(name) % 3, 3),
+    )  # fmt: skip
     low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
     axes.fill_between(curve["samples"], low, high, color=tint, alpha=0.15, lw=0)
     return float(curve["mean"].max())
