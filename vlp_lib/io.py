@@ -48,6 +48,15 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def require_ours(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Raise UserError unless a folder is absent, or holds only files whose paths below it `ours` says are the kit's."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder")
+    for path in folder.rglob("*"):
+        if (path.is_symlink() or not path.is_dir()) and not ours(path.relative_to(folder).as_posix()):
+            raise UserError(f"{path} is not what this command writes there, and would be lost: give another folder")
+
+
 def write_text(path: Path, text: str) -> None:
     """A text file, atomically."""
 

@@ -198,3 +198,14 @@ def test_the_same_pixels_within_a_tolerance_on_real_images(shared_data, tmp_path
 
 def test_where_they_lie_by_themselves(corpus):
     assert prepare(corpus, SIZE, RESIZE).folder == prepared_folder(corpus.root, SIZE) == corpus.root / "prepared/16"
+
+
+@pytest.mark.parametrize("name", ["manifest.json.bak", "pack-notes.json", "thesis/pack-00000.bin", "web.html"])
+def test_no_folder_of_other_files_is_written_into(corpus, tmp_path, name):
+    mine = tmp_path / "mine"
+    for one in ("manifest.json", "pack-00099.bin", name):
+        (mine / one).parent.mkdir(parents=True, exist_ok=True)
+        (mine / one).write_text("mine")
+    with pytest.raises(UserError, match=r"would be lost: give another folder"):
+        prepare(corpus, SIZE, RESIZE, mine)
+    assert {(mine / one).read_text() for one in ("manifest.json", "pack-00099.bin", name)} == {"mine"}

@@ -343,3 +343,21 @@ def test_an_installation_check_gives_no_verdict(made_up):
     assert set(checked["verdict"]) == {CHECK_ONLY, NOT_RUN} and not checked["survives"].any()
     assert overview(checked)[["confirmed", "contradicted", "decided, with Holm"]].to_numpy().sum() == 0
     assert len(draw_claims(checked).axes) == 1
+
+
+def test_the_page_is_written_over_no_page_of_another_hand(made_up):
+    made_up.finetune("vqa", "segl", 0.6)
+    save_all(pd.DataFrame({"row": [1]}), made_up.root / "tables", "order", "order")
+    (made_up.root / "index.html").write_text("<!doctype html><title>mine</title>")
+    with pytest.raises(UserError, match="did not write"):
+        write_index(made_up.root)
+    assert (made_up.root / "index.html").read_text() == "<!doctype html><title>mine</title>"
+    (made_up.root / "index.html").unlink()
+    assert write_index(made_up.root) == write_index(made_up.root)
+
+
+def test_no_page_is_written_into_a_folder_without_results(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(UserError, match=r"no figures/ and no tables/"):
+        write_index(tmp_path / "thesis")
+    assert not list((tmp_path / "thesis").iterdir())

@@ -334,3 +334,26 @@ def test_folders_of_this_machine_stay_out_of_what_is_shared(copy, tmp_path):
     )
     assert model["resnet"]["pretrained"] == "resnet50"
     assert not any(str(tmp_path) in p.read_text() for p in shared.iterdir() if p.suffix != ".safetensors")
+
+
+@pytest.mark.parametrize("place", ["run", "checkout", "another run"])
+def test_an_export_writes_over_nothing_but_an_earlier_export(runs, exported, tmp_path, place):
+    target = tmp_path / "target"
+    if place == "another run":
+        shutil.copytree(runs.folder("finetune-vqa"), target)
+    else:
+        target.mkdir()
+        (target / "README.md").write_text("the project's own")
+        (target / "setup.py").write_text("a program")
+    if place == "run":
+        target = runs.folder("pretrain")
+    before = {file: file.read_bytes() for file in target.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="give another"):
+        export(runs.folder("pretrain"), target)
+    assert {file: file.read_bytes() for file in target.rglob("*") if file.is_file()} == before
+
+
+def test_an_export_may_be_written_anew(runs, tmp_path):
+    export(runs.folder("finetune-vqa"), tmp_path / "model")
+    (tmp_path / "model" / ".gitattributes").write_text("*.safetensors filter=lfs")
+    assert export(runs.folder("finetune-vqa"), tmp_path / "model") == tmp_path / "model"

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -111,7 +112,23 @@ def everything_in(folder):
 
 @pytest.mark.parametrize(
     "place",
-    ["tiny", "tiny/", "tiny/../tiny", ".", "tiny/pretrain", "tiny/corpus", "link", "papers", "file", "published"],
+    [
+        "tiny",
+        "tiny/",
+        "tiny/../tiny",
+        ".",
+        "tiny/pretrain",
+        "tiny/corpus",
+        "tiny/new",
+        "link",
+        "link/new",
+        "papers",
+        "file",
+        "published",
+        "changed",
+        "linked",
+        "forged",
+    ],
 )
 def test_empties_no_folder_that_it_did_not_write(results, tmp_path, place):
     (tmp_path / "link").symlink_to(results)
@@ -120,6 +137,13 @@ def test_empties_no_folder_that_it_did_not_write(results, tmp_path, place):
     (tmp_path / "file").write_text("a file")
     publish(results, tmp_path / "published")
     (tmp_path / "published" / "figures" / "of_my_own.txt").write_text("put there by hand")
+    publish(results, tmp_path / "changed")
+    (tmp_path / "changed" / "index.html").write_text("improved by hand")
+    publish(results, tmp_path / "linked")
+    (tmp_path / "linked" / "thesis.tex").symlink_to(tmp_path / "papers" / "deep" / "thesis.tex")
+    (tmp_path / "forged").mkdir()
+    (tmp_path / "forged" / "thesis.tex").write_text("years of work")
+    (tmp_path / "forged" / MANIFEST).write_text("thesis.tex\n")
     before = everything_in(tmp_path)
     with pytest.raises(UserError, match=r"another folder|give a folder"):
         publish(results, tmp_path / place)
@@ -129,6 +153,20 @@ def test_empties_no_folder_that_it_did_not_write(results, tmp_path, place):
 def test_publishes_again_into_its_own_folder_and_into_an_empty_one(results, tmp_path):
     (tmp_path / "reference").mkdir()
     first = publish(results, tmp_path / "reference")
-    named = (tmp_path / "reference" / MANIFEST).read_text().splitlines()
-    assert named == [file.relative_to(tmp_path / "reference").as_posix() for file in first]
+    named = dict(line.split("  ")[::-1] for line in (tmp_path / "reference" / MANIFEST).read_text().splitlines())
+    assert list(named) == [file.relative_to(tmp_path / "reference").as_posix() for file in first]
+    assert set(named.values()) == {hashlib.sha256(file.read_bytes()).hexdigest() for file in first}
     assert publish(results, tmp_path / "reference") == first
+
+
+def test_a_disk_that_is_full_leaves_what_was_published(results, tmp_path, monkeypatch):
+    publish(results, tmp_path / "reference")
+    before = everything_in(tmp_path)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("vlp_lib.study.publish.shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"cannot write .*reference \(No space"):
+        publish(results, tmp_path / "reference")
+    assert everything_in(tmp_path) == before

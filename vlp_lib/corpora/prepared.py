@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.workers import load
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, remove_temporaries, write_atomically, write_json
+from vlp_lib.io import read_json, remove_temporaries, require_ours, write_atomically, write_json
 from vlp_lib.progress import Progress
 
 PACK = 256
@@ -38,6 +39,8 @@ PACK = 256
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_OURS = re.compile(r"\.?(pack-\d+\.(bin|json)|manifest\.json)(\.[a-z0-9_]{8})?")
+"""The files of prepared images, whole or half-written."""
 
 
 def prepared_side(image_size: int, resize: tuple[float, float]) -> int:
@@ -206,11 +209,13 @@ def prepare(
         folder: where to put them; None is <corpus>/prepared/<image_size>.
         workers: processes that decode; 0 decodes in this one.
 
-    Raises UserError where the disk is too small or cannot be written, or not one image can be read.
+    Raises UserError where the disk is too small or cannot be written, the folder holds what is no prepared image, or
+    not one image can be read.
     """
     side = prepared_side(image_size, resize)
     folder = folder or prepared_folder(corpus.root, image_size)
     records = _records(corpus)
+    require_ours(folder, lambda name: _OURS.fullmatch(name) is not None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,10 +51,14 @@ _STYLE = (
 
 def write_index(root: Path) -> Path:
     """Write `root/index.html` over root/figures and root/tables: those of `TITLES` first, then the rest by name."""
-    if not root.is_dir():
-        raise UserError(f"no folder {root}: name the results of a profile, such as results/tiny")
     figures = {p.stem: p for p in sorted((root / "figures").glob("*.png"))}
     tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
+    if not figures and not tables:
+        raise UserError(f"{root} has no figures/ and no tables/: name the results of a profile, such as results/tiny")
+    if (root / "index.html").exists() and not _is_ours(root / "index.html"):
+        raise UserError(
+            f"{root / 'index.html'} is a page that this command did not write: move it, or name another folder"
+        )
     named = {name: html.escape(words) for name, words in _titles({*figures, *tables}).items()}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
     checks = {run["profile"] for run in read_records(root, "*").values() if is_check(run["profile"])}
@@ -85,6 +89,11 @@ def write_index(root: Path) -> Path:
     head += f"<title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
     write_text(root / "index.html", f"<!doctype html><html lang=en>{head}{body}</html>\n")
     return root / "index.html"
+
+
+def _is_ours(page: Path) -> bool:
+    """Whether this module wrote a page, now or in an earlier version; an interrupted write leaves none."""
+    return page.read_bytes().startswith(b"<!doctype html><html lang=en><meta charset=utf-8><title>")
 
 
 def _titles(present: set[str]) -> dict[str, str]:

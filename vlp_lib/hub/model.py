@@ -39,6 +39,9 @@ RUN, CARD = "run.json", "README.md"
 FILES = (CONFIG, WEIGHTS, TOKENIZER, RUN, METRICS, ANSWERS, CARD)
 """What a folder in the hub's format holds (ANSWERS for VQA only)."""
 
+_OF_THE_HUB = (".git", ".cache/")
+"""Beginnings of what git and the hub's library keep beside a model."""
+
 _NEEDED = ("stage", "profile", "variant", "model", "vocabularies")
 _WEIGHT_NAMES = ("language_pretrained", "tokenizer", "vit.pretrained", "resnet.pretrained")
 
@@ -127,9 +130,13 @@ class TrainedModel:
         """Write the model into `folder` in the hub's format, with its card; returns the folder.
 
         Names of pretrained weights that are paths of this machine are written as "local/<name>".
-        Raises UserError where the folder cannot be written.
+        Raises UserError where the folder cannot be written, or holds what is no model that was saved this way.
         """
         folder = Path(folder)
+        saved = (folder / CARD).is_file() and (folder / CONFIG).is_file()
+        io.require_ours(
+            folder, lambda name: saved and (name in FILES or name.startswith((f"{PLUGINS}/", *_OF_THE_HUB)))
+        )
         config = _portable(self.record.config)
         about = {name: value for name, value in config.items() if isinstance(value, str | int)}
         save_weights(folder / WEIGHTS, self.network, about | {"step": self.record.best["step"]})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, write_text
+from vlp_lib.io import read_json, require_ours, write_text
 from vlp_lib.run import project_root
 
 MOST_BYTES = 1_000_000
@@ -19,7 +21,7 @@ _SHARED = ("index.html", "figures/*", "tables/*", *(f"*/*/seed*/{name}" for name
 _BINARY = (".png", ".pdf", ".npz")
 
 MANIFEST = "published.txt"
-"""Names the files that `publish` wrote into a folder: it empties no folder that holds others."""
+"""The SHA-256 of what `publish` wrote into a folder, as sha256sum reads it: it replaces no folder that holds more."""
 
 
 def _places(source: Path, records: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -36,17 +38,15 @@ def _without_paths(text: str, places: dict[str, str]) -> str:
     return re.sub(pattern, lambda found: places[found[0]], text)
 
 
-def _require_ours(source: Path, target: Path) -> None:
-    """Raise UserError unless emptying `target` loses nothing but what `publish` wrote there."""
-    if source.is_relative_to(target):
-        raise UserError(f"{target} is or holds the results that are to be shared: give another folder")
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file: give a folder")
+def _published(target: Path) -> dict[str, str]:
+    """The SHA-256 of each file that an earlier `publish` wrote into a folder, by its path there."""
     manifest = target / MANIFEST
-    ours = {MANIFEST, *manifest.read_text(encoding="utf-8").splitlines()} if manifest.is_file() else set()
-    for file in sorted(target.rglob("*")):
-        if (file.is_symlink() or not file.is_dir()) and file.relative_to(target).as_posix() not in ours:
-            raise UserError(f"{target} would be emptied, but {file} was not published there: give another folder")
+    lines = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _of_first_seeds(notebooks: list[Path]) -> list[Path]:
@@ -65,8 +65,8 @@ def publish(source: Path, target: Path) -> list[Path]:
     Of the notebooks that were executed with several seeds only the first seed's are copied: they differ in numbers that
     the records have, and their pictures are most of what there is to store.
 
-    `target` is emptied first. Raises UserError where there is nothing to share, a file has 1 MB or more, or `target`
-    holds what `publish` did not write, such as `source` itself.
+    `target` is replaced at once when all is written. Raises UserError where there is nothing to share, a file has 1 MB
+    or more, or `target` is, holds or lies in `source`, or holds what `publish` did not write or what has changed since.
     """
     source, target = source.resolve(), target.resolve()
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
@@ -76,31 +76,35 @@ def publish(source: Path, target: Path) -> list[Path]:
     for file in (*files, *notebooks):
         if file.stat().st_size >= MOST_BYTES:
             raise UserError(f"{file} has {file.stat().st_size:,} bytes, more than is shared: make it smaller")
-    _require_ours(source, target)
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise UserError(f"{target} is, holds or lies in the results that are to be shared: give another folder")
+    before = _published(target)
+    require_ours(target, lambda name: name == MANIFEST or before.get(name) == _digest(target / name))
     executed = {file: json.loads(file.read_text(encoding="utf-8")) for file in notebooks}
     parameters = [notebook["metadata"].get("papermill", {}).get("parameters", {}) for notebook in executed.values()]
     places = _places(source, [*(read_json(file) for file in files if file.name == "run.json"), *parameters])
-    if target.exists():
-        shutil.rmtree(target)
-    names = (file.relative_to(source).as_posix() for file in (*files, *executed))
-    write_text(
-        target / MANIFEST, "".join(f"{name}\n" for name in names)
-    )  # first: a copy that is cut short is ours, too
-    written = []
-    for file in files:
-        copy = target / file.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix in _BINARY:
-            shutil.copyfile(file, copy)
-        else:
-            write_text(copy, _without_paths(file.read_text(encoding="utf-8"), places))
-        written.append(copy)
-    for file, notebook in executed.items():
-        record = notebook["metadata"].get("papermill", {})
-        for name in ("input_path", "output_path"):
-            record[name] = Path(record.get(name, file.name)).name
-        copy = target / file.relative_to(source)
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        write_text(copy, _without_paths(text, places))
-        written.append(copy)
-    return written
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
+            draft = Path(beside) / "new"
+            for file in files:
+                copy = draft / file.relative_to(source)
+                if file.suffix in _BINARY:
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, copy)
+                else:
+                    write_text(copy, _without_paths(file.read_text(encoding="utf-8"), places))
+            for file, notebook in executed.items():
+                record = notebook["metadata"].get("papermill", {})
+                for name in ("input_path", "output_path"):
+                    record[name] = Path(record.get(name, file.name)).name
+                text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+                write_text(draft / file.relative_to(source), _without_paths(text, places))
+            names = [file.relative_to(source).as_posix() for file in (*files, *executed)]
+            write_text(draft / MANIFEST, "".join(f"{_digest(draft / name)}  {name}\n" for name in names))
+            if target.exists():
+                target.rename(Path(beside) / "old")
+            draft.rename(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target} ({error}): make room or choose a folder that can be written") from error
+    return [target / name for name in names]
