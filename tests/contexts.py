@@ -21,7 +21,8 @@ def context(**changes: Any) -> Context:
 
 
 def part_of(batch: Batch, rows: slice) -> Batch:
-    """The batch of some images and their texts."""
+    """The batch of some images and their texts, each text read by itself."""
+    batch = replace(batch, sentences=None, sentence_of_text=None)
     image = torch.arange(len(batch)) if batch.image_of_text is None else batch.image_of_text
     kept = torch.arange(len(batch))[rows]
     texts = torch.isin(image, kept)

@@ -1,10 +1,10 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from vlp_lib.batches.collate import collate
+from vlp_lib.batches.collate import collate, distinct
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections
 
@@ -68,8 +68,8 @@ def test_without_targets_there_are_none():
     batch = collate([sample(3)])
     absent = {f.name for f in fields(Batch) if getattr(batch, f.name) is None}
     assert absent == {
-        "image_of_text", "label_maps", "labels", "attributes", "scores", "boxes", "features",
-        "views", "shares",
+        "image_of_text", "sentences", "sentence_of_text", "label_maps", "labels", "attributes", "scores", "boxes",
+        "features", "views", "shares",
     }  # fmt: skip
 
 
@@ -123,6 +123,31 @@ def test_second_texts_stand_behind_all_first_ones():
     assert batch.attention_mask.sum(1).tolist() == [3, 2, 3, 4, 4]
     assert batch.matched.tolist() == [1, 1, 1, 0, 0]
     assert len(batch) == 3
+
+
+def test_texts_are_found_among_the_different_sentences():
+    """As different count those that are hidden otherwise, and those that read alike only because of what is hidden."""
+    one, other = text(3), text(4)
+    hidden = replace(one, clean_ids=one.clean_ids + 1)
+    rows, places = distinct([one, other, replace(one, matched=False), hidden, other, one])
+    assert rows[:3] == [0, 1, 3]
+    assert len(rows) == 8
+    assert set(rows) == {0, 1, 3}
+    assert places == [0, 1, 0, 2, 1, 0]
+
+
+def test_a_batch_says_where_its_sentences_stand_twice():
+    texts = [text(n) for n in range(2, 10)]
+    pairs = [
+        Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), (own, replace(other, matched=False)), None, None, 0, 1)
+        for own, other in zip(texts, texts[1:] + texts[:1], strict=True)
+    ]
+    batch = collate(pairs)
+    assert batch.sentences.tolist() == list(range(8))
+    assert batch.sentence_of_text.tolist() == [*range(8), *range(1, 8), 0]
+    read = batch.sentences[batch.sentence_of_text]
+    for name in ("input_ids", "clean_ids", "attention_mask"):
+        assert torch.equal(getattr(batch, name)[read], getattr(batch, name))
 
 
 @pytest.mark.parametrize(("longest", "padded"), [(3, 5), (5, 5), (6, 9), (9, 9)])

@@ -173,6 +173,14 @@ def test_a_sample_depends_on_its_key_alone(open_pairs):
     assert not torch.equal(first[key._replace(seed=1)].image, first[key._replace(seed=2)].image)
 
 
+@pytest.mark.parametrize("mlm_on_mismatched", [False, True])
+def test_what_pairs_share_changes_no_sample(open_pairs, mlm_on_mismatched):
+    pairs = open_pairs(mlm_on_mismatched=mlm_on_mismatched)
+    keys = keys_of(pairs, 24)
+    for key, sample in zip(keys, pairs.__getitems__(keys), strict=True):
+        assert_same(pairs[key], sample)
+
+
 @pytest.mark.parametrize("order", ["training", "validation"])
 def test_workers_change_nothing(open_pairs, order):
     pairs = open_pairs()

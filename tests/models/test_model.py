@@ -90,6 +90,29 @@ def test_two_texts_an_image_are_two_pairs(small_model, make_batch, name):
         torch.testing.assert_close(found[key], expected[key], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["segl", "spl_small", "region"])
+def test_a_sentence_of_two_pairs_is_read_once(small_model, make_batch, name):
+    """Losses and gradients are those of a language stream that reads every text."""
+    model = build(small_model, name).train()
+    each = make_batch(**BOTH)
+    read = torch.tensor([0, 1, 2, 1, 2, 0])
+    each = replace(each, **{name: getattr(each, name)[read] for name in ("input_ids", "clean_ids", "attention_mask")})
+    lengths = []
+    model.vlp.language.register_forward_hook(lambda _, given, __: lengths.append(len(given[0])))
+
+    def losses_and_gradients(batch):
+        losses = model(batch)
+        losses["loss"].backward()
+        gradients = [p.grad for p in model.parameters()]
+        model.zero_grad()
+        return losses, gradients
+
+    expected = losses_and_gradients(each)
+    found = losses_and_gradients(replace(each, sentences=read[[0, 1, 2]], sentence_of_text=read))
+    assert lengths == [6, 3]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "place"),
     [(name, "vision") for name in NAMES]

@@ -297,6 +297,21 @@ def test_validation_does_not_depend_on_the_batch_size(make_task, small_profile, 
         assert mean["val_segl_twice"] == pytest.approx(2 * mean["val_segl"], rel=1e-6)
 
 
+@pytest.mark.parametrize(("name", "times"), [("segl", 2), ("spl_small", 2), ("ssul", 4), ("region", 2)])
+def test_validation_reads_undamaged_images_once(make_task, monkeypatch, name, times):
+    """Two batches, each with whole and with masked sentences; only SSUL shows other images the second time."""
+    task, model = make_task(name)
+    seen = []
+    handle = model.vlp.vision.register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        found = task.evaluate(model, CPU)
+        assert len(seen) == times
+        handle.remove()
+        forward = type(model).forward
+        monkeypatch.setattr(type(model), "forward", lambda self, batch, seen=None: forward(self, batch))
+        assert task.evaluate(model, CPU) == found
+
+
 def test_validation_is_decoded_by_the_workers(make_task, small_profile):
     task, model = make_task("segl")
     helped, _ = make_task("segl", profile=replace(small_profile, data=replace(small_profile.data, workers=2)))

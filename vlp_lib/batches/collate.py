@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.corpora.records import IGNORED, Detections
 
-_LENGTH_STEP = 8
+_STEP = 8
 """Sentences are padded to a multiple of this many tokens: few different shapes, for which kernels are kept."""
 
 
@@ -43,6 +43,23 @@ def detection_fields(found: list[Detections]) -> dict[str, Any]:
     }
 
 
+def distinct(texts: Sequence[Text]) -> tuple[list[int], list[int]]:
+    """Rows of texts among which each different sentence, masked as it is, stands; and the place of each text there.
+
+    The rows are as many as a multiple of 8, for few different shapes; the last may be there more than once.
+    """
+    places: dict[tuple[bytes, bytes], int] = {}
+    rows: list[int] = []
+    place_of_text: list[int] = []
+    for row, text in enumerate(texts):
+        sentence = (text.input_ids.numpy().tobytes(), text.clean_ids.numpy().tobytes())
+        if sentence not in places:
+            places[sentence] = len(rows)
+            rows.append(row)
+        place_of_text.append(places[sentence])
+    return rows + rows[-1:] * (-len(rows) % _STEP), place_of_text
+
+
 def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
     """A batch padded to its longest sentence and largest set of detections.
 
@@ -56,8 +73,10 @@ def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
     rows = [row for k in range(most) for row, sample in enumerate(samples) if k < len(sample.texts)]
     texts = [sample.texts[k] for k in range(most) for sample in samples if k < len(sample.texts)]
     longest = max(len(t.input_ids) for t in texts)
-    rounded = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    rounded = -(-longest // _STEP) * _STEP
     length = next(length for length in lengths if length >= longest) if lengths else rounded
+    sentences, sentence_of_text = distinct(texts)
+    repeated = len(sentences) < len(texts)
     stored = samples[0].view is not None  # and then of all: the data set decides
     # Stored images and maps [h, w, …] are of different sizes; others are of one.
     area = [max(s.image.shape[side] for s in samples) for side in (0, 1)]
@@ -72,6 +91,8 @@ def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
         mlm_labels=pad([t.mlm_labels for t in texts], NO_MATCHED_TOKEN, length),
         matched=torch.tensor([int(t.matched) for t in texts]),
         image_of_text=torch.tensor(rows) if most > 1 else None,
+        sentences=torch.tensor(sentences) if repeated else None,
+        sentence_of_text=torch.tensor(sentence_of_text) if repeated else None,
         seeds=torch.tensor([s.seed for s in samples]),
         image_ids=torch.tensor([s.image_id for s in samples]),
         label_maps=None if not maps else pad(maps, IGNORED, *area) if stored else torch.stack(maps).long(),

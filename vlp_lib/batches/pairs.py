@@ -52,6 +52,10 @@ class PairKey(NamedTuple):
     augment: bool = True
 
 
+KnownTexts = dict[tuple[int, int], Text]
+"""Texts by pair and seed, which decide them."""
+
+
 class PairDataset(Dataset[Sample]):
     """The pairs of one split.
 
@@ -145,29 +149,45 @@ class PairDataset(Dataset[Sample]):
             self.data.mlm_probability,
             self.data.mlm_replacement,
         )
-        if not matched and not self.data.mlm_on_mismatched:
-            labels = np.full_like(labels, NO_MATCHED_TOKEN)
         return Text(torch.from_numpy(masked), torch.from_numpy(ids), torch.from_numpy(labels), matched)
+
+    def _texts(self, joined: list[tuple[int, int, bool]], known: KnownTexts) -> Iterator[Text]:
+        """The texts of (pair, seed, matched); a sentence that is known, matched or not, is not made again."""
+        for pair, seed, matched in joined:
+            if (pair, seed) not in known:
+                known[pair, seed] = self._text(pair, seed, matched)
+            text = replace(known[pair, seed], matched=matched)
+            if not matched and not self.data.mlm_on_mismatched:
+                text = replace(text, mlm_labels=torch.full_like(text.mlm_labels, NO_MATCHED_TOKEN))
+            yield text
 
     def __getitem__(self, key: PairKey) -> Sample:
         """The sample of a key; in training, where its image cannot be read, that of another pair.
 
         The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it.
         """
+        return self._readable(key, {})
+
+    def __getitems__(self, keys: list[PairKey]) -> list[Sample]:
+        """The samples of a batch, as one by one; what their pairs share is made once."""
+        known: KnownTexts = {}
+        return [self._readable(key, known) for key in keys]
+
+    def _readable(self, key: PairKey, known: KnownTexts) -> Sample:
         if not key.augment:
-            return self._sample(key)
+            return self._sample(key, known)
         rng = np.random.default_rng((key.seed, _SUBSTITUTE))
         unreadable: list[str] = []
         while True:
             try:
-                return replace(self._sample(key), unreadable=tuple(unreadable))
+                return replace(self._sample(key, known), unreadable=tuple(unreadable))
             except UnreadableImageError:
                 unreadable.append(str(self.records[self.image_of_pair[key.pair]].path))
                 if len(unreadable) == _SUBSTITUTES:
                     raise
             key = key._replace(pair=int(rng.integers(len(self))))
 
-    def _sample(self, key: PairKey) -> Sample:
+    def _sample(self, key: PairKey, known: KnownTexts) -> Sample:
         rng = np.random.default_rng((key.seed, _VIEW))
         record = self.records[self.image_of_pair[key.pair]]
         view = draw_view(rng, self.data.resize, self.data.flip) if key.augment else View()
@@ -177,7 +197,7 @@ class PairDataset(Dataset[Sample]):
         # Every sentence has its say, its own image's and another's alike: were only the own one asked, a mirrored
         # image with a keyword beside it would always be a mismatch.
         view = replace(view, flip=view.flip and all(may_flip(self.caption(pair)) for pair, _, _ in joined))
-        texts = tuple(self._text(*text) for text in joined)
+        texts = tuple(self._texts(joined, known))
         source, stored = self.prepared or self.corpus, self.prepared is not None and self.show_later
         if self.prepared is not None and stored:
             image = self.prepared.read_pixels(record)

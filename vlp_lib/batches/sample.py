@@ -66,6 +66,9 @@ class Batch:
         mlm_labels: [P, L] int64, the original id where MLM predicts, −100 elsewhere.
         matched: [P] int64, 1 where the sentence belongs to the image, 0 where it is another's.
         image_of_text: [P] int64, the image's row; None where each image has one text (P = B, pair i is row i).
+        sentences: [S] int64, rows of texts among which each different sentence stands: what the language stream reads,
+            so that a sentence of two pairs is read once; None where all are read.
+        sentence_of_text: [P] int64, the place of each text among `sentences`.
         seeds: [B] int64 on the CPU; every random choice about a sample downstream is drawn from its seed, so that
             neither workers nor processes nor restarts change it.
         image_ids: [B] int64 on the CPU.
@@ -92,6 +95,8 @@ class Batch:
     seeds: torch.Tensor
     image_ids: torch.Tensor
     image_of_text: torch.Tensor | None = None
+    sentences: torch.Tensor | None = None
+    sentence_of_text: torch.Tensor | None = None
     label_maps: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     attributes: torch.Tensor | None = None

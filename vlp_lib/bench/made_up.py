@@ -55,12 +55,16 @@ def question(config: ModelConfig, sizes: Vocabularies, device: torch.device) -> 
 
 
 def training_batch(profile: Profile, variant: Variant, sizes: Vocabularies, images: int, device: torch.device) -> Batch:
-    """A batch of so many images with their sentences, each as long as the profile allows, and targets of every kind."""
+    """A batch of so many images with their sentences, each as long as the profile allows, and targets of every kind.
+
+    Where pairs are mismatched, too, a sentence stands in two pairs, as in a whole training batch.
+    """
     model, data = profile.model, profile.data
     texts = images * (2 if data.pairing == "both" else 1)
     shape = (texts, model.max_text_length)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, sizes.words, shape, generator=generator)
+    rows = torch.arange(texts) % images
+    ids = torch.randint(1, sizes.words, shape, generator=generator)[rows]
     hidden = torch.rand(shape, generator=generator) < data.mlm_probability
     hidden[:, 1] = True
     matched = (torch.arange(texts) < images).long()
@@ -77,7 +81,9 @@ def training_batch(profile: Profile, variant: Variant, sizes: Vocabularies, imag
         attention_mask=torch.ones(shape, dtype=torch.bool),
         mlm_labels=torch.where(hidden, ids, NO_MATCHED_TOKEN),
         matched=matched,
-        image_of_text=torch.arange(texts) % images if texts > images else None,
+        image_of_text=rows if texts > images else None,
+        sentences=rows[:images] if texts > images else None,
+        sentence_of_text=rows if texts > images else None,
         seeds=torch.randint(2**62, (images,), generator=generator),
         image_ids=torch.arange(images),
         label_maps=torch.randint(sizes.segmentation, pixels, generator=generator),

@@ -42,6 +42,10 @@ class VLPOutput(NamedTuple):
     attention: list[CrossAttentionMaps]
 
 
+Seen = tuple[VisionFeatures, VisionFeatures]
+"""The vision stream's features, and the tokens that the cross-modality encoder reads."""
+
+
 def visual_loss_of(
     config: ModelConfig,
     variant: Variant,
@@ -120,14 +124,17 @@ class VLPModel(nn.Module):
         if variant.vision == "region" or (variant.vision == "vit" and not (pretrained and config.vit.pretrained)):
             initialise(self.vision, config.hidden)
 
-    def encode_vision(self, batch: VisionInput) -> tuple[VisionFeatures, VisionFeatures]:
+    def encode_vision(self, batch: VisionInput) -> Seen:
         """The vision stream's features and the tokens that the cross-modality encoder reads."""
         features = self.vision(batch)
         return features, self.visual_loss.tokens(features)
 
     def encode_language(self, batch: Batch) -> torch.Tensor:
-        """[B, L, C]."""
-        return self.language(batch.input_ids, batch.attention_mask)
+        """[P, L, C]; a sentence that stands in several pairs is read once."""
+        if batch.sentences is None or batch.sentence_of_text is None:
+            return self.language(batch.input_ids, batch.attention_mask)
+        read = self.language(batch.input_ids[batch.sentences], batch.attention_mask[batch.sentences])
+        return read.index_select(0, batch.sentence_of_text)
 
     def join(
         self,
@@ -140,9 +147,12 @@ class VLPModel(nn.Module):
         words, vision, maps = self.cross_modality(language, tokens.tokens, language_mask, tokens.mask, need_weights)
         return self.pooler(words), words, vision, maps
 
-    def forward(self, batch: Batch, need_weights: bool = False) -> VLPOutput:
-        """Both streams and the cross-modality encoder on a batch of pairs."""
-        features, tokens = self.encode_vision(batch)
+    def forward(self, batch: Batch, need_weights: bool = False, seen: Seen | None = None) -> VLPOutput:
+        """Both streams and the cross-modality encoder on a batch of pairs.
+
+        `seen` is what `encode_vision` gives for the batch's images, where that is known.
+        """
+        features, tokens = seen or self.encode_vision(batch)
         language = self.encode_language(batch)
         read = tokens.of_texts(batch.image_of_text)
         pooled, words, vision, maps = self.join(language, batch.attention_mask, read, need_weights)
@@ -172,12 +182,12 @@ class PretrainingModel(nn.Module):
         grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])
         return mlm | self.vlp.visual_loss.terms(batch, grid)
 
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch, seen: Seen | None = None) -> dict[str, torch.Tensor]:
         """Scalars by name: mlm, itm, each visual loss and its parts, "visual" (their weighted sum) and "loss" (all).
 
-        `itm_logits` [P, 2] come with them.
+        `itm_logits` [P, 2] come with them. `seen` is as in `VLPModel.forward`.
         """
-        output = self.vlp(batch)
+        output = self.vlp(batch, seen=seen)
         rows = batch.mlm_labels != NO_MATCHED_TOKEN
         mlm_logits = self.mlm_head(output.language[rows], self.vlp.language.word_embedding)
         itm_logits = self.itm_head(output.pooled)

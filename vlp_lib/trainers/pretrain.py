@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from vlp_lib import io, provenance
 from vlp_lib.batches.corrupt import CorruptImages, recorded
 from vlp_lib.batches.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
-from vlp_lib.batches.sample import Batch
+from vlp_lib.batches.sample import Batch, Pictures
 from vlp_lib.batches.show import show
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -166,7 +166,8 @@ class PretrainingTask:
         for batch in load_batches(self.val, keys, self.profile.data.workers):
             moved = self._shown(model, batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
-            output = plain.vlp(moved.without_masks(), need_weights=True)
+            seen = plain.vlp.encode_vision(moved)
+            output = plain.vlp(moved.without_masks(), need_weights=True, seen=seen)
             logits = plain.itm_head(output.pooled)
             read = output.tokens.of_texts(moved.image_of_text)
             add(
@@ -177,7 +178,9 @@ class PretrainingTask:
             right = (logits.argmax(1) == moved.matched).float().mean()
             add("itm", itm_loss(logits, moved.matched), len(logits))
             add("itm_accuracy", right, len(logits))
-            losses = model(visual.corrupt(moved))
+            corrupt = visual.corrupt(moved)
+            whole = all(getattr(corrupt, f.name) is getattr(moved, f.name) for f in fields(Pictures))
+            losses = model(corrupt, seen if whole else None)
             add("loss", losses["itm"], len(logits))
             terms = {name: float(count) for name, count in plain.terms(moved).items()}
             for name in losses.keys() - {"itm", "itm_logits", "visual", "loss"}:
