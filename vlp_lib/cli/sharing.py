@@ -1,4 +1,4 @@
-"""`vlp index`, `vlp publish` and `vlp export`: results for others."""
+"""`vlp index`, `vlp publish`, `vlp export` and `vlp pack`: results and models for others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def add(commands: Commands) -> None:
     export.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
     whereto = "where to; then e.g. `hf upload someone/name FOLDER`"
     export.add_argument("target", type=Path, metavar="folder", help=whereto)
+    pack = declare(commands, "pack", _pack, "a finished run's model in one small file, eight bits a number")
+    pack.add_argument("source", type=Path, metavar="run", help="e.g. results/tiny/pretrain/segl/seed0")
+    pack.add_argument("target", type=Path, metavar="file", help="e.g. results/tiny/weights/pretrain-segl.safetensors")
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -37,3 +40,10 @@ def _export(options: argparse.Namespace) -> None:
     from vlp_lib.hub.model import export
 
     print(export(options.source, options.target))
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from vlp_lib.hub.packed import pack
+
+    file = pack(options.source, options.target)
+    print(f"{file} ({file.stat().st_size:,} bytes)")

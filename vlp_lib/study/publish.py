@@ -1,4 +1,4 @@
-"""What of a profile's results may be shared: small files, no weights, no corpus, no path of the machine."""
+"""What of a profile's results may be shared: small files, packed weights, no corpus, no path of the machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, require_ours, write_text
 from vlp_lib.run import project_root
 
-MOST_BYTES = 1_000_000
+MOST_BYTES, MOST_BYTES_OF_WEIGHTS = 1_000_000, 3_000_000
 _OF_RUNS = ("run.json", "metrics.jsonl", "items.npz")
-_SHARED = ("index.html", "figures/*", "tables/*", *(f"*/*/seed*/{name}" for name in _OF_RUNS), "speed/*.json")
-_BINARY = (".png", ".pdf", ".npz")
+_SHARED = ("index.html", "figures/*", "tables/*", *(f"*/*/seed*/{name}" for name in _OF_RUNS), "speed/*.json",
+           "weights/*.safetensors")  # fmt: skip
+_BINARY = (".png", ".pdf", ".npz", ".safetensors")
 
 MANIFEST = "published.txt"
 """The SHA-256 of what `publish` wrote into a folder, as sha256sum reads it: it replaces no folder that holds more."""
@@ -66,7 +67,7 @@ def publish(source: Path, target: Path) -> list[Path]:
     the records have, and their pictures are most of what there is to store.
 
     `target` is replaced at once when all is written. Raises UserError where there is nothing to share, a file has 1 MB
-    or more, or `target` is, holds or lies in `source`, or holds what `publish` did not write or what has changed since.
+    or more (weights: 3 MB), or `target` is, holds or lies in `source`, or holds what `publish` did not write or what has changed since.
     """
     source, target = source.resolve(), target.resolve()
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
@@ -74,7 +75,7 @@ def publish(source: Path, target: Path) -> list[Path]:
     if not files:
         raise UserError(f"{source} holds no results: run `make reproduce` first")
     for file in (*files, *notebooks):
-        if file.stat().st_size >= MOST_BYTES:
+        if file.stat().st_size >= (MOST_BYTES_OF_WEIGHTS if file.suffix == ".safetensors" else MOST_BYTES):
             raise UserError(f"{file} has {file.stat().st_size:,} bytes, more than is shared: make it smaller")
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise UserError(f"{target} is, holds or lies in the results that are to be shared: give another folder")

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -35,6 +36,18 @@ def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     write_atomically(path, write)
 
 
+def read_tensors(path: Path, mend: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """What the header of a safetensors file says, and its tensors by name.
+
+    Raises UserError, with the mend, for a file that is broken or none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is no readable weights file ({error}): {mend}") from error
+
+
 def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """Load weights saved by `save_weights`; returns what they are of.
 
@@ -43,12 +56,8 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}: run the pretraining that writes them first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
+    metadata, state = read_tensors(path, "delete it and run its stage again")
+    about = json.loads(metadata.get("about", "{}"))
     there, here = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (state, model.state_dict()))
     differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     if differ:

@@ -1,0 +1,100 @@
+"""A run's model in one small file, eight bits a number, to come with the kit: two megabytes for `tiny`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import save_file
+
+from vlp_lib import io
+from vlp_lib.errors import UserError
+from vlp_lib.hub.model import CARD, FILES, RUN, TrainedModel, from_pretrained
+from vlp_lib.run import CONFIG, Run, project_root
+from vlp_lib.trainers.checkpoint import read_tensors
+from vlp_lib.trainers.loop import WEIGHTS
+
+_SCALE = "/scale"
+_TEXTS = [name for name in FILES if name not in (WEIGHTS, CARD)]
+
+
+def pack(run: Path, file: Path) -> Path:
+    """Write a finished run's weights and its record into one file; returns it.
+
+    Tensors of several rows are kept as int8 with a float32 scale a row, so that no number moves by more than half of a
+    255th of its row's range; all others stay float32. The record's files stand in the header as they are.
+
+    Raises UserError where the run is missing, unfinished or broken, and for a model whose loss is not the kit's own.
+    """
+    if io.read_json(run / CONFIG).get("plugins"):
+        raise UserError(
+            f"{run} has a visual loss that is not the kit's own, and weights hold no program: `vlp export` it"
+        )
+    with TemporaryDirectory() as folder:
+        made = from_pretrained(run).save_pretrained(folder)
+        texts = {name: io.read_text(made / name) for name in _TEXTS if (made / name).is_file()}
+        _, state = read_tensors(made / WEIGHTS, "run its stage again")
+    tensors = {}
+    for name, value in state.items():
+        if value.ndim > 1 and len(value) > 1:
+            scale = (value.flatten(1).abs().amax(1) / 127).clamp(min=1e-12)
+            tensors[name + _SCALE] = scale
+            value = (value / _column(scale, value)).round().to(torch.int8)
+        tensors[name] = value.contiguous()
+    io.write_atomically(file, lambda target: save_file(tensors, target, metadata=texts))
+    return file
+
+
+def unpack(file: Path) -> TrainedModel:
+    """The model of a packed file, on the CPU; raises UserError where it is broken or no packed model."""
+    texts, tensors = read_tensors(file, "fetch it again")
+    if missing := {CONFIG, RUN} - texts.keys():
+        raise UserError(f"{file} is no packed model (its header has no {min(missing)}): give one that `vlp pack` wrote")
+    state = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
+    for name, value in state.items():
+        if value.dtype == torch.int8:
+            if name + _SCALE not in tensors:
+                raise UserError(f"{file} has no scale for {name}: fetch it again")
+            state[name] = value * _column(tensors[name + _SCALE], value)
+    with TemporaryDirectory() as folder:
+        for name in texts.keys() & set(_TEXTS):
+            io.write_text(Path(folder) / name, texts[name])
+        save_file(state, Path(folder) / WEIGHTS, metadata={"about": json.dumps({"file": str(file)})})
+        try:
+            return from_pretrained(folder)
+        except UserError as error:
+            raise UserError(str(error).replace(str(Path(folder) / WEIGHTS), str(file))) from error
+
+
+def shipped(stage: str, name: str) -> Path:
+    """Where the packed model of a run of `tiny` lies that comes with the kit."""
+    return project_root() / "results" / "reference" / "tiny" / "weights" / f"{stage}-{name}.safetensors"
+
+
+def ready_model(run: Run, stage: str = "pretrain") -> TrainedModel:
+    """The run's own model where it is finished, else the one of its name that comes with the kit; says which.
+
+    Raises UserError where there is neither.
+    """
+    folder, file = run.folder(stage), shipped(stage, run.name)
+    if (folder / RUN).is_file():
+        print(f"trained by you: {folder}")
+        return from_pretrained(folder, plugin=run.plugin)
+    if not file.is_file():
+        raise UserError(
+            f"no finished {stage} in {folder}, and no {run.name} comes with the kit: run `{run.command(stage)}` first"
+        )
+    model = unpack(file)
+    record = model.record
+    print(
+        f"you have not trained {run.name} in the profile {run.profile} yet: these weights come with the kit (profile "
+        f"{record.run['profile']}, seed {record.run['seed']}, {record.best['step']:,} steps)"
+    )
+    return model
+
+
+def _column(scale: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The scales of the rows in a shape that multiplies them."""
+    return scale.reshape(-1, *[1] * (value.ndim - 1))
