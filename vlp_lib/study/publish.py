@@ -66,8 +66,10 @@ def publish(source: Path, target: Path) -> list[Path]:
     Of the notebooks that were executed with several seeds only the first seed's are copied: they differ in numbers that
     the records have, and their pictures are most of what there is to store.
 
+<<<<<<< HEAD
     `target` is replaced at once when all is written. Raises UserError where there is nothing to share, a file has 1 MB
-    or more (weights: 3 MB), or `target` is, holds or lies in `source`, or holds what `publish` did not write or what has changed since.
+    or more (weights: 3 MB), or `target` is, holds or lies in `source`, or holds what `publish` did not write or what
+    has changed since.
     """
     source, target = source.resolve(), target.resolve()
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
