@@ -66,7 +66,6 @@ def publish(source: Path, target: Path) -> list[Path]:
     Of the notebooks that were executed with several seeds only the first seed's are copied: they differ in numbers that
     the records have, and their pictures are most of what there is to store.
 
-<<<<<<< HEAD
     `target` is replaced at once when all is written. Raises UserError where there is nothing to share, a file has 1 MB
     or more (weights: 3 MB), or `target` is, holds or lies in `source`, or holds what `publish` did not write or what
     has changed since.
