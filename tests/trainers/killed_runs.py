@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -65,8 +66,8 @@ def readable_states(folder: Path) -> int:
     """The states that bear a final name; each must be whole, as must be everything else that does."""
     states = [p for p in folder.glob("checkpoints/step-*") if not p.name.endswith(".half-written")]
     for state in states:
-        sizes = read_json(state / "state.json")["files"]
-        assert {name: (state / name).stat().st_size for name in sizes} == sizes, state
+        sums = dict(reversed(line.split("  ")) for line in (state / "SHA256SUMS").read_text().splitlines())
+        assert {name: sha256((state / name).read_bytes()).hexdigest() for name in sums} == sums, state
         load_file(state / "model.safetensors")
         torch.load(state / "optimizer.bin", weights_only=True)
     rows = read_lines(folder / "metrics.jsonl")

@@ -2,8 +2,10 @@ import contextlib
 import errno
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -237,6 +239,42 @@ def test_broken_states_are_named(tmp_path):
     assert load_state(accelerator, tmp_path) == {"step": 3}
 
 
+def flip(path, rng):
+    """Change one bit of a file; returns its whole contents."""
+    whole = path.read_bytes()
+    position, bit = int(rng.integers(len(whole))), int(rng.integers(8))
+    path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+    return whole
+
+
+@pytest.mark.parametrize("flips", [20, pytest.param(100, marks=pytest.mark.fuzz)])
+def test_a_flipped_bit_is_never_read(tmp_path, capsys, flips):
+    """The state before is taken and said; where there is none, it is refused."""
+    accelerator, model, _ = trained()
+    save_state(accelerator, tmp_path, {"step": 3}, keep=2)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    save_state(accelerator, tmp_path, {"step": 4}, keep=2)
+    only = tmp_path / "only"
+    shutil.copytree(tmp_path / "step-00000004", only / "step-00000004")
+    rng = np.random.default_rng(0)
+    names = sorted(p.name for p in (only / "step-00000004").iterdir())
+    for name in (names * flips)[:flips]:
+        whole = flip(tmp_path / "step-00000004" / name, rng)
+        (only / "step-00000004" / name).write_bytes((tmp_path / "step-00000004" / name).read_bytes())
+        assert load_state(accelerator, tmp_path) == {"step": 3}
+        said = "step-00000004 is damaged (its SHA256SUMS says so): going on from step-00000003\n"
+        assert capsys.readouterr().out.endswith(said)
+        assert torch.equal(model.weight, before)
+        with pytest.raises(UserError, match=r"step-00000004 cannot be read .* no whole one before it"):
+            load_state(accelerator, only)
+        for folder in (tmp_path, only):
+            (folder / "step-00000004" / name).write_bytes(whole)
+    assert load_state(accelerator, tmp_path) == {"step": 4}
+    assert {"model.safetensors", "optimizer.bin", "state.json", "SHA256SUMS"} <= set(names)
+
+
 def test_state_of_another_model_is_named(tmp_path):
     accelerator, _, _ = trained()
     save_state(accelerator, tmp_path, {"step": 3}, keep=2)
@@ -253,6 +291,8 @@ def test_another_number_of_processes_is_named(tmp_path):
     save_state(accelerator, tmp_path, {"step": 3}, keep=2)
     path = tmp_path / "step-00000003" / "state.json"
     path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
+    sums = (f"{sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(path.parent.iterdir()) if p.suffix)
+    (path.parent / "SHA256SUMS").write_text("".join(sums))
     with pytest.raises(UserError, match="was written by 2 processes and 1 would go on with it"):
         load_state(accelerator, tmp_path)
 

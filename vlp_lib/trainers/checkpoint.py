@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,10 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json, write_atomically, write_json
+from vlp_lib.io import read_json, write_atomically, write_json, write_text
 
 _STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"
+_SUMS = "SHA256SUMS"
+"""In a state: the SHA-256 of each of its other files, as sha256sum writes them."""
 _NAMED = 5
 """Tensors that an error names, at most."""
 
@@ -92,8 +95,8 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], ke
         accelerator.save_state(str(half), safe_serialization=True)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            files = {p.name: p.stat().st_size for p in half.iterdir()}
-            write_json(half / "state.json", state | {"processes": accelerator.num_processes, "files": files})
+            write_json(half / "state.json", state | {"processes": accelerator.num_processes})
+            write_text(half / _SUMS, _sums(half))
             if final.exists():
                 _remove(final)
             half.rename(final)
@@ -109,18 +112,24 @@ def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any], ke
 
 
 def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
-    """Restore the newest whole state into what the accelerator has prepared; None where there is none."""
+    """Restore the newest whole state into what the accelerator has prepared; None where there is none.
+
+    A state is whole where each of its files has the SHA-256 that it was written with. Of others it prints the name and
+    takes the one before. Raises UserError where no state is whole, and for one of another model or other processes.
+    """
     states = _states(folder)
     if not states:
         return None
-    folder = states[-1]
-    state = read_json(folder / "state.json")
-    # accelerate passes over random numbers that it cannot read.
-    for name, size in state.pop("files").items():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != size:
-            raise UserError(
-                f"the checkpoint {folder} cannot be read ({name} is not whole): delete that folder and start again"
-            )
+    whole = next((state for state in reversed(states) if _is_whole(state)), None)
+    if whole is None:
+        raise UserError(
+            f"the checkpoint {states[-1]} cannot be read (its files are not those of its {_SUMS}), and there is no "
+            f"whole one before it: delete that folder and start again"
+        )
+    if whole != states[-1] and accelerator.is_main_process:
+        print(f"the checkpoint {states[-1]} is damaged (its {_SUMS} says so): going on from {whole.name}")
+    folder = whole
+    state: dict[str, Any] = read_json(folder / "state.json")
     processes = state.pop("processes")
     if processes != accelerator.num_processes:
         raise UserError(
@@ -148,6 +157,22 @@ def _remove(state: Path) -> None:
     gone = state.with_name(state.name + ".old" + _HALF)
     state.rename(gone)
     shutil.rmtree(gone)
+
+
+def _sums(state: Path) -> str:
+    """What `_SUMS` of a state says: a line for each of its other files."""
+    lines = []
+    for path in sorted(p for p in state.iterdir() if p.name != _SUMS):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    return "".join(lines)
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return (state / _SUMS).read_bytes() == _sums(state).encode()
+    except OSError:
+        return False
 
 
 def _states(folder: Path) -> list[Path]:
