@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -16,10 +17,20 @@ def test_a_lock_without_a_gpu_has_no_package_of_one():
     assert {name.split("-")[0] for name in set(every) - set(kept)} == {"nvidia", "cuda", "triton"}
 
 
+def test_every_package_of_the_lock_has_its_hashes():
+    for lock in (LOCK, without_gpu(LOCK)):
+        entries = re.split(r"(?m)^(?=\w)", lock)[1:]
+        assert len(entries) > 180
+        assert not [entry for entry in entries if not re.fullmatch(
+            r"[\w.-]+==[\w.]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n(    #.*\n)*", entry
+        )]  # fmt: skip
+
+
 def test_what_an_environment_lacks_is_named(tmp_path):
     version = metadata.version("packaging")
     other = "packaging==0.1\nno-such-package==1.0\nno-such-windows==1.0 ; sys_platform == 'other'\nnvidia-x==1\n"
-    assert missing(f"# lines\npackaging=={version}\n    # via\n{other}", tmp_path) == [
+    hashes = "    --hash=sha256:00 \\\n    --hash=sha256:01\n"
+    assert missing(f"# lines\npackaging=={version} \\\n{hashes}    # via\n{other}", tmp_path) == [
         "packaging==0.1", "no-such-package==1.0", "vlp-lib",
     ]  # fmt: skip
 

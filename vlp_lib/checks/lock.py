@@ -20,7 +20,7 @@ _GPU_ONLY = re.compile(r"(nvidia|cuda)-|triton==")
 
 def without_gpu(lock: str) -> str:
     """The lock's text without NVIDIA's packages and Triton, several GB that a CPU's torch does not read."""
-    return "".join(line for line in lock.splitlines(keepends=True) if not _GPU_ONLY.match(line))
+    return "".join(entry for entry in re.split(r"(?m)^(?=\w)", lock) if not _GPU_ONLY.match(entry))
 
 
 def missing(lock: str, root: Path = ROOT) -> list[str]:
@@ -30,7 +30,8 @@ def missing(lock: str, root: Path = ROOT) -> list[str]:
     """
     from packaging.requirements import Requirement  # where it is not installed, the lock is not either
 
-    lines = [line.strip() for line in without_gpu(lock).splitlines() if line and line[0] not in " #"]
+    # A line of a package, before its hashes and the comment that says what asked for it.
+    lines = [line.rstrip(" \\") for line in without_gpu(lock).splitlines() if line and line[0] not in " #"]
     wanted = [wish for wish in map(Requirement, lines) if wish.marker is None or wish.marker.evaluate()]
     absent = [str(wish) for wish in wanted if not wish.specifier.contains(_version(wish.name), prereleases=True)]
     return absent if _origin() == root.as_uri() else [*absent, "vlp-lib"]
