@@ -475,10 +475,9 @@ def _tiny() -> Profile:
     """The paper's curves on a laptop, with the embedded corpus.
 
     Command: `make reproduce`; one run alone: `vlp pretrain --variant segl`.
-    Time: 35 minutes a seed with all variants and tasks on two CPU cores; one pretraining 3 to 6 minutes.
+    Time: 85 minutes a seed with all variants and tasks on two busy CPU cores; one pretraining 6 to 12 minutes.
     Memory: 1.5 GiB a stage; 5 GiB for 13_speed, which times the paper's full-size models.
-    Result: every variant learns (docs/experiments.md); intervals over seeds are still to be computed, and
-    results/reference/tiny is of an earlier corpus and recipe.
+    Result: every variant learns (results/reference/tiny); intervals over seeds are still to be computed.
     """
     return Profile(
         name="tiny",
