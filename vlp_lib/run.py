@@ -170,7 +170,7 @@ class Run:
     def __post_init__(self) -> None:
         if self.plugin:
             catalogue.add_plugin(Path(self.plugin))
-        name = self.name or self.chosen.name
+        name = self.name or self.chosen.name.replace(":", "-")  # of a backbone of timm's
         if not _NAME.fullmatch(name):
             raise UserError(f"name {name!r} is no folder's: use letters, digits and . _ - + and begin with one of them")
         if name in VARIANTS and name != self.chosen.name:
@@ -190,7 +190,7 @@ class Run:
     @cached_property
     def chosen(self) -> Variant:
         """The variant."""
-        return parse_variant(self.variant)
+        return parse_variant(self.variant, self.config.model.vision)
 
     @property
     def layout(self) -> Layout:

@@ -118,7 +118,9 @@ def test_labels_want_a_place(capsys, tmp_path):
 def test_unknown_profile(capsys, command):
     options = ["--variant", "segl"] if command == "pretrain" else []
     said = refused(capsys, command, "--profile", "tinny", *options)
-    assert said == "vlp: unknown profile 'tinny': did you mean 'tiny'? known are smoke, lesson, tiny, gpu, paper"
+    assert (
+        said == "vlp: unknown profile 'tinny': did you mean 'tiny'? known are smoke, lesson, tiny, photos, gpu, paper"
+    )
 
 
 def test_unknown_variant(capsys, coco):

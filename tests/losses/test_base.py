@@ -95,7 +95,25 @@ def test_a_setting_of_another_kind_or_of_an_absent_loss_is_refused():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_table_ii_by_name(name):
-    assert parse_variant(name) is VARIANTS[name]
+    assert parse_variant(name) == VARIANTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "losses"),
+    [
+        ("naive", "timm:resnet18", {}),
+        ("segl", "timm:resnet18", {"segl": 1.0}),
+        ("segl+0.5*ssul", "timm:resnet18", {"segl": 1.0, "ssul": 0.5}),
+        ("segl@vit", "vit", {"segl": 1.0}),
+        ("naive_vit", "vit", {}),
+        ("segl_resnet", "resnet", {"segl": 1.0}),
+        ("region", "region", {}),
+        ("naive@timm:vit_tiny_patch16_224", "timm:vit_tiny_patch16_224", {}),
+    ],
+)
+def test_a_profiles_own_backbone_stands_where_the_name_tells_none(name, vision, losses):
+    variant = parse_variant(name, "timm:resnet18")
+    assert (variant.name, variant.vision, dict(variant.losses)) == (name, vision, losses)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +146,8 @@ def test_mixes(name, vision, losses):
         ("segl*0.5+ssul", r"'segl\*0.5': did you mean 'segl'\?"),
         ("segl@resnett", r"unknown backbone 'resnett': did you mean 'resnet'\?"),
         ("segl+ssul@region", "unknown backbone 'region'"),
+        ("segl@timm:", "unknown backbone 'timm:'"),
+        ("segl@timm:../vit", r"unknown backbone 'timm:\.\./vit'"),
         ("segl+segl", "names the loss 'segl' twice"),
         ("spl_small+spl_large", "two losses that make the cross-modality encoder's input"),
         ("", "unknown variant ''"),

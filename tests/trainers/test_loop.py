@@ -136,6 +136,19 @@ def test_no_decay_on_vectors(model):
     assert [[p.ndim for p in group["params"]] for group in groups] == [[2], [1, 1]]
 
 
+def test_pretrained_parts_have_a_rate_of_their_own(model, tmp_path, monkeypatch):
+    """At each step, warm-up and decay included, a tenth of the others'."""
+    monkeypatch.setattr(type(model), "pretrained_parameters", lambda part: list(part[0].parameters()), raising=False)
+    config = replace(CONFIG, learning_rate=0.5, pretrained_rate=0.1, weight_decay=0.3)
+    groups = loop.make_optimiser(model, config).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {(names[id(p)], group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert {entry for entry in found if entry[0].startswith("0.")} == {("0.weight", 0.05, 0.3), ("0.bias", 0.05, 0.0)}
+    assert {rate for name, rate, _ in found if not name.startswith("0.")} == {0.5}
+    with pytest.raises(UserError, match=r"training\.pretrained_rate is 0"):
+        loop.check_training(replace(CONFIG, pretrained_rate=0.0), 1)
+
+
 def test_gradients_are_clipped(model, tmp_path, monkeypatch):
     norms = []
     clip = torch.nn.utils.clip_grad_norm_

@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from vlp_lib import packages
 from vlp_lib.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
@@ -107,8 +108,8 @@ def train_tokenizer(texts: Iterable[str], max_length: int, size: int = 30_522) -
 
 
 def load_tokenizer(source: str, max_length: int) -> Tokenizer:
-    """The tokenizer of a local file or folder (tokenizer.json, vocab.txt) or of a hub name (bert-base-uncased)."""
-    path = Path(source)
+    """The tokenizer of a file or folder (tokenizer.json, vocab.txt), a package, or a hub name (bert-base-uncased)."""
+    path = packages.weights_file(source).parent if source.startswith(packages.PREFIX) else Path(source)
     if path.is_dir():
         found = [path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()]
         if not found:

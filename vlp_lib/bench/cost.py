@@ -74,7 +74,7 @@ def bench_cost(
     device, tokenizer = device_at_hand(), make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)
     passes, rows = {}, dict[str, Row]()
-    for variant in map(parse_variant, names):
+    for variant in (parse_variant(name, profile.model.vision) for name in names):
         name, note = variant.name, ""
         needs = needs_of(profile.model, variant, sizes)
         try:

@@ -85,7 +85,7 @@ def _bench_train(options: argparse.Namespace) -> None:
         root = folder / f"corpus-{chosen.model.image_size}"
         draw_corpus(replace(chosen, corpus=few), root)
     output = options.output or folder
-    variants = tuple(map(parse_variant, options.variants.split()))
+    variants = tuple(parse_variant(name, chosen.model.vision) for name in options.variants.split())
     bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
     print(read_text((output / TRAIN).with_suffix(".md")), output / TRAIN, sep="\n")
 
@@ -96,7 +96,7 @@ def _model(options: argparse.Namespace) -> None:
     from vlp_lib.figures.style import save_table
 
     chosen, sizes = options.chosen, numbers(options.image_sizes, "image-sizes")
-    variants = [parse_variant(name) for name in options.variant.split() or VARIANTS]
+    variants = [parse_variant(name, chosen.model.vision) for name in options.variant.split() or VARIANTS]
     table = architecture_table([describe(chosen.model, variant, sizes) for variant in variants])
     note = architecture_note(chosen.name)
     print(table.to_string(index=False), note, sep="\n")
@@ -110,7 +110,7 @@ def _doctor(options: argparse.Namespace) -> None:
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.run import results_root
 
-    chosen, variant = options.chosen, parse_variant(options.variant)
+    chosen, variant = options.chosen, parse_variant(options.variant, options.chosen.model.vision)
     packages = doctor.check_packages()
     print("\n".join(str(check) for check in packages if not check.fine) or f"ok  {len(packages)} packages", flush=True)
     if not all(check.fine for check in packages):

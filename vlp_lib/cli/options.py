@@ -74,7 +74,7 @@ def declare_group(commands: Commands, name: str, kind: str, text: str) -> Comman
 
 
 _SHARED: dict[str, dict[str, Any]] = {
-    "profile": {"default": "tiny", "help": "scale: smoke, lesson, tiny, gpu or paper (default: %(default)s)"},
+    "profile": {"default": "tiny", "help": "scale: smoke, lesson, tiny, photos, gpu or paper (default: %(default)s)"},
     "data-root": {"default": "", "help": "a data set in its official layout (default: embedded corpus)"},
     "plugin": {"type": Path, "metavar": "FILE", "help": "a visual loss of your own, in Python"},
     "set": {"action": "append", "default": [], "metavar": "FIELD=VALUE", "help": "e.g. training.steps=100"},

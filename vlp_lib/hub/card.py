@@ -91,7 +91,7 @@ photo = Image.open("photo.jpg")
 def model_card(record: RunRecord) -> str:
     """The card, README.md, in the hub's form: a YAML header, then Markdown."""
     config, run, best = record.config, record.run, record.best
-    variant, task = parse_variant(config["variant"]), record.task
+    variant, task = parse_variant(config["variant"], config["model"].get("vision", "vit")), record.task
     tags = ["vision-language-pretraining", *(name for name, _ in variant.losses), *([task] if task else [])]
     if run["synthetic"]:
         tags.append("synthetic-data")

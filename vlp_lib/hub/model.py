@@ -43,7 +43,7 @@ _OF_THE_HUB = (".git", ".cache/")
 """Beginnings of what git and the hub's library keep beside a model."""
 
 _NEEDED = ("stage", "profile", "variant", "model", "vocabularies")
-_WEIGHT_NAMES = ("language_pretrained", "tokenizer", "vit.pretrained", "resnet.pretrained")
+_WEIGHT_NAMES = ("language_pretrained", "tokenizer", "vit.pretrained", "resnet.pretrained", "timm.pretrained")
 
 Text = str | tuple[str, str]
 """A sentence or question, or a VCR question with a candidate."""
@@ -187,7 +187,7 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plu
     _add_plugins(config.get("plugins", {}), folder, plugin)
     try:
         model_config: ModelConfig = override(ModelConfig(), flatten(config["model"]))
-        variant = parse_variant(config["variant"])
+        variant = parse_variant(config["variant"], model_config.vision)
         sizes = Vocabularies(**config["vocabularies"])
     except (UserError, TypeError, AttributeError) as error:
         raise UserError(
@@ -260,14 +260,15 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     The input scale of pretrained weights, which no checkpoint holds, is written out: their folder is not there to ask.
     """
     model: ModelConfig = override(ModelConfig(), flatten(config["model"]))
-    settings, vision = config.get("settings", []), parse_variant(config["variant"]).vision
+    settings, vision = config.get("settings", []), parse_variant(config["variant"], model.vision).vision
     if vision != "region":
-        backbone = getattr(model, vision)
+        section = vision.partition(":")[0]
+        backbone = getattr(model, section)
         if backbone.pretrained:
             mean, std = input_scale(backbone, vision)
-            model = override(model, {f"{vision}.mean": mean, f"{vision}.std": std})
+            model = override(model, {f"{section}.mean": mean, f"{section}.std": std})
     for name in _WEIGHT_NAMES:
-        value = flatten(config["model"])[name]
+        value = flatten(to_dict(model))[name]
         if "/" in value and (Path(value).is_absolute() or Path(value).exists()):
             shared = f"local/{Path(value).name}"
             model = override(model, {name: shared})

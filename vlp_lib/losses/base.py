@@ -31,7 +31,7 @@ class Context:
         hidden, heads, dropout: of the cross-modality encoder; the features have `hidden` channels.
         grid: rows and columns of the vision stream's feature map at the pretraining's image size.
         patch: pixels a side of a cell of that map.
-        convolutional: whether the vision stream is a ResNet.
+        convolutional: whether the vision stream's map is of falling resolution, as a ResNet's.
         vocabularies: classes of the label maps and of the detector.
     """
 

@@ -7,11 +7,13 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from vlp_lib.config import ModelConfig
-from vlp_lib.models.weights import bert_state_dict, load_matching
+from vlp_lib.models.weights import LoadReport, bert_state_dict, load_matching
 
 
 class LanguageStream(nn.Module):
     """BERT's embeddings and first `language_layers` layers."""
+
+    load_report: LoadReport | None = None
 
     def __init__(self, config: ModelConfig, vocabulary: int, pretrained: bool = True) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from vlp_lib.models.attention import AttentionBlock
 from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder
 from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
 from vlp_lib.models.language import LanguageStream
-from vlp_lib.models.vision import RegionStream, ResNetStream, VisionFeatures, ViTStream
+from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, make_vision
 from vlp_lib.models.vocabularies import Vocabularies
 
 
@@ -50,7 +50,7 @@ def visual_loss_of(
     config: ModelConfig,
     variant: Variant,
     sizes: Vocabularies,
-    vision: ViTStream | ResNetStream | RegionStream,
+    vision: PixelStream | RegionStream,
 ) -> MixedVisualLoss:
     """The variant's visual losses, made for this vision stream; raises UserError for settings that do not fit."""
     grid = (0, 0) if isinstance(vision, RegionStream) else vision.grid(config.image_size, config.image_size)
@@ -60,7 +60,7 @@ def visual_loss_of(
         dropout=config.dropout,
         grid=grid,
         patch=config.image_size if isinstance(vision, RegionStream) else vision.cell,
-        convolutional=isinstance(vision, ResNetStream),
+        convolutional=vision.convolutional,
         vocabularies=sizes,
     )
     by_loss: dict[str, dict[str, Any]] = {}
@@ -95,11 +95,7 @@ class VLPModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.vision: ViTStream | ResNetStream | RegionStream
-        if variant.vision == "region":
-            self.vision = RegionStream(config, sizes.detector, sizes.attributes)
-        else:
-            self.vision = (ViTStream if variant.vision == "vit" else ResNetStream)(config, pretrained)
+        self.vision = make_vision(config, variant.vision, sizes, pretrained)
         self.language = LanguageStream(config, sizes.words, pretrained)
         self.visual_loss = visual_loss_of(config, variant, sizes, self.vision)
         if config.visual_loss_at == "cross" and self.visual_loss.replaces_tokens:
@@ -119,9 +115,9 @@ class VLPModel(nn.Module):
         for part in (self.visual_loss, self.cross_modality, self.pooler):
             initialise(part, config.hidden)
             sharpen(part, config.sharpness)
-        if not (pretrained and config.language_pretrained):
+        if not self.language.load_report:
             initialise(self.language, config.hidden)
-        if variant.vision == "region" or (variant.vision == "vit" and not (pretrained and config.vit.pretrained)):
+        if variant.vision == "region" or (variant.vision == "vit" and not self.vision.load_report):
             initialise(self.vision, config.hidden)
 
     def encode_vision(self, batch: VisionInput) -> Seen:
@@ -157,6 +153,13 @@ class VLPModel(nn.Module):
         read = tokens.of_texts(batch.image_of_text)
         pooled, words, vision, maps = self.join(language, batch.attention_mask, read, need_weights)
         return VLPOutput(pooled, words, features, tokens, vision, maps)
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Those that began with pretrained weights: the backbone's and the language stream's, as far as loaded."""
+        loaded: list[nn.Module] = [self.language.bert] if self.language.load_report else []
+        if self.vision.load_report and not isinstance(self.vision, RegionStream):
+            loaded.append(self.vision.backbone)
+        return [parameter for part in loaded for parameter in part.parameters()]
 
 
 class PretrainingModel(nn.Module):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import GroupNorm, resample_abs_pos_embed
+from timm.layers import GroupNorm, freeze_batch_norm_2d, resample_abs_pos_embed
+from timm.models import group_parameters
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -17,9 +20,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from vlp_lib.batches.sample import Batch, VisionInput
 from vlp_lib.config import ModelConfig
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UserError, unknown
 from vlp_lib.models.checkpointing import checkpointed
-from vlp_lib.models.weights import input_scale, load_matching, timm_state_dict
+from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.models.weights import LoadReport, input_scale, load_matching, named_as, timm_state_dict, weights_of
 
 
 class VisionFeatures(NamedTuple):
@@ -67,7 +71,15 @@ class _Normalise(nn.Module):
 
 
 class VisionStream(nn.Module):
-    """What the streams share: which pixels of an image they read."""
+    """What the streams share: which pixels of an image they read.
+
+    Attributes:
+        convolutional: whether its features are a map of falling resolution.
+        load_report: of the backbone's pretrained weights, where they were loaded.
+    """
+
+    convolutional = False
+    load_report: LoadReport | None = None
 
     def window(self, height: int, width: int) -> tuple[slice, slice]:
         """The rows and the columns of pixels that are read of an image of so many; all of them, if nothing is said."""
@@ -94,7 +106,36 @@ class VisionStream(nn.Module):
         return replace(batch, images=batch.images[..., rows, columns], label_maps=maps, boxes=boxes)
 
 
-class ViTStream(VisionStream):
+class _WholeCells(VisionStream):
+    """A stream that reads whole cells of `cell` pixels: what is left over is cropped around the centre."""
+
+    cell: int
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of so many pixels."""
+        return height // self.cell, width // self.cell
+
+    def window(self, height: int, width: int) -> tuple[slice, slice]:
+        """The whole patches around the centre; raises UserError where there is none."""
+        if min(height, width) < self.cell:
+            raise UserError(f"an image of {(height, width)} px has no patch of {self.cell} px: use larger images")
+        top, left = height % self.cell // 2, width % self.cell // 2
+        return slice(top, height - height % self.cell + top), slice(left, width - width % self.cell + left)
+
+
+def _placed(state: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights with the position embedding, where there is one, at the model's size and with its prefix tokens."""
+    own, theirs = getattr(backbone, "pos_embed", None), state.get("pos_embed")
+    if own is None or theirs is None or theirs.ndim != 3 or own.shape[2] != theirs.shape[2]:
+        return state
+    tokens, kept = theirs.shape[1], own.shape[1] - math.isqrt(own.shape[1]) ** 2
+    extra = tokens - math.isqrt(tokens) ** 2
+    side = math.isqrt(own.shape[1])
+    cells = resample_abs_pos_embed(theirs[:, extra:], [side, side], num_prefix_tokens=0)
+    return state | {"pos_embed": torch.cat([theirs[:, :extra][:, :kept], cells], 1)}
+
+
+class ViTStream(_WholeCells):
     """A vision transformer without class token: one token a patch, with a learnable position embedding.
 
     An image whose side is no multiple of the patch is cropped around its centre to the largest multiple (600 px and
@@ -120,24 +161,7 @@ class ViTStream(VisionStream):
         self.project = nn.Identity() if vit.width == config.hidden else nn.Linear(vit.width, config.hidden)
         if pretrained and vit.pretrained:
             state = timm_state_dict(vit.pretrained)
-            if "pos_embed" in state:
-                side = config.image_size // vit.patch
-                extra = state["pos_embed"].shape[1] - math.isqrt(state["pos_embed"].shape[1]) ** 2
-                state["pos_embed"] = resample_abs_pos_embed(
-                    state["pos_embed"][:, extra:], [side, side], num_prefix_tokens=0
-                )
-            self.load_report = load_matching(self.backbone, state, vit.pretrained)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of so many pixels."""
-        return height // self.cell, width // self.cell
-
-    def window(self, height: int, width: int) -> tuple[slice, slice]:
-        """The whole patches around the centre; raises UserError where there is none."""
-        if min(height, width) < self.cell:
-            raise UserError(f"an image of {(height, width)} px has no patch of {self.cell} px: use larger images")
-        top, left = height % self.cell // 2, width % self.cell // 2
-        return slice(top, height - height % self.cell + top), slice(left, width - width % self.cell + left)
+            self.load_report = load_matching(self.backbone, _placed(state, self.backbone), vit.pretrained)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:
         """Images [B, 3, H, W] to ⌊H/patch⌋·⌊W/patch⌋ tokens."""
@@ -154,8 +178,26 @@ def _frozen_norm(
     return FrozenBatchNorm2d(channels).to(device=device, dtype=dtype)
 
 
-class ResNetStream(VisionStream):
+class _MapStream(VisionStream):
+    """A stream whose backbone gives a feature map: projected, normalised, with a learnable position a cell."""
+
+    def _read_map(self, channels: int, cells: int, hidden: int) -> None:
+        """Make the layers that `tokens` uses."""
+        self.project = nn.Linear(channels, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=1e-12)
+        self.position = nn.Parameter(torch.randn(1, cells, hidden) * 0.02)
+
+    def tokens(self, x: torch.Tensor) -> VisionFeatures:
+        """A feature map [B, channels, h, w] to h·w tokens."""
+        grid = (x.shape[-2], x.shape[-1])
+        position = resample_abs_pos_embed(self.position, list(grid), num_prefix_tokens=0)
+        return VisionFeatures(self.norm(self.project(x.flatten(2).transpose(1, 2))) + position, grid)
+
+
+class ResNetStream(_MapStream):
     """A ResNet's last feature map, projected and combined with a learnable position embedding."""
+
+    convolutional = True
 
     def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
         super().__init__()
@@ -174,11 +216,9 @@ class ResNetStream(VisionStream):
         )
         self.stages = len(resnet.layers)
         self.checkpointing = False
-        self.project = nn.Linear(self.backbone.num_features, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
         self.cell = min(resnet.output_stride, 2 ** (self.stages + 1))
         cells = math.prod(self.grid(config.image_size, config.image_size))
-        self.position = nn.Parameter(torch.randn(1, cells, config.hidden) * 0.02)
+        self._read_map(self.backbone.num_features, cells, config.hidden)
         if pretrained and resnet.pretrained:
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
 
@@ -192,9 +232,66 @@ class ResNetStream(VisionStream):
         x = net.maxpool(net.act1(net.bn1(net.conv1(self.normalise(batch.images)))))
         for stage in range(1, self.stages + 1):
             x = checkpointed(getattr(net, f"layer{stage}"), self.checkpointing and self.training, x)
-        grid = (x.shape[-2], x.shape[-1])
-        position = resample_abs_pos_embed(self.position, list(grid), num_prefix_tokens=0)
-        return VisionFeatures(self.norm(self.project(x.flatten(2).transpose(1, 2))) + position, grid)
+        return self.tokens(x)
+
+
+class TimmStream(_WholeCells, _MapStream):
+    """Any backbone of timm, read where its last stage ends; of a transformer the patches' tokens, as a map.
+
+    Layers after that, such as a widening convolution or a classifier, are left out.
+    """
+
+    def __init__(self, config: ModelConfig, name: str, pretrained: bool = True) -> None:
+        super().__init__()
+        chosen, vision = config.timm, f"timm:{name}"
+        self.normalise = _Normalise(*input_scale(chosen, vision))
+        self.backbone = _timm_backbone(name, config.image_size)
+        names = self.backbone.state_dict()  # before the layers are left out: weights are named as the whole is
+        self.backbone.prune_intermediate_layers(1, prune_head=True)
+        self.cell, channels = (int(self.backbone.feature_info[-1][key]) for key in ("reduction", "num_chs"))
+        self.convolutional = not hasattr(self.backbone, "pos_embed")
+        self._read_map(channels, math.prod(self.grid(config.image_size, config.image_size)), config.hidden)
+        if source := weights_of(chosen, vision):
+            if pretrained:
+                state = _placed(named_as(names, timm_state_dict(source)), self.backbone)
+                self.load_report = load_matching(self.backbone, state, source)
+            _freeze(self.backbone, chosen.frozen_stages, name)
+
+    def forward(self, batch: VisionInput) -> VisionFeatures:
+        """Images [B, 3, H, W] to one token a whole cell."""
+        rows, columns = self.window(*batch.images.shape[-2:])
+        images = self.normalise(batch.images[..., rows, columns])
+        maps = self.backbone.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        return self.tokens(maps[-1])
+
+
+def _timm_backbone(name: str, image_size: int) -> Any:
+    """A whole model of timm with random weights, for images of a size where it must know that.
+
+    Raises UserError for an unknown name, and a model that gives no feature maps.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3, cutoff=0)
+        raise unknown("backbone of timm", name, [*near, "what timm.list_models() says"])
+    try:
+        backbone = timm.create_model(name, img_size=image_size, dynamic_img_size=True)
+    except TypeError:  # a convolutional one is of no size
+        backbone = timm.create_model(name)
+    if not hasattr(backbone, "forward_intermediates"):
+        raise UserError(f"timm's {name} gives no feature maps: choose another backbone, such as timm:resnet18")
+    return backbone
+
+
+def _freeze(backbone: Any, stages: int, name: str) -> None:
+    """Keep the values of the first layer groups (`TimmConfig.frozen_stages`) and of all batch norms."""
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+    if not 0 <= stages < len(groups):
+        raise UserError(f"model.timm.frozen_stages is {stages}: {name} has {len(groups)} stages, and one must learn")
+    parameters = dict(backbone.named_parameters())
+    for group in sorted(groups)[:stages]:
+        for parameter in groups[group]:
+            parameters[parameter].requires_grad_(False)
+    freeze_batch_norm_2d(backbone)
 
 
 class RegionStream(VisionStream):
@@ -236,3 +333,16 @@ class RegionStream(VisionStream):
         first = torch.zeros_like(mask)
         first[:, 0] = ~mask.any(1)
         return VisionFeatures(self.norm(x), None, mask | first)
+
+
+PixelStream = ViTStream | ResNetStream | TimmStream
+"""The streams that read pixels."""
+
+
+def make_vision(config: ModelConfig, name: str, sizes: Vocabularies, pretrained: bool) -> PixelStream | RegionStream:
+    """The vision stream of a variant: "vit", "resnet", "region" or "timm:NAME"."""
+    if name == "region":
+        return RegionStream(config, sizes.detector, sizes.attributes)
+    if name.startswith("timm:"):
+        return TimmStream(config, name.removeprefix("timm:"), pretrained)
+    return (ViTStream if name == "vit" else ResNetStream)(config, pretrained)

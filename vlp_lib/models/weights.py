@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from vlp_lib import io
-from vlp_lib.config import ResNetConfig, ViTConfig
+from vlp_lib import io, packages
+from vlp_lib.config import ResNetConfig, TimmConfig, ViTConfig
 from vlp_lib.errors import UserError
 
 LEAST_MATCH = 0.95
@@ -92,7 +92,14 @@ def load_matching(module: nn.Module, state: dict[str, torch.Tensor], source: str
     return report
 
 
-def _weights_in(folder: Path) -> Path:
+def _local(source: str) -> Path | None:
+    """The file of weights that a package, a folder or a path names; None for the name of weights on a hub."""
+    if source.startswith(packages.PREFIX):
+        print(f"{source}: licence {packages.licence(source)}")
+        return packages.weights_file(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        return folder if folder.exists() else None
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return folder / name
@@ -100,10 +107,9 @@ def _weights_in(folder: Path) -> Path:
 
 
 def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
-    """Weights of a timm model by name (fetched from the hub), or from a local file or folder."""
-    path = Path(source)
-    if path.exists():
-        return read_state_dict(_weights_in(path) if path.is_dir() else path)
+    """Weights of a timm model by name (fetched from the hub), or from a package, a local file or folder."""
+    if (path := _local(source)) is not None:
+        return read_state_dict(path)
     import timm
 
     try:
@@ -114,20 +120,36 @@ def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def input_scale(backbone: ViTConfig | ResNetConfig, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def named_as(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights under a model's own names, where no name is known but tensor for tensor order, kind and shape agree.
+
+    The same architecture written by others has other names in the same order, as EfficientNet's first port to PyTorch.
+    """
+    if own.keys() & state.keys() or len(own) != len(state):
+        return state
+    pairs = list(zip(own.items(), state.items(), strict=True))
+    kinds = all(ours.rpartition(".")[2] == theirs.rpartition(".")[2] for (ours, _), (theirs, _) in pairs)
+    if not kinds or any(a.shape != b.shape for (_, a), (_, b) in pairs):
+        return state
+    return {ours: value for (ours, _), (_, value) in pairs}
+
+
+def input_scale(
+    backbone: ViTConfig | ResNetConfig | TimmConfig, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the deviation of red, green and blue of the images that a backbone's weights were trained on.
 
     Those that are set; without pretrained weights, ImageNet's; else what timm's configuration of the weights says:
     config.json in their folder (as timm writes it), on the hub, or timm's own list of models. Weights are not read.
 
     Args:
-        backbone: the configuration of the vision stream, `model.vit` or `model.resnet`.
-        name: "vit" or "resnet", as the settings call it.
+        backbone: the configuration of the vision stream, `model.vit`, `model.resnet` or `model.timm`.
+        name: of the vision stream, as a variant has it.
 
     Raises UserError where nothing says it: another scale would cost accuracy without a word.
     """
     mean, std = backbone.mean, backbone.std
-    source = backbone.pretrained
+    source, section = weights_of(backbone, name), name.partition(":")[0]
     if not (mean and std):
         known = _timm_config(source) if source else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         mean, std = mean or tuple(known.get("mean") or ()), std or tuple(known.get("std") or ())
@@ -135,9 +157,14 @@ def input_scale(backbone: ViTConfig | ResNetConfig, name: str) -> tuple[tuple[fl
         raise UserError(
             f"the scale of the images that {source!r} was trained on is not known (mean {mean}, deviation {std}): "
             f"give weights that exist, with timm's config.json beside them, connect to the hub, or set "
-            f"model.{name}.mean and model.{name}.std, three numbers each"
+            f"model.{section}.mean and model.{section}.std, three numbers each"
         )
     return mean, std
+
+
+def weights_of(backbone: ViTConfig | ResNetConfig | TimmConfig, name: str) -> str:
+    """Where the pretrained weights of a vision stream are; "hub" is timm's own of the backbone's name."""
+    return name.removeprefix("timm:") if backbone.pretrained == "hub" else backbone.pretrained
 
 
 def _timm_config(source: str) -> Mapping[str, Any]:
@@ -145,6 +172,8 @@ def _timm_config(source: str) -> Mapping[str, Any]:
     import timm
 
     path, (kind, _, name) = Path(source), source.partition(":")
+    if f"{kind}:" == packages.PREFIX:
+        return {}
     if path.exists():
         file = (path if path.is_dir() else path.parent) / "config.json"
         config = io.read_json(file) if file.is_file() else {}
@@ -162,10 +191,9 @@ def _timm_config(source: str) -> Mapping[str, Any]:
 
 
 def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
-    """Weights of a BERT encoder by hub name or local folder, without the "bert." prefix of models with heads."""
-    path = Path(source)
-    if path.exists():
-        state = read_state_dict(_weights_in(path) if path.is_dir() else path)
+    """Weights of a BERT encoder by hub name, package or folder, without the "bert." prefix of models with heads."""
+    if (path := _local(source)) is not None:
+        state = read_state_dict(path)
     else:
         from transformers import BertModel
 

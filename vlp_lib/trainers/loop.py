@@ -89,11 +89,24 @@ def steps_of_epochs(config: TrainingConfig, items: int) -> int:
 
 
 def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (β of UNITER: 0.9, 0.98), one kernel a step, without weight decay on biases, normalisations and vectors."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    """AdamW (β of UNITER: 0.9, 0.98), one kernel a step, without weight decay on biases, normalisations and vectors.
+
+    What the model calls pretrained (`pretrained_parameters`) has a rate of its own.
+    """
+    begun = {id(p) for part in model.modules() for p in getattr(part, "pretrained_parameters", list)()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in begun, parameter.ndim <= 1), []).append(parameter)
+    arranged = [
+        {
+            "params": groups[pretrained, plain],
+            "weight_decay": 0.0 if plain else config.weight_decay,
+            "lr": config.learning_rate * (config.pretrained_rate if pretrained else 1.0),
+        }
+        for pretrained, plain in sorted(groups)
+    ]
+    return torch.optim.AdamW(arranged, betas=(0.9, 0.98), fused=True)
 
 
 def check_training(config: TrainingConfig, processes: int) -> None:
@@ -107,6 +120,8 @@ def check_training(config: TrainingConfig, processes: int) -> None:
             f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
             f"{processes} processes: choose a multiple of {parts}"
         )
+    if not config.pretrained_rate > 0:
+        raise UserError(f"training.pretrained_rate is {config.pretrained_rate}: it must be above 0 (1: no difference)")
     if not config.learning_rate > 0 or not 0 <= config.warmup <= 1 or not 0 <= config.decay <= 1 or config.clip <= 0:
         raise UserError("training.learning_rate and clip must be above 0, warmup and decay between 0 and 1")
 
@@ -198,6 +213,7 @@ def fit(
     accelerator.wait_for_everyone()
     prepare_model(model, config, accelerator.device)
     optimiser = make_optimiser(model, config)
+    rates = [group["lr"] for group in optimiser.param_groups]
     wrapped, optimiser = accelerator.prepare(model, optimiser)
     if accelerator.process_index:  # the weights are there: from here on each process drops its own units
         seed_everything(seed + 2**31 + accelerator.process_index)
@@ -247,8 +263,8 @@ def fit(
             evaluate(0)
         wrapped.train()
         for step in range(state["step"], steps):
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, steps, config.warmup, config.decay)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * learning_rate_factor(step, steps, config.warmup, config.decay)
             parts: Sequence[SomeBatch] = [next(batches) for _ in range(config.accumulation)]
             if in_parts:
                 moved = [part.to(accelerator.device) for part in parts]
