@@ -1,5 +1,9 @@
 import csv
+import os
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,9 +38,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(read_image(tmp_path / "a.png"))[..., 0].ravel(), np.arange(256))
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "LA", "P", "1"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
 def test_other_modes_keep_their_colour(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
+    path = tmp_path / "a.png"
     Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(path)
     image = read_image(path)
     assert image.mode == "RGB"
@@ -98,3 +102,76 @@ def test_real_images_have_their_recorded_sizes(shared_data: Path) -> None:
     for row in [r for r in rows if r["mode"] == "L"] + rows[::40]:
         image = read_image(shared_data / f"coco/images/{row['split']}/{int(row['image_id']):012d}.jpg")
         assert (image.mode, *image.size) == ("RGB", int(row["width"]), int(row["height"]))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_shows_white_and_no_hidden_colour(tmp_path: Path, mode: str) -> None:
+    pixels = np.full((4, 4, 4), (200, 200, 200, 255), np.uint8)
+    pixels[:2] = (10, 10, 10, 0)
+    image, plain = Image.fromarray(pixels), Image.fromarray(pixels[..., :3].copy())
+    if mode == "RGB":
+        plain.save(tmp_path / "a.png", transparency=(10, 10, 10))
+    elif mode == "P":
+        palette = plain.quantize(2)
+        palette.save(tmp_path / "a.png", transparency=palette.getpixel((0, 0)))
+    else:
+        image.convert(mode).save(tmp_path / "a.png")
+    shown = np.asarray(read_image(tmp_path / "a.png"))
+    assert shown[:2].min() == 255
+    assert np.abs(shown[2:].astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize("brightest", [1, 200, 4095])
+def test_sixteen_bits_that_hold_fewer_are_refused(tmp_path: Path, brightest: int) -> None:
+    Image.fromarray(np.full((4, 4), brightest, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png .*16 bits hold small values"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["I", "F"])
+def test_thirty_two_bits_are_refused(tmp_path: Path, kind: str) -> None:
+    Image.new(kind, (4, 4), 1).save(tmp_path / "a.tiff")
+    (tmp_path / "a.tiff").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png is truncated or not an image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("reader", [read_image, image_size, read_label_values])
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any) -> None:
+    """Pillow gives Encapsulated PostScript to whatever is called gs."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+    (tmp_path / "a.jpg").write_text(head + "showpage\n%%EOF\n" + "%" * 1000)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "EPS"
+    with pytest.raises(UserError, match=r"a\.jpg is truncated or not an image"):
+        reader(tmp_path / "a.jpg")
+    assert not (tmp_path / "started").exists()
+
+
+def png_of_nothing(path: Path, width: int, height: int) -> None:
+    """The header of a PNG of any size, and no pixel."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    parts = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("size", [(1, 170_000_000), (170_000_000, 1), (9_460, 9_460), (65_536, 1), (2**31 - 1, 9)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_images_of_too_many_pixels_are_refused_by_their_header(tmp_path: Path, size: tuple[int, int]) -> None:
+    png_of_nothing(tmp_path / "a.png", *size)
+    for reader in (read_image, image_size, read_label_values):
+        with pytest.raises(UserError, match=r"a\.png is truncated or not an image"):
+            reader(tmp_path / "a.png")
+
+
+def test_a_folder_and_a_pipe_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").mkdir()
+    os.mkfifo(tmp_path / "b.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        with pytest.raises(UserError, match=rf"{name} is truncated or not an image \(it is no file\)"):
+            read_image(tmp_path / name)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import v2
 
 from vlp_lib.batches.collate import collate
@@ -28,7 +27,7 @@ from vlp_lib.bench.record import Record
 from vlp_lib.clock import processor_timed, spread, take_turns
 from vlp_lib.config import DataConfig, Profile
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.images import image_size
+from vlp_lib.corpora.images import image_size, opened
 from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
@@ -74,7 +73,7 @@ def plain_loaders(records: Sequence[ImageRecord], size: int, resize: tuple[float
         def load(batch: Sequence[ImageRecord]) -> None:
             images = []
             for record in batch:
-                with Image.open(record.path) as image:
+                with opened(record.path) as image:
                     images.append(transform(image.convert("RGB")))
             torch.stack(images)
 
