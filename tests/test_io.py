@@ -1,7 +1,9 @@
 import errno
+import gzip
 import json
 import os
 import subprocess
+import tracemalloc
 
 import pytest
 import torch
@@ -136,3 +138,38 @@ def test_run_record_says_what_made_it(tmp_path):
     assert begun.endswith("+00:00")
     assert set(facts["versions"]) >= {"torch", "timm", "transformers", "accelerate", "vlp-lib"}
     assert {"commit", "dirty", "python", "system", "peak_memory_gib"} <= set(facts)
+
+
+@pytest.mark.parametrize("unit", [b" ", b"[{}],"])
+def test_a_gzip_bomb_is_refused_before_it_unfolds(tmp_path, unit):
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(unit * (64 * 2**20 // len(unit)), 1))
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    for read in (io.read_json, io.read_text, lambda path: list(io.placed_lines(path, "a file"))):
+        with pytest.raises(UserError, match=r"a\.json\.gz unfolds to more than"):
+            read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**27
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5_000, b"\xff\xfe[", b"\xed\xa0\x80", b'"\x00', b"nan", b"{'a': 1}"],
+)
+def test_what_is_no_json_is_one_sentence(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path}"):
+        io.read_json(path)
+    with pytest.raises(UserError, match=rf"{path}"):
+        list(io.placed_lines(path, "a file"))
+
+
+def test_a_folder_and_what_may_not_be_read_are_one_sentence(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "b.json").chmod(0)
+    for name in ("a.json", *(["b.json"] if os.geteuid() else []), "\0.json", "x" * 300):
+        with pytest.raises(UserError, match=r"cannot read|is not UTF-8|no such file"):
+            io.read_json(tmp_path / name)

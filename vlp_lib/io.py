@@ -1,4 +1,7 @@
-"""Files: text, JSON and JSON lines, plain or gzipped; writes are atomic, errors name the file and the mend."""
+"""Files: text, JSON and JSON lines, plain or gzipped; writes are atomic, errors name the file and the mend.
+
+What is read may come from anybody: a packed file may not unfold to far more than its size.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,40 +75,69 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays by name as a compressed .npz, whole or not at all."""
-    from numpy import savez_compressed  # here: most of the command line needs no arrays
+def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = True) -> None:
+    """Write arrays by name as an .npz, whole or not at all."""
+    import numpy  # here: most of the command line needs no arrays
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:  # to a name without .npz, numpy appends it
-            savez_compressed(file, **arrays)
+            (numpy.savez_compressed if compressed else numpy.savez)(file, **arrays)
 
     write_atomically(path, save)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text file, gzipped where its name ends in .gz; raises UserError for one that cannot be read."""
+def most_unpacked(packed: int) -> int:
+    """To how many bytes a packed file of a size may unfold: data sets' JSON and arrays shrink to a tenth at best."""
+    return max(16 * 2**20, 50 * packed)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Make a UserError that names the file of what the system says against reading it."""
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        yield
     except FileNotFoundError:
         raise UserError(f"no such file: {path}; check the path") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it again") from error
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error}): give a file that can be read") from error
 
 
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, gzipped where its name ends in .gz; raises UserError for one that cannot be read."""
+    with readable(path):
+        try:
+            data = _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
+            return data.decode("utf-8-sig")
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+        except ValueError as error:  # a name with a null character, or bytes that are no UTF-8
+            raise UserError(f"{path} is not UTF-8 text ({error}): fetch it again") from error
+        except MemoryError:
+            raise UserError(f"{path} needs more memory than there is: give a smaller file") from None
+
+
+def _unzipped(path: Path) -> bytes:
+    most = most_unpacked(path.stat().st_size)
+    with gzip.open(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UserError(
+            f"{path} unfolds to more than {most:,} bytes, 50 times its size: unpack it and give what is in it"
+        )
+    return data
+
+
+def parse_json(text: str, where: object) -> Any:
+    """JSON from whatever hand; raises UserError, which names `where`, for what is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{where} is not JSON ({error or 'too large'}): write or fetch it again") from error
+
+
 def read_json(path: Path) -> Any:
     """A JSON file, gzipped or not; raises UserError for one that cannot be read or is not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}): write or fetch it again") from error
+    return parse_json(read_text(path), path)
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -166,10 +199,7 @@ def placed_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, Any
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error}): give {expected}") from error
+        entry = parse_json(line, where)
         if not isinstance(entry, dict):
             raise UserError(f"{where} is no object: give {expected}")
         yield where, entry

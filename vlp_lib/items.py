@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vlp_lib.arrays import read_npz
 from vlp_lib.io import write_arrays
 
 ITEMS = "items.npz"
@@ -33,5 +34,4 @@ def read_items(folder: Path) -> dict[str, np.ndarray]:
     """The scores of a run; none where it kept none."""
     if not (folder / ITEMS).is_file():
         return {}
-    with np.load(folder / ITEMS, allow_pickle=False) as kept:
-        return dict(kept)
+    return read_npz(folder / ITEMS)

@@ -122,6 +122,12 @@ def test_boxes_are_fractions_of_their_own_image(tmp_path: Path) -> None:
         ({"image_ids": np.array([4, 4])}, "image 4 is listed twice"),
         ({"sizes": np.array([[20, 10], [0, 30]])}, "sizes of image 9"),
         ({"features": np.zeros((2, 4), dtype=np.float32)}, "features has the shape"),
+        ({"features": np.zeros((3, 4), dtype="<U3")}, "features are no numbers"),
+        ({"labels": np.array([0, 1, np.nan])}, "labels has nan, no whole number that fits into int16"),
+        ({"labels": np.array([0, 65_536, 2])}, "labels has 65536, no whole number that fits into int16"),
+        ({"labels": np.array([0, 0.5, 2])}, "labels has 0.5"),
+        ({"labels": np.array(["0", "1", "2"])}, "labels has <U1 where numbers are needed"),
+        ({"image_ids": np.array([4, 2**64 - 1], np.uint64)}, "image_ids has 18446744073709551615"),
     ],
 )
 def test_impossible_npz_is_refused(tmp_path: Path, changed: dict[str, Any], fault: str) -> None:
@@ -142,7 +148,7 @@ def test_feature_that_is_not_finite_is_refused_when_read(tmp_path: Path) -> None
 
 def test_broken_npz_is_named(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
-    with pytest.raises(UserError, match=r"d\.npz is missing"):
+    with pytest.raises(UserError, match=r"no such file: .*d\.npz"):
         open_detections([path])
     np.savez(path, **{name: array for name, array in arrays().items() if name != "scores"})
     with pytest.raises(UserError, match=r"d\.npz lacks an array \(scores"):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from vlp_lib import io, provenance
+from vlp_lib.arrays import read_npz
 from vlp_lib.attention.maps import Places, Query, QuestionAttention, look, places_of
 from vlp_lib.batches.augment import View, show_label_map
 from vlp_lib.config import Profile, to_dict
@@ -283,22 +284,22 @@ def save_panel(path: Path, looks: Sequence[Look]) -> None:
 def read_panel(path: Path) -> list[Look]:
     """The looks that `save_panel` wrote, without their numbers; raises UserError for another file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [
-                Look(
-                    question_id=one["id"],
-                    text=one["text"],
-                    answer=one["answer"],
-                    truth=one["truth"],
-                    right=normalise_answer(one["answer"]) == normalise_answer(one["truth"]),
-                    map=arrays[f"map{place}"],
-                    image=arrays[f"image{place}"],
-                    mask=arrays.get(f"mask{place}"),
-                    score="not kept",
-                )
-                for place, one in enumerate(json.loads(str(arrays["words"])))
-            ]
-    except (OSError, ValueError, KeyError) as error:
+        arrays = read_npz(path)
+        return [
+            Look(
+                question_id=one["id"],
+                text=one["text"],
+                answer=one["answer"],
+                truth=one["truth"],
+                right=normalise_answer(one["answer"]) == normalise_answer(one["truth"]),
+                map=arrays[f"map{place}"],
+                image=arrays[f"image{place}"],
+                mask=arrays.get(f"mask{place}"),
+                score="not kept",
+            )
+            for place, one in enumerate(json.loads(str(arrays["words"])))
+        ]
+    except (UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} holds no maps of questions ({error}): run the notebook 14_attention again") from None
 
 

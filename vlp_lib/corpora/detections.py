@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 import zipfile
 from collections import Counter
@@ -27,16 +28,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlp_lib.arrays import array_header, read_npz
+from vlp_lib.corpora.images import MOST_SIDE
 from vlp_lib.corpora.records import Detections
 from vlp_lib.errors import UserError
-from vlp_lib.io import write_atomically
+from vlp_lib.io import parse_json, read_text, readable, write_atomically
 
 _IMAGE_DTYPES: dict[str, type] = {"image_ids": np.int64, "sizes": np.int32, "offsets": np.int64}
 _BOX_DTYPES: dict[str, type] = {"labels": np.int16, "scores": np.float32, "boxes": np.float32, "attributes": np.int16}
 _COLUMNS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes",
             "features")  # fmt: skip
 _OBJECTS, _ATTRIBUTES = 1600, 400
-_TSV_ID = re.compile(rb"(?:COCO_\w+_)?(\d+)")
+_TSV_ID = re.compile(rb"(?:COCO_\w+_)?(\d{1,18})")
 _SLACK = 1.0
 """Pixels that a box may reach over the image's edge: detectors round."""
 
@@ -60,6 +63,17 @@ def _first_fault(rows: Rows, sizes: np.ndarray, classes: int, attributes: int) -
             row = int(bad.argmax())
             return row, f"{name} has {rows[name][row].tolist()}, {fault}"
     return None
+
+
+def _exact(name: str, values: np.ndarray, kind: type) -> np.ndarray:
+    """Numbers as another kind; raises ValueError where whole numbers are asked for and one is none, or too large."""
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has {values.dtype} where numbers are needed")
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast: np.ndarray = values.astype(kind)
+    if np.dtype(kind).kind == "i" and (wrong := cast != values).any():
+        raise ValueError(f"{name} has {values[wrong].flat[0]}, no whole number that fits into {np.dtype(kind)}")
+    return cast
 
 
 def _detections(rows: Rows, sizes: np.ndarray, features: np.ndarray | None) -> Detections:
@@ -86,20 +100,17 @@ class NpzDetections:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.skipped: dict[str, int] = {}  # every row is used
+        arrays = read_npz(path, leave=("features",))
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                self._features = _FeatureFile.of(path) if "features" in archive.files else None
-                self._arrays = {name: archive[name].astype(dtype)
-                                for name, dtype in (_IMAGE_DTYPES | _BOX_DTYPES).items()}  # fmt: skip
-                self.classes = tuple(str(name) for name in archive["classes"])
-                self.attribute_names = tuple(str(name) for name in archive["attribute_names"])
-                self.about: dict[str, Any] = json.loads(str(archive["about"])) if "about" in archive.files else {}
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing: write it again") from None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is truncated or no npz ({error}): write it again") from error
+            self._arrays = {name: _exact(name, arrays[name], kind)
+                            for name, kind in (_IMAGE_DTYPES | _BOX_DTYPES).items()}  # fmt: skip
+            self.classes, self.attribute_names = (tuple(map(str, arrays[n])) for n in ("classes", "attribute_names"))
+            self._features = _FeatureFile.of(path)
         except KeyError as error:
             raise UserError(f"{path} lacks an array ({error.args[0]}): write it again") from error
+        except (ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: {error}: make it again") from error
+        self.about: dict[str, Any] = parse_json(str(arrays["about"]), f"{path}: about") if "about" in arrays else {}
         if fault := self._fault():
             raise UserError(f"{path}: {fault}: make it again")
         self._row = {int(image_id): row for row, image_id in enumerate(self._arrays["image_ids"])}
@@ -165,19 +176,21 @@ class _FeatureFile(NamedTuple):
     dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, path: Path) -> _FeatureFile:
-        """Find where they begin."""
+    def of(cls, path: Path) -> _FeatureFile | None:
+        """Find where they begin, None where there are none; raises ValueError where they are broken."""
         with zipfile.ZipFile(path) as archive:
+            if "features.npy" not in archive.namelist():
+                return None
             info = archive.getinfo("features.npy")
             if info.compress_type != zipfile.ZIP_STORED:
-                raise UserError(f"{path}: features are compressed, which cannot be read in parts: use numpy.savez")
+                raise ValueError("features are compressed, which cannot be read in parts; use numpy.savez")
             with archive.open(info) as member:
-                first = np.lib.format.read_magic(member) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                shape, fortran, dtype = read(member)
+                shape, fortran, dtype = array_header(member)
                 header = member.tell()
         if fortran:
-            raise UserError(f"{path}: features lie in Fortran order: save it with numpy.ascontiguousarray")
+            raise ValueError("features lie in Fortran order; use numpy.ascontiguousarray")
+        if dtype.kind != "f" or math.prod(shape) * dtype.itemsize != info.file_size - header:
+            raise ValueError("features are no numbers, or not as many as they say")
         # The local file header ends with a name and an extra field whose lengths stand at its bytes 26 and 28.
         name, extra = np.fromfile(path, "<u2", 2, offset=info.header_offset + 26).tolist()
         return cls(path, info.header_offset + 30 + name + extra + header, shape, dtype)
@@ -222,7 +235,7 @@ def write_detections(
         "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in rows)]),
     }
     typed: dict[str, Any] = {
-        name: np.asarray(arrays[name], dtype=dtype) for name, dtype in (_IMAGE_DTYPES | _BOX_DTYPES).items()
+        name: _exact(name, np.asarray(arrays[name]), kind) for name, kind in (_IMAGE_DTYPES | _BOX_DTYPES).items()
     }
     typed |= {"classes": np.array(classes, np.str_), "attribute_names": np.array(attribute_names, np.str_)}
     if about is not None:
@@ -261,7 +274,7 @@ class TsvDetections:
         offsets: dict[int, int] = {}
         skipped: Counter[str] = Counter()
         offset = 0
-        with self.path.open("rb") as file:
+        with readable(self.path), self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 start, offset = offset, offset + len(line)
                 if not line.strip():
@@ -297,7 +310,7 @@ class TsvDetections:
     @contextmanager
     def _row(self, image_id: int) -> Iterator[dict[str, bytes]]:
         """The fields of an image; a ValueError over them becomes a UserError that names file and image."""
-        with self.path.open("rb") as file:
+        with readable(self.path), self.path.open("rb") as file:
             file.seek(self._index[0][image_id])
             line = file.readline().rstrip(b"\r\n")
         try:
@@ -314,7 +327,7 @@ class TsvDetections:
         """All detections of an image, best score first; an image without a box has no features either."""
         with self._row(image_id) as fields:
             height, width, count = (_number(fields, name) for name in ("img_h", "img_w", "num_boxes"))
-            if height < 1 or width < 1:
+            if not (0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE):
                 raise ValueError(f"img_w × img_h is {width} × {height}")
             rows = {
                 "labels": _values(fields, "objects_id", "<i8", count),
@@ -329,7 +342,7 @@ class TsvDetections:
 
 
 def _number(fields: Mapping[str, bytes], name: str) -> int:
-    if not fields[name].isdigit():
+    if not (fields[name].isdigit() and len(fields[name]) < 19):
         raise ValueError(f"{name} is {fields[name][:20]!r}, no whole number")
     return int(fields[name])
 
@@ -351,7 +364,7 @@ def _values(fields: Mapping[str, bytes], name: str, dtype: str, count: int | Non
 def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(f"{kind} {i}" for i in range(size))
-    names = tuple(line.split(",")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    names = tuple(line.split(",")[0].strip() for line in read_text(path).splitlines())
     if len(names) != size:
         raise UserError(f"{path} has {len(names)} names instead of {size}: fetch it again")
     return names
@@ -392,6 +405,11 @@ class DetectionStore:
 
     def __contains__(self, image_id: int) -> bool:
         return self._source(image_id) is not None
+
+    def size(self, image_id: int) -> tuple[int, int] | None:
+        """Width and height in pixels of the image that the detector saw; None where it has not seen it."""
+        place = self._source(image_id)
+        return None if place is None else place[0].size(place[1])
 
     def get(self, image_id: int, max_count: int, min_score: float) -> Detections | None:
         """The best detections of an image, at most `max_count`, of at least the score `min_score`.

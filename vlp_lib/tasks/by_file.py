@@ -73,8 +73,10 @@ def _read_scores(path: Path) -> np.ndarray:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}; check the path") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is no .npy array ({error}): save the scores with numpy.save") from error
+    except Exception as error:  # Python's own parser reads the header
+        raise UserError(
+            f"{path} is no .npy array ({' '.join(str(error).split())[:200]}): save the scores with numpy.save"
+        ) from error
     if not isinstance(matrix, np.ndarray):
         raise UserError(f"{path} is an archive of arrays: save the scores alone, with numpy.save")
     return matrix
