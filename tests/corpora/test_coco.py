@@ -196,6 +196,17 @@ def test_all_kinds_of_mask_decode_alike(tmp_path: Path) -> None:
         assert np.array_equal(labels == IGNORED, ~mask)
 
 
+def test_compressed_run_lengths_are_those_of_pycocotools(tmp_path: Path) -> None:
+    coder = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(2)
+    for share in (0.0, 0.001, 0.5, 0.999, 1.0):
+        for shape in ((1, 1), (1, 60_000), (300, 200), (8, 8), (65, 3)):
+            mask = rng.random(shape) < share
+            packed = coder.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+            stuff = stuff_file(tmp_path / "s.json", (96, {"size": list(shape), "counts": packed}), size=shape)
+            assert np.array_equal(stuff.label_map(5, SegmentationClasses.official()) != IGNORED, mask)
+
+
 def test_polygon_mask(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     stuff = stuff_file(tmp_path / "s.json", (124, [[1, 0, 4, 0, 4, 3, 1, 3]]))
@@ -220,6 +231,29 @@ def test_other_is_ignored(tmp_path: Path) -> None:
         {"size": [4, 6], "counts": [-1, 25]},
         {"counts": [24]},
         "mask",
+        {"size": [4, 6], "counts": [3e9]},
+        {"size": [4, 6], "counts": [3_000_000_000]},
+        {"size": [4, 6], "counts": [2**62, 2**62, 2**62, 2**62, 24]},
+        {"size": [4, 6], "counts": [True] * 24},
+        {"size": [4, 6], "counts": ["24"]},
+        {"size": [4, 6], "counts": "\x7f"},
+        {"size": [4, 6], "counts": "ooooooooooo0"},
+        {"size": [4, 6], "counts": "h"},
+        {"size": [4, 6], "counts": ""},
+        {"size": [4, 6], "counts": "PPPPPPP0"},
+        {"size": [4, 6], "counts": "é"},
+        [],
+        [[]],
+        [[1, 1, 2, 2]],
+        [[1, 1, 2, 2, 3]],
+        [[1, 1, 2, 2, 3, 1e9]],
+        [[1, 1, 2, 2, 3, -1e9]],
+        [[1, 1, 2, 2, 3, float("nan")]],
+        [[1, 1, 2, 2, 3, float("inf")]],
+        [[1, 1, 2, 2, 3, 10**400]],
+        [[1, 1, 2, 2, 3, "x"]],
+        [[0, 0, 6, 4] * 100_000],
+        [{"size": [4, 6], "counts": "oooooo"}],
     ],
 )
 def test_broken_mask_is_named(tmp_path: Path, segmentation: Any) -> None:
@@ -230,7 +264,7 @@ def test_broken_mask_is_named(tmp_path: Path, segmentation: Any) -> None:
 
 def test_missing_pycocotools_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    stuff = stuff_file(tmp_path / "s.json", (124, {"size": [4, 6], "counts": "0h0"}))
+    stuff = stuff_file(tmp_path / "s.json", (124, [[0, 0, 6, 0, 6, 4]]))
     with pytest.raises(UserError, match="pip install pycocotools"):
         stuff.label_map(5, SegmentationClasses.official())
 
@@ -291,3 +325,42 @@ def test_real_karpathy_split_agrees_with_the_official_id_lists(shared_data: Path
         official = {int(line.split()[1]) for line in lines}
         assert {e.image_id for e in entries if e.split == name} <= official
         assert not {e.image_id for e in entries if e.split == "train"} & official
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", -1),
+        ("id", 10**12),
+        ("id", 1.5),
+        ("id", None),
+        ("id", "seven"),
+        ("id", True),
+        ("width", 0),
+        ("width", 10**6),
+        ("height", float("inf")),
+        ("height", float("nan")),
+        ("height", [1]),
+        ("file_name", "../../etc/passwd.jpg"),
+        ("file_name", "a\0b.jpg"),
+        ("file_name", "\ud800.jpg"),
+        ("file_name", 7),
+        ("flickr_url", 7),
+    ],
+)
+def test_an_absurd_field_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    path = caption_file(tmp_path / "c.json", "A dog.")
+    content = json.loads(path.read_text())
+    content["images"][0][field] = value
+    with pytest.raises(UserError, match=r"c\.json"):
+        read_captions(save(path, content))
+
+
+def test_half_a_character_in_a_caption_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c\.json .*surrogates not allowed"):
+        read_captions(caption_file(tmp_path / "c.json", "A \ud800 dog."))
+
+
+def test_masks_of_images_of_absurd_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"s\.json has an entry"):
+        stuff_file(tmp_path / "s.json", size=(60_000, 60_000))

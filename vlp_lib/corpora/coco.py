@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from vlp_lib.corpora.images import read_label_values
+from vlp_lib.corpora.images import MOST_PIXELS, MOST_SIDE, read_label_values
 from vlp_lib.corpora.records import IGNORED, ImageRecord
+from vlp_lib.corpora.table import ID_STRIDE
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json
+from vlp_lib.io import read_json, readable
+
+_MOST_CATEGORY = 10**6
+_MOST_OUTLINE = 10**6
+"""Pixels that the outlines of one mask may be long together; drawing takes time and memory by them."""
 
 _STUFF_OTHER = 183
 """COCO-Stuff JSON's category "other": all things together, no class of its own."""
 
-_FLICKR_IMAGE = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*(\d+)_")
+_FLICKR_IMAGE = re.compile(r"https?://[^/]*flickr\.com/(?:[^/]+/)*(\d{1,15})_")
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
@@ -51,7 +56,7 @@ def official_fields(path: Path) -> Iterator[None]:
     """Make a UserError that names the file of what an entry without the official fields raises in the block."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} has an entry without the official fields ({error!r}): fetch it again") from error
 
 
@@ -64,8 +69,21 @@ def _lists(path: Path, *keys: str) -> list[list[Any]]:
     return [content[key] for key in keys]
 
 
+def whole(entry: Mapping[str, Any], name: str, least: int = 0, most: int = ID_STRIDE - 1) -> int:
+    """A whole number of an entry, written as such or as a text; raises ValueError for another, or one out of range."""
+    given = entry[name]
+    value = int(given) if isinstance(given, str | int) and not isinstance(given, bool) else None
+    if value is None or not least <= value <= most:
+        raise ValueError(f"{name} is {given!r:.60} where a whole number from {least} to {most} is needed")
+    return value
+
+
 def tidy(text: str) -> str:
-    """A sentence without the outer white space and the line breaks that COCO's captions have."""
+    """A sentence without the outer white space and the line breaks that COCO's captions have.
+
+    Raises ValueError for half of a character (a lone surrogate, as JSON can write it).
+    """
+    text.encode()
     return " ".join(text.split())
 
 
@@ -82,7 +100,7 @@ def read_captions(path: Path) -> list[ImageRecord]:
     """
     images, annotations = _lists(path, "images", "annotations")
     with official_fields(path):
-        spoken: dict[int, dict[int, str]] = {image["id"]: {} for image in images}
+        spoken: dict[int, dict[int, str]] = {whole(image, "id"): {} for image in images}
         for annotation in annotations:
             if annotation["image_id"] not in spoken:
                 raise UserError(
@@ -90,17 +108,17 @@ def read_captions(path: Path) -> list[ImageRecord]:
                     f"list: fetch it again or remove the caption"
                 )
             if sentence := tidy(annotation["caption"]):
-                spoken[annotation["image_id"]][annotation["id"]] = sentence
+                spoken[annotation["image_id"]][whole(annotation, "id")] = sentence
         return [
             ImageRecord(
-                image_id=image["id"],
-                path=Path(image["file_name"]),
+                image_id=whole(image, "id"),
+                path=_within(image["file_name"]),
                 split="",
-                width=image["width"],
-                height=image["height"],
-                captions=tuple(spoken[image["id"]].values()),
-                caption_ids=tuple(spoken[image["id"]]),
-                coco_id=image["id"],
+                width=whole(image, "width", 1, MOST_SIDE),
+                height=whole(image, "height", 1, MOST_SIDE),
+                captions=tuple(spoken[whole(image, "id")].values()),
+                caption_ids=tuple(spoken[whole(image, "id")]),
+                coco_id=whole(image, "id"),
                 flickr_id=flickr_id(image.get("flickr_url", "")),
             )
             for image in images
@@ -114,17 +132,18 @@ def read_categories(path: Path) -> dict[int, str]:
 
     Raises UserError where the file is missing or has no sound list of categories.
     """
-    try:
+    with readable(path):
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}; check the path") from None
     # Within a JSON string the quotes would be escaped: this matches a key only.
     key = re.search(rb'"categories"\s*:\s*(?=\[)', content)
     if key is None:
         raise UserError(f"{path} has no list 'categories': give the official file of that name")
     with official_fields(path):
-        categories, _ = json.JSONDecoder().raw_decode(content[key.end() :].decode())
-        return {category["id"]: category["name"] for category in categories}
+        try:
+            categories, _ = json.JSONDecoder().raw_decode(content[key.end() :].decode())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        return {whole(category, "id", most=_MOST_CATEGORY): tidy(category["name"]) for category in categories}
 
 
 @dataclass(frozen=True)
@@ -192,13 +211,14 @@ class StuffAnnotations:
         for path in paths:
             images, annotations = _lists(path, "images", "annotations")
             with official_fields(path):
-                self._sizes |= {image["id"]: (image["height"], image["width"]) for image in images}
+                self._sizes |= {whole(image, "id"): _size(image) for image in images}
                 for annotation in annotations:
                     image_id = annotation["image_id"]
                     if image_id not in self._sizes:
                         raise UserError(f"{path}: a mask is of image {image_id}, which is not listed: fetch it again")
                     self._files[image_id] = path
-                    self._masks.setdefault(image_id, []).append((annotation["category_id"], annotation["segmentation"]))
+                    category = whole(annotation, "category_id", most=_MOST_CATEGORY)
+                    self._masks.setdefault(image_id, []).append((category, annotation["segmentation"]))
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._masks
@@ -211,8 +231,8 @@ class StuffAnnotations:
         """[H, W] uint8 class indices at the declared size, 255 where no mask lies and on "other" (the things).
 
         Raises:
-            UserError: a mask is broken or not of the image's size, or pycocotools, which decodes compressed masks and
-                polygons, is not installed.
+            UserError: a mask is broken or not of the image's size, or pycocotools, which draws polygons, is not
+                installed.
         """
         size = self._sizes[image_id]
         labels = np.full(size, IGNORED, dtype=np.uint8)
@@ -222,7 +242,7 @@ class StuffAnnotations:
                 continue
             try:
                 mask = _decode_mask(segmentation, size)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise UserError(
                     f"{self._files[image_id]}: the mask of category {category} in image {image_id} is broken "
                     f"({error}): fetch the file again"
@@ -235,22 +255,57 @@ def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """A COCO segmentation as [H, W] bool: compressed or plain run lengths, or polygons in pixels.
 
     Raises:
-        ValueError: the run lengths do not fill the image, or the size is another.
+        ValueError: the run lengths do not fill the image, the size is another, or a polygon lies far outside.
     """
     if isinstance(segmentation, list):
         coder = _mask_coder()
-        runs = coder.merge(coder.frPyObjects(segmentation, *size))
+        runs = coder.merge(coder.frPyObjects(_polygons(segmentation, size), *size))
         return coder.decode(runs).astype(bool)
     if tuple(segmentation["size"]) != size:
-        raise ValueError(f"size {segmentation['size']}, the image's is {list(size)}")
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        # Runs of absent and present pixels in turn, down the columns.
-        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        if flat.size != size[0] * size[1]:
-            raise ValueError(f"{flat.size} pixels instead of {size[0] * size[1]}")
-        return flat.reshape(size, order="F")
-    return _mask_coder().decode({"size": list(size), "counts": counts.encode()}).astype(bool)
+        raise ValueError(f"size {segmentation['size']!r:.60}, the image's is {list(size)}")
+    given = segmentation["counts"]
+    counts = _run_lengths(given.encode()) if isinstance(given, str) else given
+    # Python's own numbers: numpy's would run over, and repeat before they are counted.
+    if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"its run lengths do not add up to {size[0] * size[1]} pixels")
+    # Runs of absent and present pixels in turn, down the columns.
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
+
+
+def _run_lengths(packed: bytes) -> list[int]:
+    """The run lengths of COCO's compressed form (`rleFrString` of pycocotools, which trusts what it reads).
+
+    Five bits a character, from 48 on, the lowest first; bit 5 says that another follows, bit 4 of the last is the sign;
+    from the fourth on a run is a difference from the one before the last.
+    """
+    bits = np.frombuffer(packed, np.uint8).astype(np.int64) - 48
+    last = bits & 32 == 0
+    if bits.size == 0 or bits.min() < 0 or bits.max() > 63 or not last[-1]:
+        raise ValueError("its run lengths are cut off or of other characters")
+    ends = np.flatnonzero(last)
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > 7:
+        raise ValueError("it has a run length of more than 35 bits")
+    places = np.arange(bits.size) - np.repeat(ends - lengths + 1, lengths)
+    runs = np.add.reduceat((bits & 31) << 5 * places, ends - lengths + 1)
+    runs -= np.where(bits[ends] & 16, np.int64(1) << 5 * lengths, 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return [int(run) for run in runs]
+
+
+def _polygons(given: list[Any], size: tuple[int, int]) -> list[list[float]]:
+    """Polygons that pycocotools can draw: it would write anywhere for points that are far away or no numbers."""
+    length = 0.0
+    for polygon in given:
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        reach = np.array(size[::-1], np.float64)
+        if len(points) < 3 or not ((points >= -reach) & (points <= 2 * reach)).all():
+            raise ValueError(f"a polygon has less than 3 points, or points far from the image of {size[1]} × {size[0]}")
+        length += float(np.abs(points - np.roll(points, 1, axis=0)).sum())
+    if not given or length > _MOST_OUTLINE:
+        raise ValueError(f"its polygons are none, or {length:,.0f} pixels long where {_MOST_OUTLINE:,} are possible")
+    return given
 
 
 def _mask_coder() -> Any:
@@ -258,10 +313,26 @@ def _mask_coder() -> Any:
         from pycocotools import mask
     except ImportError:
         raise UserError(
-            "the masks of COCO-Stuff JSON need the package pycocotools: install it with `pip install pycocotools` or "
-            "add COCO-Stuff's pixel maps as stuffthingmaps/"
+            "the polygons of COCO-Stuff JSON need the package pycocotools: install it with `pip install pycocotools` "
+            "or add COCO-Stuff's pixel maps as stuffthingmaps/"
         ) from None
     return mask
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that an entry declares; raises ValueError for more pixels than an image may have."""
+    height, width = whole(image, "height", 1, MOST_SIDE), whole(image, "width", 1, MOST_SIDE)
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"an image of {width} × {height} pixels")
+    return height, width
+
+
+def _within(name: str) -> Path:
+    """The name of an image file within its data set; raises ValueError for one that leads out of it."""
+    tidy(name)
+    if "\0" in name or ".." in Path(name).parts:
+        raise ValueError(f"the file name {name!r:.60}")
+    return Path(name)
 
 
 def read_karpathy(path: Path, captions: bool = True) -> list[ImageRecord]:
@@ -277,16 +348,16 @@ def read_karpathy(path: Path, captions: bool = True) -> list[ImageRecord]:
     images = []
     with official_fields(path):
         for entry in entries:
-            name = Path(entry.get("filepath", ""), entry["filename"])
-            if entry["split"] not in _SPLITS:
+            name = _within(entry.get("filepath", "")) / _within(entry["filename"])
+            if not isinstance(entry["split"], str) or entry["split"] not in _SPLITS:
                 raise UserError(
                     f"{path}: image {name.name} is in split {entry['split']!r}: it must be one of {', '.join(_SPLITS)}"
                 )
             # Flickr30k has no id of its own but the number that is the file's name.
-            image_id = int(entry.get("cocoid", name.stem))
+            image_id = whole({"cocoid": name.stem} | entry, "cocoid")
             ids = (image_id, None) if "cocoid" in entry else (None, image_id)
             sentences = entry["sentences"] if captions else ()
-            said = {s["sentid"]: sentence for s in sentences if (sentence := tidy(s["raw"]))}
+            said = {whole(s, "sentid"): sentence for s in sentences if (sentence := tidy(s["raw"]))}
             texts = tuple(said.values()), tuple(said)
             images.append(ImageRecord(image_id, name, _SPLITS[entry["split"]], 0, 0, *texts, *ids))
     return images

@@ -17,7 +17,7 @@ from vlp_lib.io import read_text
 _TOKEN_FILES = ("results_20130124.token", "results.token")
 _LIST_FOLDERS = (".", "entities_splits", "flickr30k_entities", "annotations")
 _PARTS = ("train", "val", "test")
-_TOKEN = re.compile(r"((\d+)\.jpg)#(\d+)\t(.*)")
+_TOKEN = re.compile(r"(([0-9]{1,11})\.jpg)#([0-9]{1,2})\t(.*)")
 
 
 def find_tokens(root: Path) -> Path | None:
@@ -62,7 +62,7 @@ def read_split_lists(lists: dict[str, Path]) -> dict[int, str]:
         for number, line in enumerate(read_text(path).splitlines(), 1):
             if not (word := line.strip().removesuffix(".jpg")):
                 continue
-            if not word.isdecimal():
+            if not (word.isdecimal() and len(word) < 12):
                 raise UserError(f"{path}, line {number}, is {line[:40]!r} and no image number: fetch it again")
             if splits.setdefault(int(word), part) != part:
                 raise UserError(f"{path}: image {word} is also in {splits[int(word)]}.txt: fetch both lists again")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from vlp_lib.corpora.flickr30k import find_tokens
 from vlp_lib.errors import UserError
+from vlp_lib.io import read_json, readable
 
 YEARS = ("2017", "2014")
 """Where both are there, the newer: they annotate the same images."""
@@ -39,9 +39,9 @@ def description(root: Path) -> dict[str, object]:
     if not path.is_file():
         return {"synthetic": False}
     try:
-        description = json.loads(path.read_bytes())
-        return {key: description[key] for key in ("synthetic", "fingerprint")}
-    except (ValueError, KeyError, TypeError) as error:
+        found = read_json(path)
+        return {key: found[key] for key in ("synthetic", "fingerprint")}
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{path} is broken ({error!r}): delete the folder and draw the corpus anew") from error
 
 
@@ -83,5 +83,5 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = _IMAGE_SUFFIXES) -> set
     """
     if not folder.is_dir():
         return set()
-    with os.scandir(folder) as entries:
+    with readable(folder), os.scandir(folder) as entries:
         return {entry.name for entry in entries if entry.name.lower().endswith(suffixes)}

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlp_lib.corpora.coco import official_fields, tidy
+from vlp_lib.corpora.coco import official_fields, tidy, whole
+from vlp_lib.corpora.images import MOST_SIDE
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
@@ -33,8 +34,9 @@ def read_image_data(path: Path) -> dict[int, ImageRecord]:
     images = {}
     with official_fields(path):
         for entry in _entries(path):
-            image_id, width, height = (int(entry[name]) for name in ("image_id", "width", "height"))
-            ids = (None if entry[name] is None else int(entry[name]) for name in ("coco_id", "flickr_id"))
+            width, height = (whole(entry, name, 1, MOST_SIDE) for name in ("width", "height"))
+            image_id = whole(entry, "image_id")
+            ids = (None if entry[name] is None else whole(entry, name) for name in ("coco_id", "flickr_id"))
             images[image_id] = ImageRecord(image_id, Path(f"{image_id}.jpg"), "train", width, height, (), (), *ids)
     return images
 
@@ -52,8 +54,8 @@ def read_regions(path: Path, images: dict[int, ImageRecord]) -> Iterator[tuple[I
     """
     for entry in _entries(path):
         with official_fields(path):
-            regions = [(region["region_id"], tidy(region["phrase"])) for region in entry["regions"]]
-            image_id = entry["id"] if "id" in entry else entry["image_id"]  # as releases call it
+            regions = [(whole(region, "region_id"), tidy(region["phrase"])) for region in entry["regions"]]
+            image_id = whole(entry, "id" if "id" in entry else "image_id")  # as releases call it
         if image_id not in images:
             data = path.with_name(IMAGE_DATA)
             raise UserError(f"{data} does not list image {image_id} of {path}: fetch both of one release")
@@ -72,7 +74,7 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
     while text[place : place + 1] != "]":
         try:
             entry, place = _DECODER.raw_decode(text, place)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is cut off or no JSON ({error}): fetch it again") from error
         if not isinstance(entry, dict):
             raise UserError(f"{path} has {entry!r:.40} where an object is needed: give the official file of that name")
