@@ -1,7 +1,9 @@
+import contextlib
 import gzip
 import json
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +144,35 @@ def test_real_lists_leave_no_downstream_image(shared_data: Path) -> None:
 
 def _in_flickr(numbers: dict[int, int], flickr30k: frozenset[int]) -> set[int]:
     return {i for i, number in numbers.items() if number in flickr30k}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"]r\xff\xff\xff\x7f.",  # room for two thousand million objects
+        b"]p99999999999\n.",
+        b"\x96\xff\xff\xff\xff\xff\x00\x00\x00.",  # a byte array of 256 terabytes
+        b"X\xff\xff\xff\x7fabc.",
+        b"\x8b\xff\xff\xff\x7f.",
+        b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"L" + b"9" * 5000 + b"L\n.",
+        b"(" * 10**6,
+        b"cos\nsystem\n(S'touch started'\ntR.",
+        b"(S'touch started'\nios\nsystem\n.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0dtouch started\x85R.",
+        b"\x82\x01.",
+        b"Pid\n.",
+    ],
+)
+def test_a_hostile_pickle_neither_runs_nor_takes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "refer/refcoco").mkdir(parents=True)
+    (tmp_path / "refer/refcoco/refs(unc).p").write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(UserError):
+        assert read_held_out(find_refs(tmp_path)) == {}  # an empty list with a strange number is no harm
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
+    assert not (tmp_path / "started").exists()

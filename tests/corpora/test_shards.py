@@ -107,6 +107,28 @@ def test_bad_samples_are_counted(tmp_path: Path, pack: Callable[..., None]) -> N
     }
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        b'{"caption": "half of \\ud800 a character"}',
+        b'{"caption": "wide", "width": 1e400, "height": 9}',
+        b'{"caption": "wide", "width": 99999999999999999999, "height": 9}',
+        b'{"caption": "wide", "width": -5, "height": 9}',
+        b'{"caption": "long", "width": ' + b"9" * 5000 + b', "height": 9}',
+        b"[" * 100_000,
+        b'{"caption": "' + b"x" * 2**20 + b'"}',
+        b'{"caption": ["a", "list"]}',
+        b"[1]",
+        b"NaN",
+    ],
+)
+def test_one_bad_pair_is_counted_and_spoils_no_other(tmp_path: Path, pack: Callable[..., None], facts: bytes) -> None:
+    pack(tmp_path / "0.tar", [*sample(1), ("2.jpg", picture(2)), ("2.json", facts), *sample(3)])
+    shard = scan(tmp_path / "0.tar")
+    assert captions(shard) == ["Pair 1", "Pair 3"]
+    assert shard.skipped == {"samples whose caption or JSON is broken": 1}
+
+
 def test_keys_end_at_the_first_dot_and_keep_their_folder(tmp_path: Path, pack: Callable[..., None]) -> None:
     files = [("a/1.jpg", picture(1)), ("a/1.txt", b"in a"), ("b/1.jpg", picture(2)), ("b/1.txt", b"in b")]
     pack(tmp_path / "0.tar", [*files, ("b/1.meta.json", b"{}")])
@@ -150,17 +172,17 @@ def test_a_damaged_shard_is_named_and_used_up_to_the_damage(shards: Path) -> Non
 
 def test_the_index_is_kept_and_follows_the_shard(shards: Path, pack: Callable[..., None]) -> None:
     path = shards / "00000.tar"
-    made = open_shard(path)
+    made = open_shard(path, shards)
     kept = shards / ".vlp-index/00000.tar.npz"
     stamp = kept.stat().st_mtime_ns
-    again = open_shard(path)
+    again = open_shard(path, shards)
     assert kept.stat().st_mtime_ns == stamp
     assert captions(again) == captions(made) == [f"Pair {i}" for i in range(4)]
     assert np.array_equal(again.places, made.places) and again.skipped == made.skipped
     pack(path, sample(9))
-    assert captions(open_shard(path)) == ["Pair 9"]
+    assert captions(open_shard(path, shards)) == ["Pair 9"]
     kept.write_bytes(b"broken")
-    assert captions(open_shard(path)) == ["Pair 9"]
+    assert captions(open_shard(path, shards)) == ["Pair 9"]
 
 
 def test_where_nothing_may_be_written_the_index_is_kept_in_results(
@@ -168,9 +190,28 @@ def test_where_nothing_may_be_written_the_index_is_kept_in_results(
 ) -> None:
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr("vlp_lib.corpora.shards.os.access", lambda *_: False)
-    open_shard(shards / "00000.tar")
+    open_shard(shards / "00000.tar", shards)
     assert not (shards / ".vlp-index").exists()
     assert len(list((tmp_path / "results").rglob("00000.tar.npz"))) == 1
+
+
+def test_outside_of_the_data_sets_folder_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+    for place in ("absolute", "relative", "linked", "linked index"):
+        pack(tmp_path / place / "1.tar", sample(1))
+    data = tmp_path / "data/listed"
+    data.mkdir(parents=True)
+    (data / "link").symlink_to(tmp_path / "linked")
+    pack(data / "inside/1.tar", sample(1))
+    (data / "inside/.vlp-index").symlink_to(tmp_path / "linked index")
+    lines = [f"{tmp_path}/absolute/1.tar", "../../relative/1.tar", "link/1.tar", "inside/1.tar", "{0..99999999999}.tar"]
+    (data / "shards.txt").write_text("\n".join(lines))
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "results")}
+    assert len(open_pairs(data).records) == 4
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "results")} == before
+    assert len(list((tmp_path / "results").rglob("1.tar.npz"))) == 4
 
 
 # As a corpus

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import tarfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,13 +25,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vlp_lib.corpora.coco import flickr_id, tidy
+from vlp_lib.arrays import read_npz
+from vlp_lib.corpora.coco import flickr_id, tidy, whole
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.images import image_size, read_image
+from vlp_lib.corpora.images import MOST_SIDE, image_size, read_image
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import NO_ID, SPLITS, RecordTable, Strings, Texts
 from vlp_lib.errors import UserError
-from vlp_lib.io import write_atomically
+from vlp_lib.io import read_text, readable, write_arrays
 from vlp_lib.run import results_root
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -44,6 +44,8 @@ _DAMAGED = "shards that are cut off or damaged"
 
 _LIST = "shards.txt"
 _BLOCK = 512
+_MOST_TEXT = 2**20
+"""Bytes of a caption or of a sample's JSON; img2dataset's have some hundreds."""
 _VALIDATION_SHARE, _VALIDATION_MOST = 100, 5_000
 
 
@@ -73,51 +75,39 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     line, relative to the folder or absolute. Listed shards that do not exist are in the result.
     """
     if (folder / _LIST).is_file():
-        lines = [line.strip() for line in (folder / _LIST).read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(folder / _LIST).splitlines()]
         return {"train": [folder / line for line in lines if line]}
     places = {"train": [folder, folder / "train"], "val": [folder / "val"]}
     found = {split: sorted(tar for place in where for tar in place.glob("*.tar")) for split, where in places.items()}
     return {split: shards for split, shards in found.items() if shards} if found["train"] else {}
 
 
-def open_shard(path: Path) -> Shard:
+def open_shard(path: Path, folder: Path) -> Shard:
     """The index of a shard, read from the one kept beside it, or made and kept.
 
-    Where the folder cannot be written to, indexes are kept in results/. One that does not fit its shard (another size
-    or time of change) is made anew.
+    Indexes are kept in results/ where the shard's folder cannot be written to, or the shard lies outside the data set's
+    `folder`. One that does not fit its shard (another size or time of change) is made anew.
 
     Raises UserError where the shard cannot be read, or there is no room for the index.
     """
-    state = path.stat()
+    with readable(path):
+        state = path.stat()
     stamp = np.array([_FORMAT, state.st_size, state.st_mtime_ns], dtype=np.int64)
     kept = path.parent / ".vlp-index" / f"{path.name}.npz"
-    if not os.access(path.parent, os.W_OK):
-        folder = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
-        kept = results_root() / "shard-index" / folder / kept.name
+    if not (os.access(path.parent, os.W_OK) and kept.resolve().is_relative_to(folder.resolve())):
+        place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
+        kept = results_root() / "shard-index" / place / kept.name
     try:
-        with np.load(kept, allow_pickle=False) as archive:
-            if np.array_equal(archive["stamp"], stamp):
-                names = Strings(archive["names_block"], archive["names_offsets"])
-                captions = Strings(archive["captions_block"], archive["captions_offsets"])
-                return Shard(path, archive["places"], names, captions, json.loads(str(archive["skipped"])))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        arrays = read_npz(kept)
+        if np.array_equal(arrays["stamp"], stamp):
+            names, captions = (Strings(arrays[f"{n}_block"], arrays[f"{n}_offsets"]) for n in ("names", "captions"))
+            return Shard(path, arrays["places"], names, captions, json.loads(str(arrays["skipped"])))
+    except (UserError, KeyError, ValueError):
         pass  # none is kept, or a broken one
     shard = scan(path)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                stamp=stamp,
-                places=shard.places,
-                names_block=shard.names.block,
-                names_offsets=shard.names.offsets,
-                captions_block=shard.captions.block,
-                captions_offsets=shard.captions.offsets,
-                skipped=np.array(json.dumps(shard.skipped)),
-            )
-
-    write_atomically(kept, write)
+    texts = {f"{n}_{part}": getattr(getattr(shard, n), part) for n in ("names", "captions") for part in Strings._fields}
+    arrays = {"stamp": stamp, "places": shard.places, "skipped": np.array(json.dumps(shard.skipped)), **texts}
+    write_arrays(kept, arrays, compressed=False)
     return shard
 
 
@@ -171,7 +161,7 @@ def _members(file: BinaryIO, skipped: Counter[str]) -> Iterator[_Member]:
                     stem, _, suffix = name.partition(".")
                     yield _Member(member.name, f"{folder}/{stem}", suffix.lower(), member.offset_data, member.size)
                 tar.members.clear()  # type: ignore[attr-defined]  # else it holds every header of the shard
-    except tarfile.TarError:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError):
         pass  # the block of zeros is not there either, or the first header is broken
     file.seek(min(end, size))
     if file.read(_BLOCK) != bytes(_BLOCK):
@@ -184,12 +174,16 @@ def _sample(files: Mapping[str, _Member], file: BinaryIO) -> tuple[tuple[int, ..
     if image is None:
         return "samples without an image"
     try:
-        facts = json.loads(_read(file, files["json"])) if "json" in files else {}
-        text = _read(file, files["txt"]).decode() if "txt" in files else facts.get("caption") or ""
-        if not (caption := tidy(text)):
+        said = {name: _read(file, files[name], _MOST_TEXT + 1) for name in ("json", "txt") if name in files}
+        if max(map(len, said.values()), default=0) > _MOST_TEXT:
+            return "samples whose caption or JSON is broken"
+        facts = json.loads(said.get("json", b"{}"))
+        if not (caption := tidy(said["txt"].decode() if "txt" in said else facts.get("caption") or "")):
             return "samples without a caption"
         width, height = facts.get("width"), facts.get("height")
-        declared = (int(width), int(height)) if width and height else None
+        declared = (
+            (whole(facts, "width", 1, MOST_SIDE), whole(facts, "height", 1, MOST_SIDE)) if width and height else None
+        )
         size = declared or image_size(Path(image.name), io.BytesIO(_read(file, image)))
         # The first bytes of JPEG, PNG and WebP; decoding all images would read the whole shard.
         head = _read(file, image, 12)
@@ -199,7 +193,7 @@ def _sample(files: Mapping[str, _Member], file: BinaryIO) -> tuple[tuple[int, ..
         return (image.offset, image.length, *size, NO_ID if number is None else number), image.name, caption
     except UserError:
         return "samples whose image is broken"
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return "samples whose caption or JSON is broken"
 
 
@@ -253,7 +247,7 @@ def open_pairs(folder: Path) -> ShardCorpus:
     """
     paths = find_shards(folder)
     listed = [(path, SPLITS.index(split)) for split, tars in paths.items() for path in tars]
-    opened = [(open_shard(path), split) for path, split in listed if path.is_file()]
+    opened = [(open_shard(path, folder), split) for path, split in listed if path.is_file()]
     shards, counts = tuple(shard for shard, _ in opened), [len(shard.places) for shard, _ in opened]
     splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
     if not (count := len(splits)):
