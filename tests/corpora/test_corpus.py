@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.corpora.coco import SegmentationClasses
-from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.corpus import Corpus, same_shape
 from vlp_lib.corpora.detections import write_detections
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import IGNORED, Detections
@@ -373,3 +373,119 @@ def test_real_label_maps(shared_data: Path) -> None:
             assert labels[labels != IGNORED].max() < 171
             void.append((labels == IGNORED).mean())
     assert np.mean(void) < 0.1
+
+
+# Turned images
+
+
+def turned(root: Path, orientation: int, declared: tuple[int, int], drawn_on: tuple[int, int]) -> Corpus:
+    """One image of 24 × 12 with a mark in its stored top left corner, and that corner as a map and as a box."""
+    folder = root / "images/train2017"
+    folder.mkdir(parents=True)
+    pixels = np.zeros((12, 24, 3), np.uint8)
+    pixels[:6, :6] = 255
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(folder / "7.png", exif=exif)
+    listed = [{"id": 7, "file_name": "7.png", "width": declared[0], "height": declared[1]}]
+    said = [{"id": 70, "image_id": 7, "caption": "a mark"}]
+    save(root / "annotations/captions_train2017.json", {"images": listed, "annotations": said})
+    labels = np.full(drawn_on[::-1], 255, np.uint8)
+    labels[:6, :6] = 0
+    path = root / "stuffthingmaps/train2017/7.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(labels).save(path)
+    corner = np.array([[0, 0, 6 / drawn_on[0], 6 / drawn_on[1]]], np.float32)
+    found = Detections(np.zeros(1, np.int64), np.ones(1, np.float32), corner, np.full(1, -1))
+    write_detections(root / "detections_a.npz", [(7, drawn_on, found)], ["mark"])
+    return open_corpus(root)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_was_drawn_on_the_stored_pixels_lies_on_them(tmp_path: Path, orientation: int) -> None:
+    corpus = turned(tmp_path, orientation, (24, 12), (24, 12))
+    (record,) = corpus.records
+    mark = np.asarray(corpus.read_image(record))[..., 0] == 255
+    labels, found = corpus.read_label_map(record), corpus.read_detections(record, 1, 0.0)
+    assert labels is not None and found is not None
+    assert np.array_equal(labels == 0, mark)
+    x1, y1, x2, y2 = (found.boxes[0] * (24, 12, 24, 12)).round().astype(int)
+    assert mark[y1:y2, x1:x2].all() and mark.sum() == (x2 - x1) * (y2 - y1)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("declared", [(24, 12), (12, 24)])
+def test_what_was_drawn_on_the_turned_image_is_refused(
+    tmp_path: Path, orientation: int, declared: tuple[int, int]
+) -> None:
+    corpus = turned(tmp_path, orientation, declared, (12, 24))
+    (record,) = corpus.records
+    with pytest.raises(UserError, match="EXIF"):
+        corpus.read_label_map(record)
+    with pytest.raises(UserError, match=r"save it upright|as they are stored"):
+        corpus.read_image(record), corpus.read_detections(record, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((640, 480), (640, 480), True),
+        ((640, 480), (320, 240), True),
+        ((640, 427), (300, 200), True),
+        ((427, 640), (2, 3), True),
+        ((640, 480), (480, 640), False),
+        ((500, 499), (499, 500), False),
+        ((640, 480), (256, 256), False),
+        ((12, 24), (24, 12), False),
+    ],
+)
+def test_a_smaller_copy_has_the_same_shape(one: tuple[int, int], other: tuple[int, int], same: bool) -> None:
+    assert same_shape(one, other) is same is same_shape(other, one)
+
+
+# An image twice
+
+
+def relist(root: Path, part: str, **entry: Any) -> None:
+    """Add an entry to a list of images."""
+    path = root / f"annotations/captions_{part}.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"width": DECLARED[0], "height": DECLARED[1], **entry})
+    save(path, content)
+
+
+def test_an_image_that_is_listed_twice_counts_once(root: Path) -> None:
+    for _ in range(2):
+        relist(root, "train2017", id=5, file_name="000000000005.jpg")
+    corpus = open_corpus(root)
+    assert ids(corpus, "train") == [3, 5, 8]
+    assert corpus.report.captions["train"] == 6
+    assert corpus.report.skipped == {"images that are listed again (the first entry counts)": 2}
+
+
+@pytest.mark.parametrize("name", ["000000000004.jpg", "000000000002.jpg"])
+def test_an_id_of_two_images_is_refused(root: Path, name: str) -> None:
+    relist(root, "val2017", id=5, file_name=name)
+    with pytest.raises(UserError, match=r"1 ids of images are of two images, or of one in two splits \(the first: 5\)"):
+        open_corpus(root)
+
+
+def test_an_id_in_two_splits_of_karpathys_file_is_refused(root: Path) -> None:
+    add_part(root, "val2014", [4], "COCO_val2014_")
+    (root / "annotations/captions_train2017.json").unlink()
+    (root / "annotations/captions_val2017.json").unlink()
+    (root / "annotations/captions_val2014.json").unlink()
+    said = [{"raw": "a ball", "sentid": 1}]
+    entries = [
+        {
+            "cocoid": 4,
+            "split": split,
+            "filename": "COCO_val2014_000000000004.jpg",
+            "filepath": "val2014",
+            "sentences": said,
+        }
+        for split in ("train", "test")
+    ]
+    save(root / "dataset_coco.json", {"images": entries})
+    with pytest.raises(UserError, match="in two splits"):
+        open_corpus(root)

@@ -17,7 +17,7 @@ from vlp_lib.corpora.images import image_size, read_image
 from vlp_lib.corpora.layout import description
 from vlp_lib.corpora.records import Detections, ImageRecord
 from vlp_lib.corpora.table import SPLITS, RecordTable, caption_counts
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UnreadableImageError, UserError
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,14 @@ class Corpus:
         return self._by_split[name]
 
     def read_image(self, record: ImageRecord) -> Image.Image:
-        """The image, decoded, RGB; raises UserError where its file is missing or broken."""
-        return read_image(record.path)
+        """The image, decoded, RGB; raises UserError where its file is missing, broken, or not of its declared shape."""
+        image = read_image(record.path)
+        if not same_shape(image.size, (record.width, record.height)):
+            raise UnreadableImageError(
+                f"{record.path} is {image.width} × {image.height} and its annotations say {record.width} × "
+                f"{record.height}: fetch both of one release, or, where its EXIF data turn it, save it upright"
+            )
+        return image
 
     def _pixel_map(self, record: ImageRecord) -> Path | None:
         # COCO-Stuff names its maps as COCO 2017 names the images, also for those of 2014.
@@ -185,13 +191,35 @@ class Corpus:
         size, stored = (labels.shape[1], labels.shape[0]), image_size(record.path)
         if size == stored:
             return labels
-        if size != (record.width, record.height):
+        if size != (record.width, record.height) or not same_shape(size, stored):
             raise UserError(
                 f"{path} has a pixel map of {size[0]} × {size[1]} for {record.path}, an image of {stored[0]} × "
-                f"{stored[1]} (declared {record.width} × {record.height}): fetch both again from one release"
+                f"{stored[1]} (declared {record.width} × {record.height}): fetch both again from one release, or, "
+                f"where the image's EXIF data turn it, save it upright"
             )
         return np.asarray(Image.fromarray(labels).resize(stored, Image.Resampling.NEAREST))
 
     def read_detections(self, record: ImageRecord, max_count: int, min_score: float) -> Detections | None:
-        """The best detections of an image, as `DetectionStore.get` gives them; None where there are none."""
-        return None if self.detections is None else self.detections.get(record.image_id, max_count, min_score)
+        """The best detections of an image, as `DetectionStore.get` gives them; None where there are none.
+
+        Raises UserError where they are broken, or of an image of another shape than the declared one.
+        """
+        if self.detections is None or (size := self.detections.size(record.image_id)) is None:
+            return None
+        if not same_shape(size, (record.width, record.height)):
+            raise UserError(
+                f"the detector saw image {record.image_id} as {size[0]} × {size[1]}, and its annotations say "
+                f"{record.width} × {record.height}: make the detections again from the images as they are stored"
+            )
+        return self.detections.get(record.image_id, max_count, min_score)
+
+
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether an image of one size (width, height) may be a smaller copy of the other, but for rounding.
+
+    Of a turned copy (EXIF) width and height are exchanged.
+    """
+    larger, smaller = sorted((one, other), key=max, reverse=True)
+    if max(larger) == max(smaller):
+        return larger == smaller
+    return abs(larger[0] * smaller[1] - larger[1] * smaller[0]) <= sum(larger)

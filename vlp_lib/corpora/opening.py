@@ -31,6 +31,7 @@ from vlp_lib.corpora.shards import find_shards, open_pairs
 from vlp_lib.corpora.table import RecordTable
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, find_image_folders, read_image_data, read_regions
 from vlp_lib.errors import UserError
+from vlp_lib.io import readable, refuse
 
 _FLICKR_FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
 _FOLDERS = {COCO: ("coco",), FLICKR30K: ("flickr30k",), VISUAL_GENOME: ("vg", "visual_genome")}
@@ -73,7 +74,10 @@ def find_places(root: Path) -> list[Place]:
     if find_shards(root):
         return [*places, Place(root.name, root, True)]
     taken = {place.folder for place in places}
-    others = sorted(f for f in root.iterdir() if f.is_dir() and f not in taken and not _OTHER_FOLDERS.fullmatch(f.name))
+    with readable(root):
+        others = sorted(
+            f for f in root.iterdir() if f.is_dir() and f not in taken and not _OTHER_FOLDERS.fullmatch(f.name)
+        )
     return places + [Place(folder.name, folder, True) for folder in others if find_shards(folder)]
 
 
@@ -189,15 +193,25 @@ class _Listing:
     listed: int = 0
     missing: list[Path] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    _places: dict[int, tuple[str, Path]] = field(default_factory=dict)  # split and file of each id
+    _clashing: list[int] = field(default_factory=list)
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Count what is not used."""
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     def record(self, image: ImageRecord, folder: Path, present: Container[str]) -> Iterator[ImageRecord]:
-        """The image in its folder, or nothing where it has no file among those that are present, or no caption."""
-        self.listed += 1
+        """The image in its folder, or nothing where it was listed before, or has no file or no caption."""
         path = folder / image.path.name
+        place, before = (image.split, path), self._places.get(image.image_id)
+        if before == place:
+            self.skip("images that are listed again (the first entry counts)")
+            return
+        if before:
+            self._clashing.append(image.image_id)
+            return
+        self._places[image.image_id] = place
+        self.listed += 1
         if path.name not in present:
             self.missing.append(path)
         elif not image.captions:
@@ -212,7 +226,8 @@ class _Listing:
         return {"listed images without a file": len(self.missing), **self.reasons}
 
     def check(self, allowed: float) -> None:
-        """Raise UserError where more than the allowed share of the listed images have no file."""
+        """Raise UserError where an id is two images', or more than the allowed share of the images have no file."""
+        refuse(self._clashing, "ids of images are of two images, or of one in two splits", "number each image once")
         if len(self.missing) > allowed * self.listed:
             raise UserError(
                 f"{len(self.missing):,} of the {self.listed:,} listed images have no file, the first is "

@@ -87,6 +87,13 @@ class _Picture(NamedTuple):
             raise UserError(f"{self.pack} cannot be read ({error}): make it again with `vlp data prepare`") from error
 
 
+def _picture(pack: Path, size: int, offset: int, height: int, width: int, mapped: bool) -> _Picture:
+    """Where an image lies in a pack of so many bytes; raises ValueError where that has no room for it."""
+    if min(offset, height - 1, width - 1) < 0 or offset + height * width * (3 + bool(mapped)) > size:
+        raise ValueError(f"an image of {width} × {height} at {offset}")
+    return _Picture(pack, offset, height, width, mapped)
+
+
 class PreparedImages:
     """The prepared images of a corpus; reads like the corpus, an image that could not be prepared from its file.
 
@@ -122,8 +129,8 @@ class PreparedImages:
                 size = pack.stat().st_size if pack.is_file() else 0
                 if size != index["bytes"]:
                     raise UserError(f"{pack} has {size:,} bytes instead of {index['bytes']:,}: {again}")
-                self._pictures |= {name: _Picture(pack, *place) for name, *place in index["pictures"]}
-        except (KeyError, TypeError) as error:
+                self._pictures |= {name: _picture(pack, size, *place) for name, *place in index["pictures"]}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{folder} has a broken manifest or index ({error!r}): {again}") from error
         self.count = len(self._pictures)
 
