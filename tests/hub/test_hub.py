@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -357,3 +358,52 @@ def test_an_export_may_be_written_anew(runs, tmp_path):
     export(runs.folder("finetune-vqa"), tmp_path / "model")
     (tmp_path / "model" / ".gitattributes").write_text("*.safetensors filter=lfs")
     assert export(runs.folder("finetune-vqa"), tmp_path / "model") == tmp_path / "model"
+
+
+# A stranger's folder
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("vocabularies.words", 10**9),
+        ("vocabularies.words", -1),
+        ("vocabularies.words", "many"),
+        ("model.language_layers", 10**9),
+        ("model.vit.layers", 10**9),
+        ("model.resnet.layers", [10**9]),
+        ("model.hidden", 10**8),
+        ("model.hidden", 0),
+        ("model.heads", 0),
+        ("model.max_text_length", 10**10),
+        ("model.image_size", 10**9),
+        ("model.vit.patch", 0),
+        ("model.vit.width", -8),
+        ("plugins", [1]),
+        ("model", 3),
+        ("vocabularies", {}),
+        ("stage", None),
+    ],
+)
+def test_an_absurd_configuration_is_refused_before_a_model_is_made(copy, path, value):
+    config = read_json(copy / "config.json")
+    *place, name = path.split(".")
+    inner = config
+    for part in place:
+        inner = inner[part]
+    inner[name] = value
+    write_json(copy / "config.json", config)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"cannot build|holds another model than config\.json describes"):
+        from_pretrained(copy)
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8, torch.bool, torch.int64])
+def test_quantised_weights_are_refused(copy, kind):
+    state = load_file(copy / "model.safetensors")
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    save_file(state | {name: state[name].to(kind)}, copy / "model.safetensors")
+    with pytest.raises(UserError, match=rf"{name} as .*give weights that are not quantised"):
+        from_pretrained(copy)

@@ -6,7 +6,7 @@ for VQA, answers.json) and a model card, README.md, that is written from it. Run
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
 from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_variant, to_dict
+from vlp_lib.corpora.images import as_rgb
 from vlp_lib.errors import UserError
 from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
-from vlp_lib.models.weights import input_scale
+from vlp_lib.models.weights import declared, input_scale, require_floats
 from vlp_lib.run import CONFIG
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
+from vlp_lib.tasks.vqa_accuracy import read_answer_list
 from vlp_lib.trainers.checkpoint import load_weights, save_weights
 from vlp_lib.trainers.finetune import ANSWERS, UNCUT
 from vlp_lib.trainers.loop import METRICS, WEIGHTS
@@ -86,7 +88,7 @@ class TrainedModel:
             raise UserError(f"{len(images)} images and {len(sentences)} sentences make no pairs: give as many of both")
         vlp, device = self.network.vlp, self._device()
         ids, mask = (part.to(device) for part in pad_texts([self.tokenizer.encode(text)[0] for text in sentences]))
-        squares = square_images((image.convert("RGB") for image in images), vlp.config.image_size)
+        squares = square_images(map(as_rgb, images), vlp.config.image_size)
         _, tokens = vlp.encode_vision(Pictures(squares.to(device)))
         pooled = vlp.join(vlp.language(ids, mask), mask, tokens)[0]
         return itm_score(self.network.itm_head(pooled)).sigmoid().cpu()
@@ -116,7 +118,7 @@ class TrainedModel:
                     f"{self.network.pairs} image–text pairs an item: see TrainedModel.logits"
                 )
             pieces = tuple(encoder.text(text) if isinstance(text, str) else encoder.text(*text) for text in said)
-            pictures = tuple(encoder.shown(image.convert("RGB")) for image in shown)
+            pictures = tuple(encoder.shown(as_rgb(image)) for image in shown)
             samples.append(TaskSample(pictures, (), pieces, torch.tensor(0)))
         return self.network(collate(samples).to(self._device())).float().cpu()
 
@@ -184,29 +186,35 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plu
             f"{folder / CONFIG} describes no model of this kit (it lacks {', '.join(lacks)}): give a run folder of "
             f"`vlp pretrain` or `vlp finetune`, or one that `vlp export` wrote"
         )
-    _add_plugins(config.get("plugins", {}), folder, plugin)
+    try:
+        _add_plugins(dict(config.get("plugins", {})), folder, plugin)
+    except (TypeError, ValueError) as error:
+        raise _not_buildable(folder, error) from error
     try:
         model_config: ModelConfig = override(ModelConfig(), flatten(config["model"]))
         variant = parse_variant(config["variant"], model_config.vision)
         sizes = Vocabularies(**config["vocabularies"])
-    except (UserError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder / CONFIG} describes a model that this version cannot build ({error}): install the version of "
-            f"vlp-lib that is named in {RUN}"
-        ) from error
+        finetuned = config["stage"] != "pretrain"
+        head = (int(config["pairs"]), int(config["classes"])) if finetuned else None
+    except (UserError, TypeError, AttributeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+        raise _not_buildable(folder, error) from error
     for name in (RUN, TOKENIZER):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: run its stage to the end, or fetch the whole folder again")
-    vlp = VLPModel(model_config, variant, sizes, pretrained=False)
-    finetuned = config["stage"] != "pretrain"
-    network = DownstreamModel(vlp, config["pairs"], config["classes"]) if finetuned else PretrainingModel(vlp)
+
+    def build() -> PretrainingModel | DownstreamModel:
+        vlp = VLPModel(model_config, variant, sizes, pretrained=False)
+        return DownstreamModel(vlp, *head) if head else PretrainingModel(vlp)
+
+    _require_fitting(folder, model_config, build)
+    network = build()
     load_weights(folder / WEIGHTS, network)
     return TrainedModel(
         network=network.eval(),
         tokenizer=load_tokenizer(str(folder / TOKENIZER), UNCUT if finetuned else model_config.max_text_length),
         variant=variant,
         record=RunRecord(config, io.read_json(folder / RUN), tuple(io.read_lines(folder / METRICS))),
-        answers=tuple(io.read_json(folder / ANSWERS)) if config.get("task") == "vqa" else (),
+        answers=read_answer_list(folder / ANSWERS).answers if config.get("task") == "vqa" else (),
     )
 
 
@@ -221,6 +229,43 @@ def export(run: Path, folder: Path) -> Path:
         raise UserError(f"{folder} is the run's own folder: give another one to write to")
     kept = sorted((run / PLUGINS).glob("*.py"))  # the run is the user's own, and so is its code
     return from_pretrained(run, plugin=kept[0] if kept else "").save_pretrained(folder)
+
+
+def _not_buildable(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{folder / CONFIG} describes a model that this version cannot build ({' '.join(str(error).split())[:200]}): "
+        f"install the version of vlp-lib that is named in {RUN}"
+    )
+
+
+def _require_fitting(folder: Path, config: ModelConfig, build: Callable[[], torch.nn.Module]) -> None:
+    """Raise UserError where a folder's weights are not those of the model that it describes, before that is made.
+
+    The model is made without numbers first: a configuration may ask for any size.
+    """
+    there = declared(folder / WEIGHTS)
+    layers = {name: value for name, value in flatten(to_dict(config)).items() if name.endswith("layers")}
+    for name, value in layers.items():
+        if (sum(value) if isinstance(value, list) else value) > len(there):
+            raise _not_buildable(
+                folder, ValueError(f"model.{name} is {value!r:.40} and there are {len(there)} weights")
+            )
+    try:
+        with torch.device("meta"):
+            own = build().state_dict()
+    except Exception as error:  # torch and timm have one for each impossible size
+        raise _not_buildable(folder, error) from error
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    differ = sorted(n for n in there.keys() | own.keys() if (there[n][0] if n in there else None) != shapes.get(n))
+    if differ:
+        first, *others = differ
+        also = f" (also {', '.join(others[:4])}{f' and {len(others) - 4} more' * (len(others) > 4)})" if others else ""
+        raise UserError(
+            f"{folder / WEIGHTS} holds another model than {CONFIG} describes: at {first} it has "
+            f"{there[first][0] if first in there else 'nothing'}, this model {shapes.get(first, 'nothing')}{also}; "
+            f"fetch the whole folder again"
+        )
+    require_floats({name: kind for name, (_, kind) in there.items()}, own, folder / WEIGHTS)
 
 
 def _add_plugins(hashes: Mapping[str, str], folder: Path, plugin: Path | str) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from vlp_lib import io, packages
+from vlp_lib.arrays import refuse_bomb
 from vlp_lib.config import ResNetConfig, TimmConfig, ViTConfig
 from vlp_lib.errors import UserError
 
 LEAST_MATCH = 0.95
+_FLOATS = ("float32", "float16", "bfloat16", "float64", "F32", "F16", "BF16", "F64")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -57,22 +59,51 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or PyTorch file; raises UserError naming a missing or broken one."""
     if not path.is_file():
         raise UserError(f"no weights at {path}: give a file that exists, or a name that the hub knows")
+    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        refuse_bomb(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # unpickling raises whatever the bytes make it raise
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} is no readable weights file ({reason}): fetch or write it again") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is no readable weights file (it holds a {type(state).__name__}): give a state dict")
+    if wrong := [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]:
+        raise UserError(f"{path} is no readable weights file ({wrong[0]!r:.60} is no tensor): give a state dict")
     return state
+
+
+def declared(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind ("F32") of each tensor in a .safetensors file's header; raises UserError for a broken one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in parts.items()}
+    except Exception as error:
+        raise UserError(f"{path} is no readable weights file ({error}): fetch or write it again") from error
+
+
+def require_floats(kinds: Mapping[str, str], own: Mapping[str, torch.Tensor], source: object) -> None:
+    """Raise UserError where a model's weight is given in a kind that stands for other numbers (int8, float8, bool).
+
+    Args:
+        kinds: of each given tensor that the model has, as torch or as safetensors calls it.
+        own: the model's.
+    """
+    for name, kind in kinds.items():
+        if own[name].is_floating_point() and kind not in _FLOATS:
+            raise UserError(
+                f"{source} has {name} as {kind}: give weights that are not quantised ({', '.join(_FLOATS[:4])})"
+            )
 
 
 def load_matching(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> LoadReport:
     """Load what fits by name and shape, print the report, and refuse a match below 95 % of the parameters."""
     own = module.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    require_floats({k: str(v.dtype).removeprefix("torch.") for k, v in fits.items()}, own, source)
     report = LoadReport(
         source=source,
         matched=sum(own[k].numel() for k in fits),
