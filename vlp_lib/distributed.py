@@ -1,10 +1,17 @@
-"""One process or many: who speaks, who writes, who goes first. Without a launcher nothing of this costs anything."""
+"""One process or many: who speaks, who writes, who goes first, and who works in a folder."""
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from vlp_lib.errors import UserError
 
 
 def launched() -> bool:
@@ -35,3 +42,55 @@ def leave() -> None:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other start out of a folder of results; raises UserError naming the process that works in it.
+
+    The lock is the system's, on the hidden file .<name>.lock beside the folder: it ends with its process, however that
+    ends. Of several processes of one start the main one holds it for all.
+    """
+    if not is_main():
+        yield
+        return
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): choose another folder with VLP_RESULTS") from error
+    with file:
+        try:
+            _lock(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                print(f"{folder} is not locked, for want of locks on this disk ({error}): start nothing else there")
+                yield
+                return
+            time.sleep(0.1)  # the holder's name follows its lock
+            file.seek(0)
+            raise UserError(
+                f"{file.read().strip() or 'another process'} works in {folder}: let it finish, or end it and run the "
+                f"same command again to go on"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock of an open file, or raise OSError at once.
+
+    Not flock: workers that are forked inherit its locks and would keep them when the process itself is killed.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte behind the text, which others must read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

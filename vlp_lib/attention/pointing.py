@@ -27,6 +27,7 @@ from vlp_lib.batches.augment import View, show_label_map
 from vlp_lib.config import Profile, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.distributed import held
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file, read_entries
 from vlp_lib.run import Run
@@ -371,12 +372,18 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
         query: the word whose attention is drawn, see `QuestionAttention.on_image`.
         questions: how many are looked at, the first by id.
 
-    Raises UserError for a missing or other model, and (without `restart`) a folder that another configuration began.
+    Raises UserError for a missing or other model, a folder that another process works in, and (without `restart`) one
+    that another configuration began.
     """
-    begun, start = provenance.now(), time.monotonic()
     if questions < 1:
         raise UserError(f"questions is {questions}: at least one has to be looked at")
     run = run.at("attention")
+    with held(run.folder("attention")):
+        return _attend(run, corpus, query, questions, restart)
+
+
+def _attend(run: Run, corpus: Corpus, query: Query, questions: int, restart: bool) -> Attended:
+    begun, start = provenance.now(), time.monotonic()
     profile, folder = run.config, run.folder("attention")
     model, encoder = load_finetuned(run, "vqa", corpus)
     split = evaluation_split(corpus, profile, encoder)

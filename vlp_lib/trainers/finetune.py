@@ -20,7 +20,7 @@ from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.config import Profile, TrainingConfig, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.workers import load
-from vlp_lib.distributed import is_main
+from vlp_lib.distributed import held, is_main
 from vlp_lib.errors import UserError
 from vlp_lib.items import by_block, write_items
 from vlp_lib.models.model import VLPModel
@@ -131,11 +131,16 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
     written too.
 
     Raises UserError for an unknown task, a pretraining that is missing or of other settings (`Run.at`), files of the
-    task that are missing or broken, and as `loop.fit` does.
+    task that are missing or broken, another process that works in the folder, and as `loop.fit` does.
     """
+    run = run.at(f"finetune-{check_task(task)}")
+    with held(run.folder(f"finetune-{task}")):
+        return _finetune(run, task, corpus, restart)
+
+
+def _finetune(run: Run, task: str, corpus: Corpus, restart: bool) -> Finetuned:
     begun, start = provenance.now(), time.monotonic()
-    stage = f"finetune-{check_task(task)}"
-    run = run.at(stage)
+    stage = f"finetune-{task}"
     profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder(stage)
     pretrained = run.folder("pretrain")
     training: TrainingConfig = getattr(profile.downstream, task)

@@ -20,7 +20,7 @@ from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlp_lib.config import Profile, Variant, to_dict
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.distributed import is_main
+from vlp_lib.distributed import held, is_main
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Needs
 from vlp_lib.losses.itm import itm_loss
@@ -209,9 +209,16 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
 
     An interrupted run of the same settings and data is continued; a folder of others is refused, or with `restart`
     moved aside. With `tensorboard` the curves are written for TensorBoard, too.
+
+    Raises UserError as `loop.fit` does, and where another process works in the folder.
     """
-    begun, start = provenance.now(), time.monotonic()
     run = run.at("pretrain")
+    with held(run.folder("pretrain")):
+        return _pretrain(run, corpus, restart, tensorboard)
+
+
+def _pretrain(run: Run, corpus: Corpus, restart: bool, tensorboard: bool) -> list[dict[str, Any]]:
+    begun, start = provenance.now(), time.monotonic()
     profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder("pretrain")
     tokenizer = make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)

@@ -14,6 +14,7 @@ from vlp_lib import io, provenance
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.distributed import held
 from vlp_lib.items import write_items
 from vlp_lib.run import Run
 from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls, all_recalls, recalls_of_images
@@ -50,13 +51,18 @@ def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
     gallery: text_r1 … image_r10 as fractions of 1), run.json (the same, and what the computation took) and the scores
     where they are small.
 
-    Raises UserError for a missing or other model, a test split that retrieval cannot use, and (without `restart`) a
-    folder that another configuration began.
+    Raises UserError for a missing or other model, a test split that retrieval cannot use, a folder that another process
+    works in, and (without `restart`) one that another configuration began.
     """
-    begun, start = provenance.now(), time.monotonic()
     run = run.at("retrieval")
+    folder = run.folder(f"retrieval-{run.config.retrieval.data_set}".rstrip("-"))
+    with held(folder):
+        return _retrieve(run, corpus, restart, folder)
+
+
+def _retrieve(run: Run, corpus: Corpus, restart: bool, folder: Path) -> Retrieved:
+    begun, start = provenance.now(), time.monotonic()
     profile, variant, settings = run.config, run.chosen, run.config.retrieval
-    folder = run.folder(f"retrieval-{settings.data_set}".rstrip("-"))
     model, tokenizer = restore_pretrained(run, corpus)
     model.to(device_at_hand())
     bf16 = resolve_precision(settings.precision) == "bf16"

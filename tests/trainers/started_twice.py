@@ -1,0 +1,51 @@
+"""Starts a small run again and again while another process trains it; prints what came of it as JSON.
+
+A program of its own (see test_survival). Arguments: the corpus, an empty folder, the number of second starts.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import killed_runs
+from made_runs import pretrain_into
+
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.errors import UserError
+
+PROFILE = replace(killed_runs.PROFILE, training=replace(killed_runs.PROFILE.training, steps=20, checkpoints=10))
+
+
+def main(corpus: Corpus, root: Path, starts: int) -> None:
+    moments = random.Random(0)
+    killed_runs.finish(killed_runs.start(corpus, root / "whole", PROFILE))
+    folder, refused, killed = root / "twice", [], 0
+    folder.mkdir()
+    first = killed_runs.start(corpus, folder, PROFILE)
+    time.sleep(0.5)
+    while len(refused) < starts:
+        try:
+            pretrain_into(folder, PROFILE, "segl", corpus)
+            refused.append("not refused")
+        except UserError as error:
+            refused.append(str(error).replace(str(first), "FIRST"))
+        time.sleep(moments.uniform(0.0, 0.1))
+        if len(refused) % 4 == 0:  # the lock of one that was killed stands in nobody's way
+            os.kill(first, signal.SIGKILL)
+            os.waitpid(first, 0)
+            killed += 1
+            first = killed_runs.start(corpus, folder, PROFILE)
+            time.sleep(0.5)
+    killed_runs.finish(first)
+    equal = killed_runs.result(folder, PROFILE) == killed_runs.result(root / "whole", PROFILE)
+    print(json.dumps({"refused": refused, "killed": killed, "equal": equal}))
+
+
+if __name__ == "__main__":
+    main(open_corpus(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]))
