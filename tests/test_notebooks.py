@@ -9,6 +9,8 @@ import nbformat
 import pytest
 
 from vlp_lib.cli import main
+from vlp_lib.cli.notebook import solved
+from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.run import Run
 
@@ -30,6 +32,9 @@ CHAIN = {
 }
 
 
+LESSONS = sorted(path.stem for path in NOTEBOOKS.glob("solutions/*.py"))
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
@@ -48,8 +53,8 @@ def pictures(output):
     return sum("image/png" in o.get("data", {}) for c in cells if c.cell_type == "code" for o in c.outputs)
 
 
-def test_every_notebook_is_in_the_chain():
-    assert set(NAMES) <= set(CHAIN)
+def test_every_notebook_is_in_the_chain_or_a_lesson():
+    assert set(NAMES) == set(CHAIN) | set(LESSONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +77,57 @@ def test_executes_at_the_smallest_scale(name, results, monkeypatch):
     assert status == 0
     if name in ("00_corpus", "10_pretrain", "20_convergence"):
         assert pictures(output) >= 1
+
+
+@pytest.fixture(scope="module")
+def shell():
+    """One IPython in this process for all lessons: torch is imported once."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui=None):
+            """What `%matplotlib inline` asks for."""
+
+    shell = Shell.instance()
+    shell.displayed = []
+    shell.display_pub.publish = lambda data, **_: shell.displayed.append(data)
+    yield shell
+    Shell.clear_instance()
+
+
+def cells_of(notebook):
+    return [(cell, cell["metadata"].get("tags", [])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_lessons_checks_fail_without_and_pass_with_the_solutions(name, shell, results, monkeypatch):
+    monkeypatch.setenv("VLP_RESULTS", str(results))
+    shell.reset(new_session=False)
+    shell.displayed.clear()
+
+    def run_cell(cell):
+        return shell.run_cell("".join(cell["source"]), silent=False).error_in_exec
+
+    attempts = cells_of(json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")))
+    solutions = [cell for cell, tags in cells_of(solved(NOTEBOOKS / f"{name}.ipynb")) if "exercise" in tags]
+    assert len(solutions) == 3
+    for cell, tags in attempts:
+        if "raises-exception" in tags:
+            assert isinstance(run_cell(cell), AssertionError), "the check passes without the solution"
+            assert run_cell(solutions.pop(0)) is None
+        assert run_cell(cell) is None
+        if "parameters" in tags:
+            shell.run_cell("profile, steps = 'smoke', 3")
+    assert sum("image/png" in data for data in shell.displayed) >= 2
+
+
+def test_a_missing_solution_is_named(tmp_path):
+    shutil.copy(NOTEBOOKS / "03_segl.ipynb", tmp_path)
+    (tmp_path / "solutions").mkdir()
+    (tmp_path / "solutions" / "03_segl.py").write_text("# %% exercise 1\nx = 1\n# %% exercise 3\ny = 2\n")
+    with pytest.raises(UserError, match=r"03_segl\.py has no part '# %% exercise 2'"):
+        solved(tmp_path / "03_segl.ipynb")
 
 
 def test_an_unknown_parameter_names_the_nearest(results, monkeypatch, capsys):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any
 from vlp_lib.cli.options import Commands, check_words, declare
 from vlp_lib.config import fits, parse_parameter
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.io import read_json, write_text
+from vlp_lib.io import read_json, read_text, write_text
 from vlp_lib.provenance import peak_memory
 from vlp_lib.run import project_root, results_root, split_settings
+
+_SOLUTION = re.compile(r"^# %% exercise (\d+)$(.*?)(?=^# %%|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    run = declare(commands, "run", _run, "execute one notebook with checked parameters")
+    run = declare(commands, "run", _run, "execute one notebook with checked parameters, a lesson's exercises solved")
     run.add_argument("notebook", type=Path, help="e.g. notebooks/10_pretrain.ipynb")
     run.add_argument("output", type=Path, help="the executed copy")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="e.g. variant=segl")
@@ -74,6 +78,24 @@ def parameters(notebook: Path, given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def solved(notebook: Path) -> dict[str, Any]:
+    """A notebook with its exercises filled in, each by its part of solutions/<name>.py beside it, where that is there.
+
+    The n-th cell tagged "exercise" takes what stands under "# %% exercise n". Raises UserError where one is missing.
+    """
+    content: dict[str, Any] = read_json(notebook)
+    exercises = [cell for cell in content["cells"] if "exercise" in cell["metadata"].get("tags", ())]
+    file = notebook.parent / "solutions" / f"{notebook.stem}.py"
+    if not exercises or not file.is_file():
+        return content
+    parts = {int(number): text for number, text in _SOLUTION.findall(read_text(file))}
+    for number, cell in enumerate(exercises, 1):
+        if number not in parts:
+            raise UserError(f"{file} has no part '# %% exercise {number}': write it")
+        cell["source"] = parts[number].strip()
+    return content
+
+
 class _Lines:
     """The lines of a notebook on the terminal, each behind the name of its stage: in the graph several run at once."""
 
@@ -92,6 +114,8 @@ class _Lines:
 def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     """Execute a notebook with parameters `name=value` and keep the executed copy; what it prints is shown as it comes.
 
+    A lesson's exercises are solved in the copy.
+
     Raises UserError for a missing notebook, a parameter that does not fit, and an error inside of the notebook, whose
     last line it carries; the executed copy has the whole traceback.
     """
@@ -101,11 +125,15 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     from papermill.exceptions import PapermillExecutionError
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    source, content = notebook, solved(notebook)
+    if content != read_json(notebook):
+        write_text(output, json.dumps(content))
+        source = output
     os.environ.setdefault("IPYTHONDIR", str(_quiet_ipython()))
     begun = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(notebook),
+            str(source),
             str(output),
             parameters=values,
             kernel_name="python3",

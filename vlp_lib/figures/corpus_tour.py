@@ -20,12 +20,13 @@ from vlp_lib.figures.palette import RIGHT, WRONG
 from vlp_lib.figures.style import picture_grid
 
 
-def _class_colours(shown: Sequence[int], count: int) -> np.ndarray:
+def class_colours(shown: Sequence[int], count: int) -> np.ndarray:
     """[count, 4] RGBA: the classes that are shown get colours as different as a palette has them."""
-    palette = matplotlib.colormaps["tab20" if len(shown) <= 20 else "gist_ncar"]
+    few = [matplotlib.colormaps["tab20"](place) for place in range(20) if place not in (14, 15)]  # its greys
     colours = np.zeros((count, 4))
     for place, index in enumerate(shown):
-        colours[index] = palette(place if len(shown) <= 20 else (place + 0.5) / len(shown))
+        many = len(shown) > len(few)
+        colours[index] = matplotlib.colormaps["gist_ncar"]((place + 0.5) / len(shown)) if many else few[place]
     return colours
 
 
@@ -44,7 +45,7 @@ def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Fi
     names = corpus.segmentation_classes.names
     maps = [corpus.read_label_map(record) for record in records]
     shown = sorted({int(i) for labels in maps if labels is not None for i in np.unique(labels)} - {IGNORED})
-    colours = _class_colours(shown, len(names))
+    colours = class_colours(shown, len(names))
     rows = []
     triples = np.array(figure.axes).reshape(-1, 3)
     for record, labels, (left, middle, right) in zip(records, maps, triples, strict=True):
@@ -113,7 +114,7 @@ def draw_mean_colours(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[F
     table = pd.DataFrame(rows, columns=["class", "red", "green", "blue"])
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     shown = list(table["class"].value_counts().index[:20])
-    colours = _class_colours(range(len(shown)), len(shown))
+    colours = class_colours(range(len(shown)), len(shown))
     for axes, (x, y) in zip(figure.subplots(1, 2), (("red", "green"), ("green", "blue")), strict=True):
         for name, colour in zip(shown, colours, strict=True):
             dots = table[table["class"] == name]

@@ -1,0 +1,89 @@
+"""What the lessons draw: a loss at work, at several moments of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from vlp_lib import paper
+from vlp_lib.config import VARIANTS
+from vlp_lib.figures.corpus_tour import class_colours, draw_label_map
+from vlp_lib.figures.palette import LINE, OTHER
+from vlp_lib.figures.style import new_figure, picture_grid
+from vlp_lib.run import Run
+from vlp_lib.study.runs import CHECK_ONLY, label
+
+
+def stamp(run: Run) -> None:
+    """Say of a profile that only shows whether everything runs that it shows nothing else."""
+    if run.config.check_only:
+        print(f"profile {run.profile}: {CHECK_ONLY}")
+
+
+def paper_table() -> pd.DataFrame:
+    """What the paper reports of its losses on the ViT: VQA and zero-shot retrieval (tables II and III), in percent."""
+    columns = {
+        "VQA": ("II", "vqa", 1),
+        "text R@1": ("III", "coco_5k_tr_r1", 100),
+        "image R@1": ("III", "coco_5k_ir_r1", 100),
+    }
+    rows = [name for name, variant in VARIANTS.items() if variant.vision == "vit"]
+    return pd.DataFrame(
+        {
+            title: [float(paper.value(table, row, column) or 0) * factor for row in rows]
+            for title, (table, column, factor) in columns.items()
+        },
+        index=[label(row) for row in rows],
+    ).round(2)
+
+
+def draw_label_maps(images: torch.Tensor, maps: Mapping[str, torch.Tensor], names: Sequence[str]) -> Figure:
+    """Images [B, 3, H, W], a row each, and beside them their label maps [B, h, w] by title; a key of the classes."""
+    figure, grid = picture_grid(len(images), 1 + len(maps), 1.9, 1.9)
+    found = np.unique(torch.cat([labels.flatten() for labels in maps.values()]))
+    # A class more than there are names is "unlabeled", which nothing should be taken for.
+    shown = [int(index) for index in found if index < len(names)]
+    tints = class_colours(shown, len(names) + 1)
+    for row, line in enumerate(grid):
+        line[0].imshow(images[row].permute(1, 2, 0).numpy(), interpolation="nearest")
+        for axes, (title, labels) in zip(line[1:], maps.items(), strict=True):
+            draw_label_map(axes, labels[row].numpy(), tints)
+            axes.set_title(title if row == 0 else "", fontsize=10)
+    grid[0, 0].set_title("image", fontsize=10)
+    key = [Patch(color=tints[index], label=names[index]) for index in shown] + [Patch(color="0.8", label="no class")]
+    figure.legend(handles=key, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    return figure
+
+
+def draw_bars(table: pd.DataFrame, words: str) -> Figure:
+    """A group of bars for each row of the table, a bar for each column, the columns from grey to blue."""
+    figure = new_figure(7.0, 0.8 + 0.1 * len(table) * (1 + len(table.columns)))
+    (axes,) = figure.axes
+    tints = [OTHER, "#56B4E9", LINE][-len(table.columns) :]
+    height = 0.8 / len(table.columns)
+    for place, (name, tint) in enumerate(zip(table.columns, tints, strict=True)):
+        axes.barh(np.arange(len(table)) + place * height, table[name].fillna(0), height, color=tint, label=str(name))
+    axes.set_yticks(np.arange(len(table)) + 0.4 - height / 2, [str(name) for name in table.index])
+    axes.invert_yaxis()
+    axes.set_xlabel(words)
+    figure.legend(frameon=False, fontsize=9, loc="outside upper right", ncols=len(table.columns))
+    return figure
+
+
+def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}) -> Figure:
+    """Each column of the losses against its step, a panel each; dotted lines at the levels named in `lines`."""
+    figure = new_figure(3.2 * len(losses.columns), 2.6, columns=len(losses.columns))
+    for axes, name in zip(figure.axes, losses.columns, strict=True):
+        axes.plot(losses.index, losses[name], color=LINE, lw=0.6, alpha=0.4)
+        axes.plot(losses.index, losses[name].rolling(10, min_periods=1).mean(), color=LINE, lw=1.8)
+        axes.set_title(str(name), fontsize=10)
+        axes.set_xlabel("step")
+        if name in lines:
+            axes.axhline(lines[str(name)], color="0.5", lw=0.8, ls=":")
+        axes.set_ylim(bottom=0)
+    return figure
