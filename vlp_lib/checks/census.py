@@ -139,6 +139,8 @@ def _annotated_splits(corpus: Corpus) -> list[str]:
         ]
     if corpus.synthetic:
         return ["train, val and test are drawn from random streams of their own"]
+    if corpus.division:
+        return [f"{corpus.notes[-1]}; `vlp data split --root {corpus.root} --seed N` draws and writes down others"]
     if karpathy is None:
         return [
             "no Karpathy split file: training images are those of the train folder, and there is no test split.",

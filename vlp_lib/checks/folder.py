@@ -24,7 +24,7 @@ def check(root: Path, sample: int = 50, splits: bool = False) -> str:
     A data set that cannot be opened is named with its fault and does not hide the others.
 
     Args:
-        root: as `open_corpus` reads it; missing image files are counted, not refused.
+        root: as `open_corpus` reads it.
         sample: how many images, label maps and detector rows, evenly spaced, are decoded to find broken ones.
         splits: write the split lists into `root`/splits.
 
@@ -36,7 +36,7 @@ def check(root: Path, sample: int = 50, splits: bool = False) -> str:
     synthetic = corpus is not None and corpus.synthetic
     tasks, absent = ([], []) if synthetic else count_tasks(root)
     if corpus is None and not tasks and not faults:
-        open_corpus(root, allow_missing=1.0)  # which says what a corpus has to have
+        open_corpus(root)  # which says what a corpus has to have
     facts = [facts_of(one) for _, one in opened]
     missing = [line for one in facts for line in one.missing]
     if not synthetic and [place.folder for place, _ in opened] != [root]:
@@ -65,12 +65,12 @@ def _open(root: Path) -> tuple[list[tuple[Place, Corpus]], Corpus | None, list[s
     synthetic = is_synthetic(root)
     places = [Place(COCO, root)] if synthetic else find_places(root)
     if synthetic or not needs_joining(root, places):
-        corpus = open_corpus(root, allow_missing=1.0) if places else None
+        corpus = open_corpus(root) if places else None
         return [(place, corpus) for place in places if corpus], corpus, []
     opened, faults = [], []
     for place in places:
         try:
-            opened.append((place, open_place(place, 1.0)))
+            opened.append((place, open_place(place)))
         except UserError as error:
             faults.append(f"{place.source}: {error}")
     return opened, join(root, [(place.source, corpus) for place, corpus in opened]) if opened else None, faults

@@ -17,6 +17,9 @@ def add(commands: Commands) -> None:
     synthesize.add_argument("--root", type=Path, help="folder (default: results/<profile>/corpus)")
     check = declare(data, "check", _check, "what a data set has, what is missing, and where to get it", "root")
     check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
+    parts = "divide the images that no split divides well into train, val and test"
+    split = declare(data, "split", _split, parts, "root")
+    split.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
     faster = "decode and resize a data set's images once, for fast loading"
     prepare = declare(data, "prepare", _prepare, faster, "root", "profile", profile="paper")
     prepare.add_argument("--out", type=Path, help="folder (default: <root>/prepared/<image size>)")
@@ -49,12 +52,23 @@ def _check(options: argparse.Namespace) -> None:
     print(check(options.root, splits=options.write_splits))
 
 
+def _split(options: argparse.Namespace) -> None:
+    from vlp_lib.corpora.opening import open_corpus
+    from vlp_lib.corpora.split import write_division
+
+    corpus = open_corpus(options.root)
+    if corpus.division is None:
+        counts = ", ".join(f"{count:,} {name}" for name, count in corpus.report.images.items())
+        raise UserError(f"{options.root} is divided already ({counts}), and that split is used: there is nothing to do")
+    print(write_division(options.root, corpus.records, options.seed))
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from vlp_lib.corpora.opening import open_corpus
     from vlp_lib.corpora.prepared import prepare
 
     chosen = options.chosen
-    corpus = open_corpus(options.root, allow_missing=1.0)
+    corpus = open_corpus(options.root)
     out = options.out.resolve() if options.out else None
     print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))
     if out:
@@ -87,7 +101,7 @@ def _labels(options: argparse.Namespace) -> None:
         options.short_side,
     )
     shard = parse_shard(options.shard)
-    corpus = open_corpus(options.root, allow_missing=1.0)
+    corpus = open_corpus(options.root)
     path = options.out or options.root / f"detections_{config.detector}.npz"
     detector = load_detector(config, device_of_process())
     print(label_images(corpus, detector, path, shard, options.batch_size, options.workers))

@@ -62,7 +62,7 @@ def _bench_loader(options: argparse.Namespace) -> None:
     from vlp_lib.run import results_root
 
     folder = results_root() / "bench"
-    corpus = open_corpus(options.root, allow_missing=1.0)
+    corpus = open_corpus(options.root)
     bench_loader(corpus, options.chosen, options.images, options.runs, folder)
     print(read_text((folder / LOADER).with_suffix(".md")), folder, sep="\n")
 

@@ -16,6 +16,7 @@ from vlp_lib.corpora.detections import DetectionStore
 from vlp_lib.corpora.images import image_size, read_image
 from vlp_lib.corpora.layout import description
 from vlp_lib.corpora.records import Detections, ImageRecord
+from vlp_lib.corpora.split import Division
 from vlp_lib.corpora.table import SPLITS, RecordTable, caption_counts
 from vlp_lib.errors import UnreadableImageError, UserError
 
@@ -62,6 +63,7 @@ class Corpus:
         detections: what a detector saw, or None.
         synthetic: True for the embedded corpus.
         annotation_files: the JSON files that describe it.
+        division: the kit's own, where no other split leaves enough images to train on.
     """
 
     root: Path
@@ -70,6 +72,7 @@ class Corpus:
     detections: DetectionStore | None = None
     synthetic: bool = False
     annotation_files: tuple[Path, ...] = ()
+    division: Division | None = None
     _pixel_maps: Mapping[str, Path] = field(default_factory=dict, repr=False)  # stem → folder
     _skipped: Mapping[str, int] = field(default_factory=dict, repr=False)
 
@@ -92,6 +95,8 @@ class Corpus:
         for paths in ((record.path for record in self.records), maps, detections):
             for path in sorted(paths):
                 digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+        for record in self.records if self.division else ():
+            digest.update(f"{record.image_id} {record.split}\n".encode())
         return digest.hexdigest()
 
     @cached_property
@@ -119,9 +124,15 @@ class Corpus:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the counts must know: whose split Flickr30k is divided by."""
+        """What a reader of the counts must know: who divided the images, and whose labels stand for a detector's."""
         lists = [path for path in self.annotation_files if path.suffix == ".txt"]
-        return [f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's"] if lists else []
+        notes = [f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's"] if lists else []
+        if self.division:
+            notes.append(
+                f"neither Karpathy's split nor the folders leave enough images to train on: they are divided by image "
+                f"(seed {self.division.seed}), and scores are comparable with no one else's"
+            )
+        return notes
 
     @property
     def coco_records(self) -> Sequence[ImageRecord]:

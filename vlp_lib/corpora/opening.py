@@ -28,6 +28,7 @@ from vlp_lib.corpora.layout import (
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.refer import find_refs
 from vlp_lib.corpora.shards import find_shards, open_pairs
+from vlp_lib.corpora.split import leaves_enough, read_division
 from vlp_lib.corpora.table import RecordTable
 from vlp_lib.corpora.visual_genome import IMAGE_DATA, REGIONS, find_image_folders, read_image_data, read_regions
 from vlp_lib.errors import UserError
@@ -81,7 +82,7 @@ def find_places(root: Path) -> list[Place]:
     return places + [Place(folder.name, folder, True) for folder in others if find_shards(folder)]
 
 
-def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
+def open_corpus(root: Path) -> Corpus:
     """Open a corpus: one data set, several below one folder as one corpus, or the embedded one.
 
     COCO 2017 or 2014 at root or in coco/: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in
@@ -100,11 +101,11 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
     refer/ with RefCOCO's references, or a list of Flickr30k's images beside COCO, UNITER's exclusion rule (`exclusion`)
     decides what is trained on, and ids are made unique (`table.ID_STRIDE`); COCO's stay as they are.
 
-    Args:
-        root: the folder.
-        allow_missing: share of the listed images whose file may be missing; they are counted in the report.
+    Listed images without a file are counted in the report, so that a part of a data set may do. Where one data set's
+    own split leaves too few images to train or to validate on, as COCO's val2017 alone, its images are divided by
+    `split.Division`.
 
-    Raises UserError where no corpus is there, a file is broken, or more images are missing than allowed.
+    Raises UserError where no corpus is there or a file is broken.
     """
     root = Path(root)
     if not root.is_dir():
@@ -112,8 +113,12 @@ def open_corpus(root: Path, allow_missing: float = 0.0) -> Corpus:
     if not is_synthetic(root):
         places = find_places(root)
         if needs_joining(root, places):
-            return join(root, [(place.source, open_place(place, allow_missing)) for place in places])
-    return _open_annotated(root, allow_missing)
+            return join(root, [(place.source, open_place(place)) for place in places])
+    corpus = _open_annotated(root)
+    if corpus.synthetic or leaves_enough(corpus.records):
+        return corpus
+    division = read_division(root)
+    return replace(corpus, records=division.of(corpus.records), division=division)
 
 
 def needs_joining(root: Path, places: Sequence[Place]) -> bool:
@@ -124,19 +129,19 @@ def needs_joining(root: Path, places: Sequence[Place]) -> bool:
     return bool(find_refs(root) or lists_of_others)
 
 
-def open_place(place: Place, allow_missing: float) -> Corpus:
+def open_place(place: Place) -> Corpus:
     """One data set, with its own ids and splits.
 
-    Raises UserError where a file is broken, or more images are missing than allowed.
+    Raises UserError where a file is broken.
     """
     if place.shards:
         return open_pairs(place.folder)
     if place.source == VISUAL_GENOME:
-        return _open_genome(place.folder, allow_missing)
-    return _open_annotated(place.folder, allow_missing)
+        return _open_genome(place.folder)
+    return _open_annotated(place.folder)
 
 
-def _open_annotated(root: Path, allow_missing: float) -> Corpus:
+def _open_annotated(root: Path) -> Corpus:
     """COCO, Flickr30k or the embedded corpus."""
     annotations = annotation_files(root)
     karpathy_file = find_karpathy(root)
@@ -158,9 +163,7 @@ def _open_annotated(root: Path, allow_missing: float) -> Corpus:
             f"corpus in COCO's layout, or draw the embedded one with `vlp data synthesize`"
         )
     records = tuple(sorted(images, key=lambda record: record.image_id))
-    listing.check(allow_missing)
-    if not records:
-        raise UserError(f"{root} has no image with a caption: fetch captions and images of the same release")
+    listing.require(len(records), "no image with a caption: fetch captions and images of the same release", root)
     maps = [root / "stuffthingmaps" / f"{part}{year}" for year in YEARS for part in PARTS]
     return Corpus(
         root=root,
@@ -225,15 +228,12 @@ class _Listing:
         """What is not used, by reason."""
         return {"listed images without a file": len(self.missing), **self.reasons}
 
-    def check(self, allowed: float) -> None:
-        """Raise UserError where an id is two images', or more than the allowed share of the images have no file."""
+    def require(self, found: int, lacks: str, root: Path) -> None:
+        """Raise UserError where nothing was found, or an id is two images'."""
         refuse(self._clashing, "ids of images are of two images, or of one in two splits", "number each image once")
-        if len(self.missing) > allowed * self.listed:
-            raise UserError(
-                f"{len(self.missing):,} of the {self.listed:,} listed images have no file, the first is "
-                f"{self.missing[0]}: fetch the rest, or go on without them by a larger allow_missing (it is {allowed}, "
-                f"the missing share is {len(self.missing) / self.listed:.4f})"
-            )
+        if not found:
+            first = f" (the first of {len(self.missing):,} absent files: {self.missing[0]})" if self.missing else ""
+            raise UserError(f"{root} has {lacks}{first}")
 
 
 def _of_coco(root: Path, files: list[Path], karpathy: list[ImageRecord], listing: _Listing) -> Iterator[ImageRecord]:
@@ -274,7 +274,7 @@ def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> lis
     return known
 
 
-def _open_genome(root: Path, allow_missing: float) -> Corpus:
+def _open_genome(root: Path) -> Corpus:
     folders, listing = find_image_folders(root), _Listing()
     where = {name: folder for folder in folders.values() for name in list_files(folder, (".jpg",))}
 
@@ -284,9 +284,7 @@ def _open_genome(root: Path, allow_missing: float) -> Corpus:
             yield from listing.record(image, where.get(image.path.name, root / "VG_100K"), where)
 
     table = RecordTable.of(records())
-    listing.check(allow_missing)
-    if not len(table):
-        raise UserError(f"{root} has no image with a region: fetch Visual Genome's images.zip and images2.zip")
+    listing.require(len(table), "no image with a region: fetch Visual Genome's images.zip and images2.zip", root)
     return Corpus(
         root=root,
         records=table,

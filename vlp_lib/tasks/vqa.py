@@ -14,6 +14,8 @@ import torch
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.layout import find_folder, list_files
+from vlp_lib.corpora.split import Division
+from vlp_lib.corpora.table import SPLITS
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
@@ -133,11 +135,12 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     """
     folder, notes = corpus.root / "vqav2", list[str]()
     found = {name: asked for name in SUBTYPES if (asked := _read(folder, name)) is not None}
-    found = complete_splits(found, folder, notes)
+    images = image_files(corpus)
+    found = complete_splits(_with_their_images(found, corpus, images, notes) or found, folder, notes)
     for name in ("train", "val"):
         if any(asked.annotation is None for asked in found[name]):
             raise UserError(f"{folder} has no {annotations_name(name)} and cannot train without: fetch it")
-    images, answers = image_files(corpus), _answer_list(found, config)
+    answers = _answer_list(found, config)
 
     def lacking(asked: AskedQuestion) -> str | None:
         question = asked.question
@@ -149,6 +152,32 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     for name, asked in found.items():
         _note_answers(f"{folder}, {name}", name == "train", asked, answers, notes)
     return TaskData("vqa", len(answers), 1, "overall", splits, tuple(notes), answers.answers)
+
+
+def _with_their_images(
+    found: Mapping[str, Sequence[AskedQuestion]], corpus: Corpus, images: Mapping[int, Path], notes: list[str]
+) -> dict[str, Sequence[AskedQuestion]] | None:
+    """The answered questions in the parts of their images; None where the official files divide them.
+
+    They do not where the kit divides the images itself, or the images of train or of val are not there at all, as
+    beside COCO's val2017 alone.
+    """
+    asked = [a for name in ("train", "val") for a in found.get(name, ()) if a.annotation is not None]
+    there = {name: any(a.question.image_id in images for a in found[name]) for name in found.keys() - {"test"}}
+    if corpus.division is None and all(there.values()):
+        return None
+    parts = {record.image_id: record.split for record in corpus.coco_records}
+    division = corpus.division or Division()
+    divided: dict[str, list[AskedQuestion]] = {}
+    for one in asked:
+        if (image_id := int(one.question.image_id)) in images:
+            divided.setdefault(parts.get(image_id) or division[image_id], []).append(one)
+    counts = ", ".join(f"{len(divided.get(name, ())):,} {name}" for name in SPLITS)
+    notes.append(
+        f"{corpus.root / 'vqav2'}: the questions go with their images ({counts}; of {len(asked):,} answered ones the "
+        f"others are about images that are not here); the scores are comparable with no one else's"
+    )
+    return {name: divided[name] for name in SPLITS if name in divided} or None
 
 
 def questions_name(split: str) -> str:
