@@ -544,12 +544,13 @@ def _lesson() -> Profile:
     Result: a curve of one's own beside those of `tiny`; one run decides nothing.
     """
     tiny = _tiny()
-    few = {"val_images": 200, "test_images": 60, "nlvr_pairs": (24, 12, 12), "vcr_images": (24, 12, 12)}
     return replace(
         tiny,
         name="lesson",
         training=replace(tiny.training, steps=800, evaluations=16, validation_images=200, checkpoints=1),
-        corpus=CorpusConfig(train_images=3_000, **few),
+        corpus=CorpusConfig(
+            train_images=3_000, val_images=200, test_images=60, nlvr_pairs=(24, 12, 12), vcr_images=(24, 12, 12)
+        ),
     )
 
 
