@@ -50,7 +50,7 @@ def test_what_is_missing_is_named_with_its_source(root: Path) -> None:
         ("detections", "Bottom-Up"),
     ):
         assert any(name in line and source in line for line in report.splitlines())
-    assert "no Karpathy split file" in report
+    assert "divided by image (seed 0)" in report
 
 
 def test_broken_files_are_named(root: Path) -> None:

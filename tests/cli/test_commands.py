@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vlp_lib import __version__, cli
+from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.io import read_json, read_lines
 
 SMALL = (
@@ -157,11 +158,34 @@ def test_missing_data_root(capsys, tmp_path, results):
     assert not results.exists()
 
 
-def test_captions_of_a_missing_image(capsys, coco):
-    missing = coco / "images/train2017/000000000002.jpg"
-    missing.unlink()
-    said = refused(capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco)
-    assert said.startswith(f"vlp: 1 of the 6 listed images have no file, the first is {missing}: fetch the rest")
+def test_a_part_of_val2017_alone_is_divided_and_its_missing_images_are_counted(capsys, tmp_path):
+    """Nine images of the forty that the captions list; what is written down is what is used afterwards."""
+    root = tmp_path / "photos"
+    folder = root / "val2017"
+    folder.mkdir(parents=True)
+    for number in range(30, 39):
+        Image.new("RGB", (8, 8)).save(folder / f"{number:012d}.jpg")
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 8, "height": 8} for i in range(1, 41)]
+    said = [{"image_id": i, "id": i, "caption": f"number {i}"} for i in range(1, 41)]
+    (root / "annotations").mkdir()
+    content = json.dumps({"images": images, "annotations": said})
+    (root / "annotations/captions_val2017.json").write_text(content)
+    before = open_corpus(root)
+    assert before.report.skipped == {"listed images without a file": 31}
+    assert "divided by image (seed 0)" in str(before.report)
+    assert cli.main(["data", "split", "--root", str(root), "--seed", "5"]) == 0
+    assert str(root / "splits/by_image.json") in capsys.readouterr().out
+    written, after = json.loads((root / "splits/by_image.json").read_text()), open_corpus(root)
+    parts = {name: [record.image_id for record in after.split(name)] for name in ("train", "val", "test")}
+    assert written == {"seed": 5, **parts}
+    assert sorted(i for ids in parts.values() for i in ids) == list(range(30, 39))
+    assert after.fingerprint != before.fingerprint
+
+
+def test_what_is_divided_already_is_not_divided_again(capsys, coco):
+    said = refused(capsys, "data", "split", "--root", coco)
+    assert "is divided already (4 train, 2 val, 0 test)" in said
+    assert not (coco / "splits").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -180,7 +180,7 @@ def test_the_same_pixels_within_a_tolerance_on_real_images(shared_data, tmp_path
     The files have a short side of 256 px, so a canvas of 205 px brings them down (to 246) as one of 384 px brings down
     COCO's own 640 × 480 (to 461).
     """
-    whole = open_corpus(shared_data / "coco", allow_missing=1.0)
+    whole = open_corpus(shared_data / "coco")
     corpus = dataclasses.replace(whole, records=whole.records[::16])
     prepare(corpus, 205, RESIZE, tmp_path / "packs")
     found = open_prepared(corpus, 205, RESIZE, str(tmp_path / "packs"))

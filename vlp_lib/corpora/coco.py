@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vlp_lib.corpora.images import MOST_PIXELS, MOST_SIDE, read_label_values
+from vlp_lib.corpora.images import MOST_PIXELS, MOST_SIDE, read_image, read_label_values
 from vlp_lib.corpora.records import IGNORED, ImageRecord
 from vlp_lib.corpora.table import ID_STRIDE
 from vlp_lib.errors import UserError
@@ -193,6 +193,34 @@ def read_pixel_map(path: Path, classes: SegmentationClasses) -> np.ndarray:
     Raises UserError where the file is missing, broken or no pixel map.
     """
     return classes.lookup[read_label_values(path)]
+
+
+Segments = dict[str, dict[int, int]]
+"""By the stem of a panoptic PNG, the category of each segment of it."""
+
+
+def read_segments(path: Path) -> Segments:
+    """The segments of a panoptic_*.json; raises UserError where it is missing or broken."""
+    (annotations,) = _lists(path, "annotations")
+    with official_fields(path):
+        return {
+            Path(entry["file_name"]).stem: {part["id"]: part["category_id"] for part in entry["segments_info"]}
+            for entry in annotations
+        }
+
+
+def read_panoptic_map(path: Path, segments: Segments, classes: SegmentationClasses) -> np.ndarray:
+    """A panoptic PNG (segment R + 256 G + 65536 B, 0 void) as [H, W] uint8 class indices, 255 without class.
+
+    Raises UserError where the file is missing or broken, or has a segment that the JSON does not list.
+    """
+    parts = segments.get(path.stem, {})
+    drawn = np.asarray(read_image(path)) @ np.array([1, 256, 65_536])
+    found, where = np.unique(drawn, return_inverse=True)
+    if unlisted := sorted(set(found.tolist()) - parts.keys() - {0}):
+        raise UserError(f"{path} has a segment {unlisted[0]} that its JSON does not list: fetch both of one release")
+    labels = [IGNORED if i == 0 else classes.lookup[parts[i] - 1] for i in found.tolist()]
+    return np.array(labels, np.uint8)[where].reshape(drawn.shape)
 
 
 class StuffAnnotations:

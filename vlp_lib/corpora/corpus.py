@@ -11,8 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlp_lib.corpora.coco import SegmentationClasses, StuffAnnotations, read_pixel_map
-from vlp_lib.corpora.detections import DetectionStore
+from vlp_lib.corpora.coco import (
+    SegmentationClasses,
+    Segments,
+    StuffAnnotations,
+    read_panoptic_map,
+    read_pixel_map,
+    read_segments,
+)
+from vlp_lib.corpora.detections import DetectionStore, InstanceLabels
 from vlp_lib.corpora.images import image_size, read_image
 from vlp_lib.corpora.layout import description
 from vlp_lib.corpora.records import Detections, ImageRecord
@@ -132,7 +139,18 @@ class Corpus:
                 f"neither Karpathy's split nor the folders leave enough images to train on: they are divided by image "
                 f"(seed {self.division.seed}), and scores are comparable with no one else's"
             )
-        return notes
+        return notes + self._notes_on_labels
+
+    @property
+    def _notes_on_labels(self) -> list[str]:
+        """Whose labels stand for a detector's."""
+        sources = self.detections.sources if self.detections else ()
+        if not any(isinstance(source, InstanceLabels) for source in sources):
+            return []
+        return [
+            f"detector labels are COCO's instances ({len(sources[0].classes)} classes, the largest first), which a "
+            f"detector would partly miss; `vlp data labels` makes a detector's"
+        ]
 
     @property
     def coco_records(self) -> Sequence[ImageRecord]:
@@ -177,6 +195,12 @@ class Corpus:
         stuff = () if self._pixel_maps else (p for p in self.annotation_files if p.name.startswith("stuff_"))
         return StuffAnnotations(tuple(stuff))
 
+    @cached_property
+    def _segments(self) -> Segments:
+        """Of panoptic maps, where the pixel maps are such."""
+        files = (path for path in self.annotation_files if path.name.startswith("panoptic_"))
+        return {stem: parts for path in files for stem, parts in read_segments(path).items()}
+
     @property
     def may_have_label_maps(self) -> bool:
         """Whether there is any label map, of whichever image."""
@@ -192,7 +216,9 @@ class Corpus:
         Raises UserError where the map is broken, or has neither the image's stored size nor its declared one.
         """
         path = self._pixel_map(record)
-        if path is not None:
+        if path is not None and self._segments:
+            labels = read_panoptic_map(path, self._segments, self.segmentation_classes)
+        elif path is not None:
             labels = read_pixel_map(path, self.segmentation_classes)
         elif record.image_id in self._stuff:
             path = self._stuff.source(record.image_id)

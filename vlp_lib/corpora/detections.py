@@ -1,5 +1,7 @@
 """What an object detector saw: the kit's own npz files and the TSV files of Bottom-Up attention as LXMERT packs them.
 
+Where there is neither, COCO's instances stand for a detector's labels.
+
 The npz holds N images and M boxes; the boxes of image i are the rows offsets[i] to offsets[i + 1]:
 
     image_ids [N] int64, sizes [N, 2] int32 (width, height), offsets [N + 1] int64, labels [M] int16,
@@ -29,10 +31,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlp_lib.arrays import array_header, read_npz
+from vlp_lib.corpora.coco import official_fields, read_categories
 from vlp_lib.corpora.images import MOST_SIDE
 from vlp_lib.corpora.records import Detections
 from vlp_lib.errors import UserError
-from vlp_lib.io import parse_json, read_text, readable, write_atomically
+from vlp_lib.io import parse_json, read_json, read_text, readable, write_atomically
 
 _IMAGE_DTYPES: dict[str, type] = {"image_ids": np.int64, "sizes": np.int32, "offsets": np.int64}
 _BOX_DTYPES: dict[str, type] = {"labels": np.int16, "scores": np.float32, "boxes": np.float32, "attributes": np.int16}
@@ -370,7 +373,60 @@ def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
     return names
 
 
-DetectionSource = NpzDetections | TsvDetections
+class InstanceLabels:
+    """The annotators' boxes of an instances_*.json in a detector's place: score 1, the largest first, no crowds.
+
+    The file, 450 MB of COCO's training part, is read through when the first image is asked for.
+
+    Raises UserError where the file is missing or broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.skipped: dict[str, int] = {}
+        self._names = read_categories(path)
+        self.classes, self.attribute_names = tuple(self._names[i] for i in sorted(self._names)), ()
+
+    @cached_property
+    def _images(self) -> dict[int, tuple[tuple[int, int], list[tuple[int, list[float]]]]]:
+        """Size and (class, x, y, width, height) of each listed image, the largest first."""
+        content, index = read_json(self.path), {category: i for i, category in enumerate(sorted(self._names))}
+        with official_fields(self.path):
+            images = {i["id"]: ((i["width"], i["height"]), list[tuple[int, list[float]]]()) for i in content["images"]}
+            for entry in content["annotations"]:
+                if not entry.get("iscrowd"):
+                    images[entry["image_id"]][1].append((index[entry["category_id"]], entry["bbox"]))
+        for _, boxes in images.values():
+            boxes.sort(key=lambda box: -box[1][2] * box[1][3])
+        return images
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The images, in the order of the file."""
+        return tuple(self._images)
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._images
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Width and height in pixels that the boxes are of."""
+        return self._images[image_id][0]
+
+    def read(self, image_id: int) -> Detections:
+        """All boxes of an image, the largest first."""
+        size, boxes = self._images[image_id]
+        corners = np.array([box for _, box in boxes], np.float32).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        rows: dict[str, np.ndarray] = {
+            "labels": np.array([label for label, _ in boxes], np.int64),
+            "scores": np.ones(len(boxes)),
+            "boxes": corners,
+            "attributes": np.full(len(boxes), -1),
+        }
+        return _detections(rows, np.array(size), None)
+
+
+DetectionSource = NpzDetections | TsvDetections | InstanceLabels
 
 
 class DetectionStore:

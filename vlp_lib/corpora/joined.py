@@ -119,7 +119,7 @@ class JoinedCorpus(Corpus):
             lines.append("no Karpathy split of COCO: which images retrieval and VQA test on is not known here")
         if not any(name.startswith("RefCOCO") for name in self.held_out.coco):
             lines.append("no refer/: RefCOCO's val and test images are not known and not kept out")
-        return lines
+        return lines + self._notes_on_labels
 
     def read_image(self, record: ImageRecord) -> Image.Image:
         """The image, decoded, RGB; raises UserError where its file is missing or broken."""

@@ -56,6 +56,15 @@ def annotation_files(root: Path) -> list[Path]:
     return []
 
 
+def panoptic_files(root: Path) -> list[Path]:
+    """The panoptic_*.json of the newest year that has any, each with a folder of its name beside it."""
+    for year in YEARS:
+        files = [root / "annotations" / f"panoptic_{part}{year}.json" for part in PARTS]
+        if found := [path for path in files if path.is_file() and path.with_suffix("").is_dir()]:
+            return found
+    return []
+
+
 def find_karpathy(root: Path) -> Path | None:
     """Karpathy's split file of a corpus, or None; raises UserError where there are several."""
     found = sorted([*root.glob("dataset_*.json"), *(root / "annotations").glob("dataset_*.json")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_categories, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.detections import open_detections
+from vlp_lib.corpora.detections import DetectionStore, InstanceLabels, open_detections
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.corpora.images import image_size
@@ -24,6 +24,7 @@ from vlp_lib.corpora.layout import (
     has_annotations,
     is_synthetic,
     list_files,
+    panoptic_files,
 )
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.refer import find_refs
@@ -86,9 +87,10 @@ def open_corpus(root: Path) -> Corpus:
     """Open a corpus: one data set, several below one folder as one corpus, or the embedded one.
 
     COCO 2017 or 2014 at root or in coco/: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in
-    images/{train,val}2017 or {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017; Karpathy's dataset_*.json
-    beside annotations/ or in it. Only captions and images must be there. Karpathy's file decides the split by COCO id
-    ("restval" is train); images that it does not name are train or val as their folder is.
+    images/{train,val}2017 or {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017, or panoptic ones in
+    annotations/panoptic_{train,val}2017 with their JSON; Karpathy's dataset_*.json beside annotations/ or in it. Only
+    captions and images must be there. Karpathy's file decides the split by COCO id ("restval" is train); images that it
+    does not name are train or val as their folder is.
 
     Flickr30k at root or in flickr30k/: the images in flickr30k-images/, with dataset_flickr30k.json, or with
     results_20130124.token and Entities' train.txt, val.txt and test.txt. Karpathy's file decides where both are there.
@@ -97,28 +99,31 @@ def open_corpus(root: Path) -> Corpus:
 
     Web pairs in any subfolder with shards, as `shards.find_shards` reads it.
 
-    detections_*.npz or *.tsv lie with their data set or in its detections/. Where there is more than one data set, or
-    refer/ with RefCOCO's references, or a list of Flickr30k's images beside COCO, UNITER's exclusion rule (`exclusion`)
-    decides what is trained on, and ids are made unique (`table.ID_STRIDE`); COCO's stay as they are.
+    detections_*.npz or *.tsv lie with their data set or in its detections/; where there are none at all, COCO's
+    instances stand for them. Where there is more than one data set, or refer/ with RefCOCO's references, or a list of
+    Flickr30k's images beside COCO, UNITER's exclusion rule (`exclusion`) decides what is trained on, and ids are made
+    unique (`table.ID_STRIDE`); COCO's stay as they are.
 
-    Listed images without a file are counted in the report, so that a part of a data set may do. Where one data set's
-    own split leaves too few images to train or to validate on, as COCO's val2017 alone, its images are divided by
-    `split.Division`.
+    Listed images without a file are counted in the report, so that a part of a data set may do. Where COCO's own split
+    leaves too few images to train or to validate on, as that of val2017 alone, `split.Division` divides them.
 
     Raises UserError where no corpus is there or a file is broken.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root} is no folder: name the folder of a corpus")
-    if not is_synthetic(root):
-        places = find_places(root)
-        if needs_joining(root, places):
-            return join(root, [(place.source, open_place(place)) for place in places])
-    corpus = _open_annotated(root)
-    if corpus.synthetic or leaves_enough(corpus.records):
-        return corpus
-    division = read_division(root)
-    return replace(corpus, records=division.of(corpus.records), division=division)
+    places = [] if is_synthetic(root) else find_places(root)
+    if places and needs_joining(root, places):
+        corpus: Corpus = join(root, [(place.source, open_place(place)) for place in places])
+    else:
+        corpus = _open_annotated(root)
+        if places and annotation_files(root) and not leaves_enough(corpus.records):
+            division = read_division(root)
+            corpus = replace(corpus, records=division.of(corpus.records), division=division)
+    instances = [path for path in corpus.annotation_files if path.name.startswith("instances_")]
+    if corpus.detections is None and instances:
+        return replace(corpus, detections=DetectionStore([InstanceLabels(path) for path in instances]))
+    return corpus
 
 
 def needs_joining(root: Path, places: Sequence[Place]) -> bool:
@@ -164,23 +169,38 @@ def _open_annotated(root: Path) -> Corpus:
         )
     records = tuple(sorted(images, key=lambda record: record.image_id))
     listing.require(len(records), "no image with a caption: fetch captions and images of the same release", root)
-    maps = [root / "stuffthingmaps" / f"{part}{year}" for year in YEARS for part in PARTS]
+    # Of one kind only, for their classes differ: that which more images have.
+    maps = _map_files([root / "stuffthingmaps" / f"{part}{year}" for year in YEARS for part in PARTS])
+    panoptic = panoptic_files(root)
+    parts = _map_files([path.with_suffix("") for path in panoptic])
+    if _covered(records, parts) <= _covered(records, maps):
+        parts, panoptic = maps, []
     return Corpus(
         root=root,
         records=records,
-        segmentation_classes=_segmentation_classes(annotations),
+        segmentation_classes=_segmentation_classes(panoptic or annotations, bool(panoptic)),
         detections=open_detections(find_detections(root)),
         synthetic=is_synthetic(root),
-        annotation_files=sources,
-        _pixel_maps={name[:-4]: folder for folder in maps for name in list_files(folder, (".png",))},
+        annotation_files=(*sources, *panoptic),
+        _pixel_maps=parts,
         _skipped=listing.skipped,
     )
 
 
-def _segmentation_classes(annotations: list[Path]) -> SegmentationClasses:
-    """Things and stuff of the annotation files; the official ones where either kind of file is absent."""
+def _map_files(folders: list[Path]) -> dict[str, Path]:
+    """The folder of each pixel map, by its stem."""
+    return {name[:-4]: folder for folder in folders for name in list_files(folder, (".png",))}
+
+
+def _covered(records: Sequence[ImageRecord], maps: Container[str]) -> int:
+    """How many images have a map."""
+    return sum(f"{record.image_id:012d}" in maps or record.path.stem in maps for record in records)
+
+
+def _segmentation_classes(annotations: list[Path], panoptic: bool) -> SegmentationClasses:
+    """Those of panoptic files; else things and stuff, the official ones where either kind of file is absent."""
     categories: dict[int, str] = {}
-    for kind in ("instances_", "stuff_"):
+    for kind in ("panoptic_",) if panoptic else ("instances_", "stuff_"):
         files = [path for path in annotations if path.name.startswith(kind)]
         if not files:
             return SegmentationClasses.official()

@@ -54,9 +54,9 @@ class Division:
 
 
 def leaves_enough(records: Sequence[ImageRecord]) -> bool:
-    """Whether the records' own split leaves a tenth of them to train on, and two to validate on."""
+    """Whether the records' own split leaves a tenth of them to train on, and any to validate on."""
     count = Counter(record.split for record in records)
-    return count["train"] >= _ENOUGH * len(records) and count["val"] >= 2
+    return count["train"] >= _ENOUGH * len(records) and count["val"] > 0
 
 
 def read_division(root: Path) -> Division:

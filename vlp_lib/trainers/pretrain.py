@@ -253,6 +253,8 @@ def _pretrain(run: Run, corpus: Corpus, restart: bool, tensorboard: bool) -> lis
     facts = run.identity("pretrain") | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
+        "notes": list(corpus.notes),
+        "not_used": corpus.report.skipped,
         "validation_images": len(task.validation),
         "corrupt_images": recorded(folder),
         "plugins": keep_plugins(variant, folder),
