@@ -99,16 +99,34 @@ def open_shard(path: Path, folder: Path) -> Shard:
         kept = results_root() / "shard-index" / place / kept.name
     try:
         arrays = read_npz(kept)
-        if np.array_equal(arrays["stamp"], stamp):
-            names, captions = (Strings(arrays[f"{n}_block"], arrays[f"{n}_offsets"]) for n in ("names", "captions"))
-            return Shard(path, arrays["places"], names, captions, json.loads(str(arrays["skipped"])))
-    except (UserError, KeyError, ValueError):
+        names, captions = (Strings(arrays[f"{n}_block"], arrays[f"{n}_offsets"]) for n in ("names", "captions"))
+        shard = Shard(path, arrays["places"], names, captions, json.loads(str(arrays["skipped"])))
+        if np.array_equal(arrays["stamp"], stamp) and _is_sound(shard, state.st_size):
+            return shard
+    except (UserError, KeyError, ValueError, TypeError, RecursionError):
         pass  # none is kept, or a broken one
     shard = scan(path)
     texts = {f"{n}_{part}": getattr(getattr(shard, n), part) for n in ("names", "captions") for part in Strings._fields}
     arrays = {"stamp": stamp, "places": shard.places, "skipped": np.array(json.dumps(shard.skipped)), **texts}
     write_arrays(kept, arrays, compressed=False)
     return shard
+
+
+def _is_sound(shard: Shard, size: int) -> bool:
+    """Whether an index that came with the shard, of so many bytes, can be what `scan` made."""
+    places, count = shard.places, len(shard.places)
+    if (
+        places.dtype != _PLACE
+        or places.shape != (count,)
+        or not all(isinstance(n, int) for n in shard.skipped.values())
+    ):
+        return False
+    sides = np.stack([places["width"], places["height"]])
+    if ((sides < 1) | (sides > MOST_SIDE)).any() or (places["offset"] < 0).any() or (places["length"] < 0).any():
+        return False
+    if (places["length"] > size - places["offset"]).any():
+        return False
+    return shard.names.is_sound(count) and shard.captions.is_sound(count)
 
 
 def scan(path: Path) -> Shard:
@@ -247,7 +265,8 @@ def open_pairs(folder: Path) -> ShardCorpus:
     """
     paths = find_shards(folder)
     listed = [(path, SPLITS.index(split)) for split, tars in paths.items() for path in tars]
-    opened = [(open_shard(path, folder), split) for path, split in listed if path.is_file()]
+    there = [(path, split) for path, split in listed if os.path.isfile(path)]  # noqa: PTH113 (names may be too long)
+    opened = [(open_shard(path, folder), split) for path, split in there]
     shards, counts = tuple(shard for shard, _ in opened), [len(shard.places) for shard, _ in opened]
     splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
     if not (count := len(splits)):

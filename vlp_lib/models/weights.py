@@ -59,12 +59,14 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or PyTorch file; raises UserError naming a missing or broken one."""
     if not path.is_file():
         raise UserError(f"no weights at {path}: give a file that exists, or a name that the hub knows")
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
-        refuse_bomb(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            refuse_bomb(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # unpickling raises whatever the bytes make it raise
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} is no readable weights file ({reason}): fetch or write it again") from error
