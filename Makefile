@@ -9,8 +9,10 @@ ACTIVE  := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 ACTIVE  := $(if $(ACTIVE),$(shell "$(ACTIVE)/bin/python" vlp_lib/checks/lock.py 2>/dev/null && echo "$(ACTIVE)"))
 BIN     := $(or $(ACTIVE),.venv)/bin
 READY   := $(if $(ACTIVE),,.venv/.ready)
+INPUTS  ?= 3000
+SEED    ?= 0
 
-.PHONY: help setup reproduce smoke test lint lab bench clean
+.PHONY: help setup reproduce smoke test fuzz lint lab bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +45,9 @@ smoke: $(READY) ## the same graph, as small as it gets, to see that everything w
 test: $(READY) ## lint, types, layers and the test suite
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
+
+fuzz: $(READY) ## 3,000 hostile files (INPUTS, SEED): read or refused, and nothing harmed; about five minutes
+	$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS) --seed $(SEED)
 
 lint: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
