@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +43,14 @@ def leave() -> None:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
+
+
+def end_with_parent(*_: object) -> None:
+    """Let the kernel of Linux end this process when the one that started it is killed; elsewhere it may work on."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextmanager

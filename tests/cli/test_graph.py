@@ -59,11 +59,37 @@ def test_the_sentences_of_stages_are_the_last_word(graph, capfd):
     assert (shown.out, shown.err) == ("line\n", "vlp: draw it first\nvlp: no space\n")
 
 
-def test_snakemakes_own_reason_is_not_swallowed(graph):
+RULE = "rule all:\n    output: 'x'\n    shell: {!r}\n"
+
+
+@pytest.mark.parametrize(
+    ("snakefile", "until", "reason"),
+    [
+        ("rule all:\n    input: 'nowhere'\n", [], "MissingInputException in rule all .*nowhere"),
+        (RULE.format("touch x"), ["nonsense"], "MissingRuleException: No rule to produce nonsense"),
+        ("rule all:\n    output 'x'\n", [], "SyntaxError: Colon expected after keyword output"),
+        ("import no_such_module\n", [], "ModuleNotFoundError in file .*No module named 'no_such_module'"),
+        (RULE.replace("output", "input: 'x'\n    output").format("true"), [], "CyclicGraphException"),
+        (RULE.format("echo > /proc/nowhere"), [], "CalledProcessError .*/proc/nowhere"),
+        (RULE.format("kill -9 $$"), [], "died with <Signals.SIGKILL: 9>"),
+        (RULE.format("kill -9 $PPID; sleep 9"), [], "Snakemake was ended by SIGKILL, by hand or for want of memory"),
+    ],
+)
+def test_snakemakes_own_reason_is_not_swallowed(graph, snakefile, until, reason):
     pytest.importorskip("snakemake")
-    graph.write_text("rule all:\n    input: 'nowhere'\n")
-    with pytest.raises(UserError, match=r"a stage failed: MissingInputException in rule all .*nowhere; mend it"):
-        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    graph.write_text(snakefile)
+    with pytest.raises(UserError, match=rf"^a stage failed: [^\n]*{reason}[^\n]*; mend it and run the same command"):
+        run_graph("smoke", [0], "", ["segl"], [], 1, until)
+
+
+def test_a_folder_that_cannot_be_written_is_named(graph, tmp_path, monkeypatch):
+    graph.write_text(RULE.format("touch x"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "file"))
+    with pytest.raises(
+        UserError, match=r"cannot write .*file/\.smoke\.lock .*: choose another folder with VLP_RESULTS"
+    ):
+        run_graph("smoke", [0], "", ["segl"], [], 1)
 
 
 def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):

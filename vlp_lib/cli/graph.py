@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
 from vlp_lib.config import VARIANTS
+from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
+from vlp_lib.io import write_json
 from vlp_lib.run import Layout, Run, project_root, results_root
 from vlp_lib.study_file import read_study, require_different
 
@@ -116,23 +121,29 @@ def run_graph(
 
     Raises UserError with the sentence of the first stage that failed, or with Snakemake's own reason.
     """
-    snakefile = _snakefile()
+    root = _snakefile().parents[1]
     if workflow_profile is not None and not (workflow_profile / "config.yaml").is_file():
         raise UserError(f"{workflow_profile} has no config.yaml: give a folder such as notebooks/cluster/slurm")
-    folder = results_root()
-    folder.mkdir(parents=True, exist_ok=True)
-    Layout(profile, data_root).claim()
+    folder, layout = results_root(), Layout(profile, data_root)
+    asked = {
+        "profile": profile,
+        "seeds": " ".join(map(str, seeds)),
+        "data_root": data_root,
+        "variants": " ".join(variants),
+        "tasks": " ".join(tasks),
+        "runs": str(runs.resolve()) if runs else "",
+        "plugin": str(plugin.resolve()) if plugin else "",
+    }
     where = ["--workflow-profile", str(workflow_profile.resolve())] if workflow_profile is not None else []
     where += ["--cores", str(cores)] if cores is not None else []
+    # Snakemake reads braces, colons and quotes in paths as its own: it is given none but these, relative to `folder`.
+    settings, kit = f"{layout.root.name}/graph.json", ".kit"
     command = [
-        sys.executable, "-m", "snakemake", *until,
-        "--snakefile", str(snakefile), "--directory", str(folder), *where,
+        sys.executable, "-m", "vlp_lib.cli.tied", *until,
+        "--snakefile", f"{kit}/notebooks/Snakefile", "--configfile", settings, *where,
         "--rerun-incomplete", "--keep-incomplete", "--nolock", "--keep-going",
         "--quiet", "host", "progress", "reason", "rules",
         *extra,
-        "--config", f"profile={profile}", f"seeds={' '.join(map(str, seeds))}", f"data_root={data_root}",
-        f"variants={' '.join(variants)}", f"tasks={' '.join(tasks)}",
-        f"runs={runs.resolve() if runs else ''}", f"plugin={plugin.resolve() if plugin else ''}",
     ]  # fmt: skip
     # Batches come in many shapes, and oneDNN keeps the kernels of the last 1,024 of them: 200 MB for nothing.
     environment = {
@@ -142,25 +153,97 @@ def run_graph(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     begun = time.monotonic()
-    # Stages print to stdout as they go; on stderr stand their sentences, among much that Snakemake says to itself.
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace") as graph:
-        sentences, rest = list[str](), deque[str](maxlen=200)
-        for line in graph.stderr or ():
-            if line.startswith("vlp: "):
-                sentences.append(line.removeprefix("vlp: ").strip())
-                print(line, end="", file=sys.stderr, flush=True)
-            else:
-                rest.append(line.strip())
-    if graph.returncode:
-        why = sentences[0] if sentences else _reason(list(rest))
+    with held(layout.root):
+        layout.claim()
+        write_json(folder / settings, asked)
+        _point_to(folder / kit, root)
+        status, sentences, rest = _watched(command, folder, environment, 0 if workflow_profile is None else 30)
+    if status:
+        why = sentences[0] if sentences else _reason(status, rest)
         many = "a stage failed" if len(sentences) < 2 else f"{len(sentences)} stages failed, the first"
         logs = f" (logs: {folder / '.snakemake'})" if workflow_profile is not None else ""
         raise UserError(f"{many}: {why}{logs}; mend it and run the same command again to go on")
     print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")
 
 
-def _reason(lines: Sequence[str]) -> str:
+def _point_to(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, whatever it led to before."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        raise UserError(f"cannot write {link} ({error}): choose another folder with VLP_RESULTS") from error
+
+
+def _watched(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], patience: float
+) -> tuple[int, list[str], list[str]]:
+    """Run Snakemake in a folder and end all that it started, however this process or Snakemake ends.
+
+    Stages print to stdout as they go; on stderr stand their sentences, among much that Snakemake says to itself.
+
+    Args:
+        patience: seconds that an interrupted Snakemake gets to take its jobs out of a cluster's queue.
+
+    Returns:
+        Its exit status, the sentences of the stages that failed, and its own last lines.
+    """
+    sentences, rest = list[str](), deque[str](maxlen=200)
+
+    def read(lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.startswith("vlp: "):
+                sentences.append(line.removeprefix("vlp: ").strip())
+                print(line, end="", file=sys.stderr, flush=True)
+            else:
+                rest.append(line.strip())
+
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    with (
+        interrupted_by(signal.SIGTERM, signal.SIGHUP),
+        subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as graph,
+    ):
+        reader = threading.Thread(target=read, args=(graph.stderr,))
+        reader.start()
+        try:
+            graph.wait()
+        except KeyboardInterrupt:
+            graph.send_signal(signal.SIGINT if patience else signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                graph.wait(patience)
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(graph.pid, signal.SIGKILL)
+            reader.join()
+    return graph.returncode, sentences, list(rest)
+
+
+@contextlib.contextmanager
+def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """These signals end the block as Ctrl-C does; one that is ignored stays so, as nohup's of a closed terminal."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {one: signal.getsignal(one) for one in signals}
+    for one, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(one, interrupt)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _reason(status: int, lines: Sequence[str]) -> str:
     """Why Snakemake itself stopped: what it says from its first exception on, without its last words."""
+    if status < 0:
+        return f"Snakemake was ended by {signal.Signals(-status).name}, by hand or for want of memory"
     start = next((i for i, line in enumerate(lines) if re.match(r"\w+(Exception|Error)\b", line)), 0)
-    end = next((i for i, line in enumerate(lines) if i > start and line.startswith("Exiting because")), len(lines))
+    last = ("Exiting because", "During handling of")
+    end = next((i for i, line in enumerate(lines) if i > start and line.startswith(last)), len(lines))
     return " ".join(line for line in lines[start:end] if line) or "Snakemake said nothing"

@@ -133,8 +133,7 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     begun = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(source),
-            str(output),
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),  # it formats its paths
             parameters=values,
             kernel_name="python3",
             progress_bar=False,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from vlp_lib.distributed import end_with_parent
 from vlp_lib.errors import UserError
 
 SomeBatch = TypeVar("SomeBatch")
@@ -27,6 +28,7 @@ def load(
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=end_with_parent,
         # A loader draws a number for its workers when it begins. From torch's own generator it would change what a
         # resumed run, which begins once more, draws for its dropout.
         generator=torch.Generator(),
