@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.figures.corpus_tour import class_colours, draw_label_map
-from vlp_lib.figures.palette import LINE, OTHER
+from vlp_lib.figures.palette import LINE, OTHER, RIGHT, WRONG
 from vlp_lib.figures.style import new_figure, picture_grid
 from vlp_lib.run import Run
 from vlp_lib.study.runs import CHECK_ONLY, label
@@ -86,4 +86,64 @@ def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}) -> Figu
         if name in lines:
             axes.axhline(lines[str(name)], color="0.5", lw=0.8, ls=":")
         axes.set_ylim(bottom=0)
+    return figure
+
+
+def draw_pictures(columns: Mapping[str, torch.Tensor]) -> Figure:
+    """Pictures [B, 3, H, W] by title: a column each, a row an image."""
+    figure, grid = picture_grid(len(next(iter(columns.values()))), len(columns), 1.5, 1.55)
+    for title, line, pictures in zip(columns, grid.T, columns.values(), strict=True):
+        line[0].set_title(title, fontsize=9)
+        for axes, picture in zip(line, pictures, strict=True):
+            axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+    return figure
+
+
+def draw_matching(
+    costs: Mapping[str, torch.Tensor], matched: Mapping[str, torch.Tensor], words: Sequence[str]
+) -> Figure:
+    """Probabilities [queries, labels] by title, a panel each; a ring where a query is matched with a label.
+
+    Args:
+        matched: [queries] by title: the column of the label that a query was given, -1 for "no object".
+        words: the labels.
+    """
+    queries = len(next(iter(costs.values())))
+    figure = new_figure(2.2 * len(costs) + 1, 0.17 * queries + 1.4, columns=len(costs))
+    for axes, (title, cost) in zip(figure.axes, costs.items(), strict=True):
+        shown = axes.imshow(cost.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        for query, column in enumerate(matched[title].tolist()):
+            if column >= 0:
+                axes.plot(column, query, "o", mfc="none", mec=WRONG, ms=9, mew=2)
+        axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+        axes.set_title(title, fontsize=10)
+    figure.axes[0].set_ylabel("query")
+    figure.colorbar(shown, ax=figure.axes, label="probability of the label", shrink=0.6)
+    return figure
+
+
+def draw_queries(shares: pd.DataFrame) -> Figure:
+    """How often each query (column) was matched with each class (row), as a share of the row."""
+    figure = new_figure(7.0, 0.22 * len(shares) + 1.2)
+    (axes,) = figure.axes
+    shown = axes.imshow(shares.to_numpy(), cmap="Greys", vmin=0, aspect="auto")
+    axes.set_yticks(range(len(shares)), [str(name) for name in shares.index], fontsize=8)
+    axes.set_xlabel("query")
+    figure.colorbar(shown, ax=axes, label="share of the class's labels")
+    return figure
+
+
+def draw_scores(scores: Mapping[str, pd.DataFrame]) -> Figure:
+    """How the columns `score` of `matched` pairs and of others are spread, a panel a moment."""
+    figure = new_figure(2.8 * len(scores), 2.4, columns=len(scores))
+    for axes, (title, table) in zip(figure.axes, scores.items(), strict=True):
+        low, high = table["score"].min(), table["score"].max()
+        edges = np.linspace(low, max(high, low + 1e-6), 25)
+        for is_match, tint, words in ((True, RIGHT, "match"), (False, WRONG, "no match")):
+            chosen = table.loc[table["matched"] == is_match, "score"]
+            axes.hist(chosen, edges, color=tint, alpha=0.55, label=words)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("score")
+        axes.set_yticks([])
+    figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
