@@ -52,8 +52,8 @@ fuzz: $(READY) ## 3,000 hostile files (INPUTS, SEED): read or refused, and nothi
 lint: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(READY) ## inference time of ours, region pipelines and peers, side by side
-	$(BIN)/vlp bench speed --profile $(PROFILE)
+bench: $(READY) ## how many times faster than what one would pick instead, row by row
+	$(BIN)/vlp bench --profile $(PROFILE)
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from vlp_lib.cli.options import SCALE, Commands, declare, declare_group, numbers
+from vlp_lib.cli.options import SCALE, Commands, declare, numbers
 from vlp_lib.config import VARIANTS, CorpusConfig, parse_variant
 from vlp_lib.errors import UserError
 
 
 def add(commands: Commands) -> None:
     """Declare these commands."""
-    bench = declare_group(commands, "bench", "what", "measure on this machine")
-    inference = "inference time of ours, region pipelines and peers (random weights; smoke times miniatures)"
-    speed = declare(bench, "speed", _bench_speed, inference, "profile")
-    speed.add_argument("--image-size", type=int, default=600, metavar="PIXELS")
-    speed.add_argument("--runs", type=int, default=5)
-    speed.add_argument("--warmup", type=int, default=2)
-    images = "images a second of one core: a plain loader, ours, and prepared images"
-    loader = declare(bench, "loader", _bench_loader, images, "root", "profile", profile="paper")
-    loader.add_argument("--images", type=int, default=48, help="of the sample (default: %(default)s)")
-    loader.add_argument("--runs", type=int, default=7, help="passes of each loader (default: %(default)s)")
-    throughput = "training throughput, where a step's time goes, memory, and the forecast"
-    train = declare(bench, "train", _bench_train, throughput, *SCALE, "set")
-    train.add_argument("--variants", default="naive_vit segl spl_large", help="separated by spaces")
-    train.add_argument("--steps", type=int, default=20)
-    train.add_argument("--warmup", type=int, default=5)
-    train.add_argument("--output", type=Path, help="folder (default: bench/ among the results)")
+    ratios = "one table: how many times faster than what one would pick instead (CSV, Markdown, figure)"
+    bench = declare(commands, "bench", _bench, ratios, *SCALE, "set")
+    bench.add_argument("--only", nargs="+", default=[], metavar="ROW", help="e.g. training_step (default: quick ones)")
+    bench.add_argument("--device", choices=("cpu", "cuda"), metavar="cpu|cuda", help="default: a GPU if there is one")
+    bench.add_argument("--runs", type=int, default=7, help="of each row at most (default: %(default)s)")
 
     size = "parameters part by part and visual tokens; nothing is fetched"
     model = declare(commands, "model", _model, size, "profile", profile="paper")
@@ -42,52 +32,40 @@ def add(commands: Commands) -> None:
     doctor.add_argument("--gpu-memory", type=float, metavar="GIB", help="of each (default: as found)")
 
 
-def _bench_speed(options: argparse.Namespace) -> None:
-    from vlp_lib.bench.latency import LATENCY, bench_speed
-    from vlp_lib.figures.bench_tables import latency_table
-    from vlp_lib.run import Layout
-    from vlp_lib.study.scores import latency_note
-
-    chosen = options.chosen
-    folder = Layout(chosen.name).root / "speed"
-    rows = bench_speed(chosen, options.image_size, options.runs, options.warmup, folder)
-    print(latency_table(rows).drop(columns="note").to_string(index=False))
-    print(latency_note(rows, chosen.speed.full_size), folder / LATENCY, sep="\n")
-
-
-def _bench_loader(options: argparse.Namespace) -> None:
-    from vlp_lib.bench.loader import LOADER, bench_loader
-    from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.io import read_text
-    from vlp_lib.run import results_root
-
-    folder = results_root() / "bench"
-    corpus = open_corpus(options.root)
-    bench_loader(corpus, options.chosen, options.images, options.runs, folder)
-    print(read_text((folder / LOADER).with_suffix(".md")), folder, sep="\n")
-
-
-def _bench_train(options: argparse.Namespace) -> None:
+def _bench(options: argparse.Namespace) -> None:
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch, which reads it, is not imported yet
     from dataclasses import replace
+    from tempfile import TemporaryDirectory
 
-    from vlp_lib.bench.throughput import TRAIN, bench_train
+    from vlp_lib.bench.rows import chosen_rows
+    from vlp_lib.bench.table import Setting, bench
     from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.io import read_text
+    from vlp_lib.figures.bench_tables import bench_table, draw_bench
+    from vlp_lib.figures.style import save_figure
     from vlp_lib.run import Layout
+    from vlp_lib.trainers.trained import device_at_hand
     from vlp_lib.workspace import draw_corpus
 
-    chosen = options.chosen
-    folder = Layout(chosen.name, options.data_root).root / "bench"
-    root = Path(options.data_root)
-    if not options.data_root:
-        # A loader's pace does not depend on how many images there are; a profile's own corpus may take hours to draw.
-        few = CorpusConfig(train_images=256, val_images=16, test_images=16, nlvr_pairs=(4, 2, 2), vcr_images=(4, 2, 2))
-        root = folder / f"corpus-{chosen.model.image_size}"
-        draw_corpus(replace(chosen, corpus=few), root)
-    output = options.output or folder
-    variants = tuple(parse_variant(name, chosen.model.vision) for name in options.variants.split())
-    bench_train(chosen, variants, open_corpus(root), options.steps, options.warmup, output)
-    print(read_text((output / TRAIN).with_suffix(".md")), output / TRAIN, sep="\n")
+    chosen, device = options.chosen, device_at_hand()
+    if options.device == "cuda" and device.type != "cuda":
+        raise UserError("there is no GPU here: leave out --device")
+    if options.runs < 1:
+        raise UserError(f"runs is {options.runs}: give at least 1")
+    rows = chosen_rows(options.only)
+    folder, name = Layout(chosen.name, options.data_root).root / "bench", "-".join(options.only) or "bench"
+    with TemporaryDirectory() as place:
+        root = Path(options.data_root) if options.data_root else Path(place) / "corpus"
+        if not options.data_root:
+            # What is measured does not depend on how many images there are.
+            few = CorpusConfig(
+                train_images=96, val_images=8, test_images=24, nlvr_pairs=(4, 2, 2), vcr_images=(4, 2, 2)
+            )
+            draw_corpus(replace(chosen, corpus=few), root)
+        setting = Setting(chosen, open_corpus(root), device, Path(place))
+        found = bench(setting, rows, options.runs, folder / f"{name}.json", chosen.speed.seconds)
+    save_figure(draw_bench(found), bench_table(found), folder, name)
+    print(bench_table(found).to_string(index=False), folder / f"{name}.md", sep="\n")
 
 
 def _model(options: argparse.Namespace) -> None:

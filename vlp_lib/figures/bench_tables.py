@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from vlp_lib.figures.palette import RIGHT, WRONG
+from vlp_lib.figures.style import new_figure, plain_log_ticks
 from vlp_lib.paper import values
 from vlp_lib.study.runs import label
 from vlp_lib.study.scores import paper_ms
@@ -60,6 +63,31 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             for row in rows
         ]
     )
+
+
+def bench_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of `vlp bench` for people."""
+    columns = {"row": "row", "ratio": "ratio", "p5": "5 %", "p95": "95 %", "kind": "", "aim": "aim", "met": "met"}
+    return pd.DataFrame(rows)[list(columns)].rename(columns=columns)
+
+
+def draw_bench(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Each row's ratio over its aim (where less is better, its aim over it): right of 1 is ahead (log scale)."""
+    figure = new_figure(8.0, 0.3 * len(rows) + 1.2)
+    (axes,) = figure.axes
+    for place, row in enumerate(rows):
+        ahead = row["aim"] / max(row["ratio"], 0.01) if row["kind"] != "times" else row["ratio"] / row["aim"]
+        axes.plot([1, ahead], [place, place], color=RIGHT if row["met"] else WRONG, lw=3)
+        axes.annotate(f"{row['ratio']:,.2f} {row['kind']}", (ahead, place), (5, 0), textcoords="offset points",
+                      va="center", fontsize=8)  # fmt: skip
+    axes.axvline(1, color="0.6", lw=1)
+    axes.set_yticks(range(len(rows)), [row["row"] for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
+    plain_log_ticks(axes.xaxis)
+    axes.set_xlabel("times the aim")
+    return figure
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,0 +1,361 @@
+"""The rows of `vlp bench`, a function each: what the kit does, and what a user would pick instead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vlp_lib.batches.collate import collate
+from vlp_lib.batches.pairs import PairDataset, PairKey
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
+from vlp_lib.batches.show import show
+from vlp_lib.batches.texts import training_texts
+from vlp_lib.batches.tokenizer import Tokenizer, train_tokenizer
+from vlp_lib.batches.whole import pad_texts, square_images
+from vlp_lib.bench import budget
+from vlp_lib.bench.contenders import FULL_SIZE, MINIATURE, contenders
+from vlp_lib.bench.latency import one_pass
+from vlp_lib.bench.made_up import SIZES, fill
+from vlp_lib.bench.plain import PlainModel, detr_matching, plain_loader, plain_step
+from vlp_lib.bench.step import TrainingStep, start_training
+from vlp_lib.bench.table import Pair, Row, Setting, row
+from vlp_lib.clock import Stopwatch
+from vlp_lib.config import VARIANTS, ModelConfig, Profile
+from vlp_lib.corpora.prepared import prepare
+from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
+from vlp_lib.errors import unknown
+from vlp_lib.losses.itm import itm_score
+from vlp_lib.losses.mlm import mlm_loss
+from vlp_lib.losses.spl import match_labels
+from vlp_lib.models.heads import MLMHead
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.provenance import peak_memory
+from vlp_lib.tasks.retrieval import gallery_of, score_matrix
+from vlp_lib.trainers.loop import resolve_precision
+from vlp_lib.trainers.pretrain import vocabularies
+
+# Training
+
+
+def _step(setting: Setting) -> tuple[Profile, Vocabularies, TrainingStep, Batch]:
+    """A training step of SEGL and a batch for it: what the device computes at once, its images ready to be read."""
+    training = setting.profile.training
+    training = replace(training, batch_size=training.batch_size // training.accumulation, accumulation=1)
+    profile, tokenizer = replace(setting.profile, training=training), _tokenizer(setting)
+    # Where a tokenizer is named, the real data sets' sizes, whatever the corpus.
+    sizes = SIZES if profile.model.tokenizer else vocabularies(setting.corpus, tokenizer)
+    task, step = start_training(profile, VARIANTS["segl"], setting.corpus, tokenizer, sizes, 1)
+    batch = show(next(task.batches(0, 0, 1)).to(setting.device), profile.model.image_size)
+    return profile, sizes, step, batch
+
+
+@row("a training step with SEGL", "timm's ViT and transformers' LXMERT, float32, a pair a row, all positions", 4)
+def training_step(setting: Setting) -> Pair:
+    """Both at the profile's size and batch."""
+    profile, sizes, step, batch = _step(setting)
+    plain = PlainModel(profile.model, sizes).to(setting.device).train()
+    return Pair(lambda: step([batch]), plain_step(plain, batch, profile.training))
+
+
+@row("a training step with SEGL at width 768", "as above, four images of 384 px", 4, slow=True)
+def training_step_768(setting: Setting) -> Pair:
+    """The paper's layers whatever the profile, with the corpus's words."""
+    model = replace(ModelConfig(), max_text_length=setting.profile.model.max_text_length)
+    training = replace(setting.profile.training, batch_size=4, accumulation=1)
+    return training_step.measure(replace(setting, profile=replace(setting.profile, model=model, training=training)))
+
+
+class Products(TorchDispatchMode):
+    """Keeps the shapes of the matrix products that are computed within this context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[torch.Size, torch.Size]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm"):
+            self.shapes.append((args[0].shape, args[1].shape))
+        elif name in ("addmm", "baddbmm"):
+            self.shapes.append((args[1].shape, args[2].shape))
+        return func(*args, **(kwargs or {}))
+
+    def again(self, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+        """Computes these products once more and nothing else."""
+        made = {shape: torch.randn(shape, device=device).to(dtype) for pair in self.shapes for shape in pair}
+
+        def compute() -> None:
+            for a, b in self.shapes:
+                torch.matmul(made[a], made[b])
+
+        return compute
+
+
+@row("a training step with SEGL", "its matrix products alone, in its precision", 0.5)
+def matrix_share(setting: Setting) -> Pair:
+    """The share of the step that multiplies; with it where the rest goes, memory, and what a pretraining takes."""
+    device = setting.device
+    profile, sizes, step, batch = _step(setting)
+    images = len(batch)
+    with Products() as products:
+        step([batch])
+
+    def facts() -> Mapping[str, Any]:
+        watch = Stopwatch(device)
+        step([batch], watch=watch)
+        seconds = watch.seconds()
+        pace = images / sum(seconds.values())
+        operations = budget.Probe(profile, VARIANTS["segl"], sizes, device).operations()
+        gpu = device.type == "cuda"
+        held = torch.cuda.max_memory_allocated(device) / budget.GIB if gpu else peak_memory()
+        return {
+            "samples_per_second": float(f"{pace:.5g}"),
+            **{f"{name}_ms": round(1000 * took, 2) for name, took in seconds.items()},
+            "memory_gib": round(held or float("nan"), 3),
+            "gflop_per_sample": round(operations / 1e9, 3),
+            "tflops": round(operations * pace / 1e12, 4),
+            "hours_of_the_papers_pretraining": round(budget.hours(15 * budget.PAPER_PAIRS, pace), 2),
+        }
+
+    dtype = torch.bfloat16 if resolve_precision(profile.training.precision) == "bf16" else torch.float32
+    return Pair(lambda: step([batch]), products.again(device, dtype), facts=facts)
+
+
+def _matching(setting: Setting, labels: int) -> Pair:
+    logits = torch.randn(64, 100, SIZES.detector + 1, device=setting.device)
+    wanted = torch.randint(SIZES.detector, (64, labels), device=setting.device)
+    return Pair(lambda: match_labels(logits, wanted), lambda: detr_matching(logits, wanted))
+
+
+@row("SPL's matching, 64 images, 100 queries, 36 labels", "DETR's formula over the whole batch", 5)
+def spl_matching(setting: Setting) -> Pair:
+    """Equation 3."""
+    return _matching(setting, 36)
+
+
+@row("SPL's matching, 64 images, 100 queries, 100 labels", "DETR's formula over the whole batch", 5)
+def spl_matching_100(setting: Setting) -> Pair:
+    """Equation 3, as many labels as queries."""
+    return _matching(setting, 100)
+
+
+@row("the MLM head on masked words, 30,522 in the vocabulary", "on all positions", 4)
+def mlm_head(setting: Setting) -> Pair:
+    """Forward and backward, 16 sentences of 20 words, of which 15 % are masked."""
+    head = MLMHead(768, SIZES.words).to(setting.device)
+    embedding = torch.randn(SIZES.words, 768, device=setting.device, requires_grad=True)
+    features = torch.randn(16, 20, 768, device=setting.device, requires_grad=True)
+    hidden = torch.zeros(16, 20, dtype=torch.bool, device=setting.device)
+    hidden[:, 1:4] = True
+    labels = torch.where(hidden, torch.randint(SIZES.words, (16, 20), device=setting.device), NO_MATCHED_TOKEN)
+
+    def masked() -> None:
+        embedding.grad = None
+        rows = labels != NO_MATCHED_TOKEN
+        mlm_loss(head(features[rows], embedding), labels[rows]).backward()
+
+    def everywhere() -> None:
+        embedding.grad = None
+        logits = head(features, embedding).flatten(0, 1)
+        F.cross_entropy(logits, labels.flatten(), ignore_index=NO_MATCHED_TOKEN).backward()
+
+    return Pair(masked, everywhere)
+
+
+# Retrieval
+
+_BLOCK = 60
+"""Pairs that pass through a model at once."""
+
+
+def _retrieval(setting: Setting, peer: bool) -> Pair:
+    """All pairs of a gallery, against a block of pairs each of which goes through the whole model."""
+    profile, corpus, device = setting.profile, setting.corpus, setting.device
+    size, bf16 = profile.model.image_size, resolve_precision(profile.retrieval.precision) == "bf16"
+    gallery, tokenizer = gallery_of(corpus, profile.retrieval.images), _tokenizer(setting)
+    sizes = replace(SIZES, words=len(tokenizer))
+    model = fill(PretrainingModel(VLPModel(profile.model, VARIANTS["spl_small"], sizes, pretrained=False)), device)
+    captions = [gallery.captions[i % len(gallery.captions)] for i in range(_BLOCK)]
+    ids, mask = (part.to(device) for part in pad_texts([tokenizer.encode(caption)[0] for caption in captions]))
+    image = corpus.read_image(gallery.records[0])
+    one = torch.ones(_BLOCK, dtype=torch.long)
+    batch = Batch(square_images([image] * _BLOCK, size).to(device), ids, ids, mask, ids, one, one, one)
+    answer: Callable[[], Any] = lambda: itm_score(model.itm_head(model.vlp(batch).pooled))  # noqa: E731
+    if peer:
+        import transformers
+
+        config, vit = profile.model, profile.model.vit
+        vilt = transformers.ViltModel(transformers.ViltConfig(
+            hidden_size=config.hidden, num_hidden_layers=vit.layers, num_attention_heads=config.heads,
+            intermediate_size=4 * config.hidden, image_size=size, patch_size=vit.patch, vocab_size=len(tokenizer),
+            max_image_length=-1,
+        ))  # fmt: skip
+        fill(vilt, device).eval()
+        pixel_mask = torch.ones_like(batch.images[:, 0]).long()
+        answer = partial(vilt, ids, mask.long(), pixel_values=batch.images, pixel_mask=pixel_mask)
+
+    @torch.inference_mode()
+    def theirs() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            answer()
+
+    model.eval()
+    ours = partial(score_matrix, model, corpus, gallery, tokenizer, size, profile.retrieval.block, bf16=bf16)
+    return Pair(ours, theirs, _BLOCK / (len(gallery.records) * len(gallery.captions)))
+
+
+@row("retrieval with SPL small, each image and sentence encoded once", "pair by pair through the whole model", 10)
+def retrieval(setting: Setting) -> Pair:
+    """In the precision that retrieval has; seconds a pair."""
+    return _retrieval(setting, peer=False)
+
+
+@row(
+    "retrieval with SPL small, each image and sentence encoded once",
+    "transformers' ViLT, as wide and deep",
+    3,
+)
+def retrieval_vilt(setting: Setting) -> Pair:
+    """ViLT is one stream: it has to see every pair."""
+    return _retrieval(setting, peer=True)
+
+
+# Inference
+
+
+def _answers(setting: Setting, image_size: int, ours: str, theirs: str) -> Pair:
+    """One question about one image through two of the models of `contenders`."""
+    scale = FULL_SIZE if setting.profile.speed.full_size else MINIATURE
+    made = {one.name: one for one in contenders(scale, image_size, setting.device) if one.name in (ours, theirs)}
+    return Pair(partial(one_pass, made[ours], setting.device), partial(one_pass, made[theirs], setting.device))
+
+
+@row("an answer with SPL small, 600 px", "with the naive ViT", 1 / 0.85, slow=True)
+def answer_spl_small(setting: Setting) -> Pair:
+    """SPL's few tokens make the cross-modality encoder faster."""
+    return _answers(setting, 600, "spl_small", "naive_vit")
+
+
+@row("an answer with SPL large, 600 px", "with the naive ViT", 1, slow=True)
+def answer_spl_large(setting: Setting) -> Pair:
+    """As SPL small, with 100 tokens."""
+    return _answers(setting, 600, "spl_large", "naive_vit")
+
+
+@row("an answer with the naive ViT, 600 px", "a Bottom-Up-like detector and the region model", 10, slow=True)
+def answer_regions(setting: Setting) -> Pair:
+    """The paper's argument for pixels."""
+    return _answers(setting, 600, "naive_vit", "region_bottom_up")
+
+
+@row("an answer with SPL small, 384 px", "transformers' ViLT", 1, slow=True)
+def answer_vilt(setting: Setting) -> Pair:
+    """ViLT has one stream of 12 layers."""
+    return _answers(setting, 384, "spl_small", "vilt")
+
+
+# Data
+
+
+def _tokenizer(setting: Setting) -> Tokenizer:
+    return train_tokenizer(training_texts(setting.corpus), setting.profile.model.max_text_length)
+
+
+def _loading(setting: Setting, prepared: bool, show_later: bool = False) -> Pair:
+    """Whole training samples, two sentences each, against images alone."""
+    corpus, profile, packs = setting.corpus, setting.profile, setting.folder / "prepared"
+    if prepared:
+        prepare(corpus, profile.model.image_size, profile.data.resize, packs)
+    data = replace(profile.data, prepared=str(packs) if prepared else "")
+    dataset = PairDataset(corpus, "train", _tokenizer(setting), profile.model, data, show_later=show_later)
+    # One sentence of each image, so that each image is read once.
+    pairs = np.flatnonzero(dataset.caption_of_pair == 0)[:64]
+    records = [dataset.records[dataset.image_of_pair[pair]] for pair in pairs]
+    keys = [PairKey(int(own), int(own), int(other), int(other)) for own, other in zip(pairs, np.roll(pairs, -1))]  # noqa: B905
+    ours = lambda: collate(dataset.__getitems__(keys), data.text_lengths)  # noqa: E731
+    return Pair(ours, plain_loader(records, profile.model.image_size, profile.data.resize))
+
+
+@row("training samples from the image files", "Pillow and torchvision, images alone", 1)
+def input_files(setting: Setting) -> Pair:
+    """Without preparing anything."""
+    return _loading(setting, prepared=False)
+
+
+@row("training samples from prepared images, views drawn by the CPU", "Pillow and torchvision, images alone", 3)
+def input_prepared(setting: Setting) -> Pair:
+    """What `vlp data prepare` brings."""
+    return _loading(setting, prepared=True)
+
+
+@row("training samples from prepared images, views left to the GPU", "Pillow and torchvision, images alone", 3)
+def input_prepared_gpu(setting: Setting) -> Pair:
+    """As above, where there is a GPU; what it takes for them is not counted."""
+    return _loading(setting, prepared=True, show_later=True)
+
+
+@row("200 scenes of the embedded corpus, 64 px", "the aim of 1,500 scenes a second", 1)
+def synthesis(setting: Setting) -> Pair:
+    """Drawn, described and written."""
+    spec = CorpusSpec(image_size=64, train_images=198, val_images=1, test_images=1, nlvr_pairs=(0, 0, 0),
+                      vcr_images=(0, 0, 0))  # fmt: skip
+    places = iter(range(10_000))
+    return Pair(lambda: synthesize(setting.folder / f"drawn{next(places)}", spec), 200 / 1500)
+
+
+# Start-up
+
+
+def _python(*arguments: str) -> Callable[[], object]:
+    """Starts a process of its own; a misspelt word may end it with an error."""
+    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+
+
+def _starts(*arguments: str, against: str = "pass") -> Pair:
+    return Pair(_python(*arguments), _python("-c", against))
+
+
+@row("`vlp --help`", "bare Python", 0.3, above=True)
+def start_help(setting: Setting) -> Pair:
+    """Nothing that takes long is imported."""
+    return _starts("-m", "vlp_lib.cli", "--help")
+
+
+@row("the answer to a misspelt parameter", "bare Python", 0.3, above=True)
+def start_misspelt(setting: Setting) -> Pair:
+    """Before the expensive imports."""
+    return _starts("-m", "vlp_lib.cli", "pretrain", "--variant", "sgel")
+
+
+@row("`import vlp_lib`", "bare Python", 0.5, above=True)
+def start_import(setting: Setting) -> Pair:
+    """The package alone."""
+    return _starts("-c", "import vlp_lib")
+
+
+@row("a notebook's first cell", "`import torch`", 2.0, above=True)
+def start_notebook(setting: Setting) -> Pair:
+    """What the stage of pretraining imports."""
+    return _starts("-c", "import vlp_lib.trainers.pretrain, vlp_lib.workspace", against="import torch")
+
+
+ROWS = {one.name: one for one in list(globals().values()) if isinstance(one, Row)}
+"""By name, in the order of this file."""
+
+
+def chosen_rows(names: Sequence[str]) -> list[Row]:
+    """The rows of these names, or without any all that take seconds; raises UserError for an unknown one."""
+    for name in names:
+        if name not in ROWS:
+            raise unknown("row", name, ROWS)
+    return [ROWS[name] for name in names] or [one for one in ROWS.values() if not one.slow]

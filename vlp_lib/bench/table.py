@@ -1,0 +1,134 @@
+"""The table of `vlp bench`: each row a ratio of two things that are measured in turns on the machine at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlp_lib.bench.record import Record
+from vlp_lib.clock import processor_timed, spread, take_turns, timed
+from vlp_lib.config import Profile
+from vlp_lib.corpora.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and at which scale is measured; `folder` is for what a measurement writes on its way."""
+
+    profile: Profile
+    corpus: Corpus
+    device: torch.device
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two things of a row.
+
+    Attributes:
+        ours: a call of it does the work once.
+        theirs: the same of what it is compared with; or seconds that the work may take.
+        share: of ours' work that a call of theirs does.
+        facts: what else is worth writing down; called after the measurement.
+    """
+
+    ours: Callable[[], object]
+    theirs: Callable[[], object] | float
+    share: float = 1.0
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        ours, theirs: what is compared, in words.
+        aim: the least ratio of theirs' time to ours; with `above` the most seconds that ours may take longer.
+        measure: makes the two things.
+        slow: takes minutes, and is measured only where it is named.
+        above: processes are started: their wall time counts, and its difference.
+    """
+
+    name: str
+    ours: str
+    theirs: str
+    aim: float
+    measure: Callable[[Setting], Pair]
+    slow: bool = False
+    above: bool = False
+
+
+def row(
+    ours: str, theirs: str, aim: float, slow: bool = False, above: bool = False
+) -> Callable[[Callable[[Setting], Pair]], Row]:
+    """Make a function the row of its name."""
+    return lambda measure: Row(measure.__name__, ours, theirs, aim, measure, slow, above)
+
+
+def measure(one: Row, setting: Setting, runs: int, seconds: float) -> dict[str, Any]:
+    """A row's numbers, of so many runs of both, or of fewer where one takes more than `seconds` for them.
+
+    Seconds are of the processor (one core), or of the device where that is a GPU. The ratio is the median of the runs,
+    with their 5th and 95th percentile.
+    """
+    pair, theirs = one.measure(setting), None
+    on_clock = one.above or setting.device.type == "cuda"
+
+    def clocked(function: Callable[[], object]) -> Callable[[], tuple[float]]:
+        return timed(function, setting.device) if on_clock else processor_timed(function)
+
+    passes = {"ours": clocked(pair.ours)}
+    if callable(pair.theirs):
+        passes["theirs"] = clocked(pair.theirs)
+    else:
+        theirs = pair.theirs
+    times = {name: taken[:, 0] for name, taken in take_turns(passes, runs, seconds=seconds).items()}
+    count = min(map(len, times.values()))
+    ours = times["ours"][:count] * pair.share
+    other = times["theirs"][:count] if theirs is None else theirs
+    low, middle, high = spread(ours - other if one.above else other / ours)
+    return {
+        "row": one.name,
+        "ours": one.ours,
+        "against": one.theirs,
+        "ours_ms": round(1000 * spread(ours)[1], 3),
+        "against_ms": round(1000 * spread(other + 0 * ours)[1], 3),
+        "kind": "seconds above" if one.above else "times",
+        "ratio": round(middle, 3),
+        "p5": round(low, 3),
+        "p95": round(high, 3),
+        "aim": one.aim,
+        "met": middle <= one.aim if one.above else middle >= one.aim,
+        **pair.facts(),
+    }
+
+
+_COLUMNS = {"row": "row", "ours": "ours", "against": "against", "ratio": "times (or s above)", "p5": "5 %",
+            "p95": "95 %", "aim": "aim", "met": "met"}  # fmt: skip
+
+
+def bench(setting: Setting, rows: Sequence[Row], runs: int, path: Path, seconds: float) -> list[dict[str, Any]]:
+    """Measure rows, write `path` (.json), .csv and .md, and return them."""
+    record = Record(
+        "bench",
+        profile=setting.profile.name,
+        corpus=setting.corpus.fingerprint,
+        precision=setting.profile.training.precision,
+        clock="the GPU's" if setting.device.type == "cuda" else "seconds of one core",
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = []
+    try:
+        for one in rows:
+            print(f"{one.name} ...", flush=True)
+            found.append(measure(one, setting, runs, seconds))
+            record.write(path, found, setting.device, _COLUMNS)
+    finally:
+        torch.set_num_threads(threads)
+    return found
