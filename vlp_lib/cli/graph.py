@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
 from vlp_lib.config import VARIANTS
@@ -200,7 +201,7 @@ def _watched(
             else:
                 rest.append(line.strip())
 
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     with (
         interrupted_by(signal.SIGTERM, signal.SIGHUP),
         subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as graph,

@@ -138,7 +138,7 @@ def draw_scores(scores: Mapping[str, pd.DataFrame]) -> Figure:
     figure = new_figure(2.8 * len(scores), 2.4, columns=len(scores))
     for axes, (title, table) in zip(figure.axes, scores.items(), strict=True):
         low, high = table["score"].min(), table["score"].max()
-        edges = np.linspace(low, max(high, low + 1e-6), 25)
+        edges = np.linspace(low, max(high, low + 1e-6), 25).tolist()
         for is_match, tint, words in ((True, RIGHT, "match"), (False, WRONG, "no match")):
             chosen = table.loc[table["matched"] == is_match, "score"]
             axes.hist(chosen, edges, color=tint, alpha=0.55, label=words)
