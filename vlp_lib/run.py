@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vlp_lib import catalogue
+from vlp_lib import catalogue, packages
 from vlp_lib.config import (
     VARIANTS,
     Profile,
@@ -225,14 +225,24 @@ class Run:
         words += ["--name", self.name] if self.name != self.chosen.name else []
         return shlex.join(words)
 
+    def require_packages(self) -> None:
+        """Raise UserError where weights or the tokenizer are an installed package's, and it is not installed."""
+        model = self.config.model
+        backbone = model.timm.pretrained if self.chosen.vision.startswith("timm:") else ""
+        for source in (backbone, model.language_pretrained, model.tokenizer):
+            if source.startswith(packages.PREFIX):
+                packages.weights_file(source)
+
     def at(self, stage: str) -> Run:
         """The run as a stage takes it: with the settings of the run of the same name that it goes on from.
 
         Raises UserError where that one is not there, is of another variant, or has another value of a setting that
-        cannot change any more, and for a setting that the stage does not read.
+        cannot change any more, for a setting that the stage does not read, and for weights that are not installed.
         """
         before = _AFTER.get(_kind(stage))
         taken: tuple[str, ...] = ()
+        if stage == "pretrain":
+            self.require_packages()
         if before:
             folder = self.folder(before)
             if not (folder / RECORD).is_file():

@@ -100,8 +100,8 @@ def test_real_data(shared_data: Path) -> None:
     assert "captions_val2017.json: 762 of 5,000 images (partial), 3,812 of 25,014 captions (partial)" in report
     assert "573 of 113,287 train (partial), 90 of 5,000 val (partial), 99 of 5,000 test (partial)" in report
     assert "26 images that it does not name" in report
-    assert "label maps: 171 classes" in report
-    assert "label maps: 9 of 9 decoded are sound" in report
+    assert "label maps: 133 classes" in report
+    assert "label maps: 27 of 27 decoded are sound" in report
     assert "broken" not in report
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.corpora.split import Division
 from vlp_lib.errors import UserError
 from vlp_lib.tasks.common import Encoder
 from vlp_lib.tasks.vqa import image_files, open_vqa
@@ -83,6 +85,28 @@ def test_a_limited_split_is_scored_over_its_own_questions(vqa):
     assert [a.question.question_id for a in part.questions] == [
         a.question.question_id for a in vqa.val.limited(12).questions
     ]
+
+
+def test_questions_go_with_their_images_where_the_kit_divides_these(root):
+    """Those of train and val are dealt anew; those without an image are left out and counted."""
+    whole = open_corpus(root)
+    division = Division(4)
+    corpus = replace(whole, records=division.of(whole.records), division=division)
+    data = open_vqa(corpus, encoder_of(corpus), SMALL)
+    for name, split in data.splits.items():
+        assert {division[int(a.question.image_id)] for a in split.questions} == {name}
+    assert sum(len(split) for split in data.splits.values()) == 72 + 36
+    assert any("the questions go with their images" in note and "of 108 answered ones" in note for note in data.notes)
+
+
+def test_beside_val_images_alone_their_questions_are_divided(root):
+    """As beside COCO's val2017: the training images are not there, and the official files divide nothing."""
+    for path in (root / "images/train2017").iterdir():
+        path.unlink()
+    corpus = open_corpus(root)
+    data = open_vqa(corpus, encoder_of(corpus), SMALL)
+    assert 0 < len(data.val) < 36
+    assert len(data.train) + len(data.val) == 36
 
 
 def test_a_question_without_image(root):

@@ -132,15 +132,17 @@ def _of_file(corpus: Corpus, path: Path) -> Iterator[str]:
 
 def _annotated_splits(corpus: Corpus) -> list[str]:
     karpathy = find_karpathy(corpus.root)
-    if corpus.notes:
+    if corpus.split_notes and corpus.division is None:
         return [
-            *corpus.notes,
+            *corpus.split_notes,
             "dataset_flickr30k.json beside it would choose Karpathy's; their test sets differ: use one throughout",
         ]
     if corpus.synthetic:
         return ["train, val and test are drawn from random streams of their own"]
     if corpus.division:
-        return [f"{corpus.notes[-1]}; `vlp data split --root {corpus.root} --seed N` draws and writes down others"]
+        return [
+            f"{corpus.split_notes[-1]}; `vlp data split --root {corpus.root} --seed N` draws and writes down others"
+        ]
     if karpathy is None:
         return [
             "no Karpathy split file: training images are those of the train folder, and there is no test split.",

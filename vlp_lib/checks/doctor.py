@@ -71,7 +71,13 @@ def check_machine(results: Path, needed: int) -> list[Check]:
         said = "multiplies bf16" if fine else "multiplies no bf16: training falls back to float32"
         checks.append(Check("device", True, f"{torch.cuda.device_count()} × {name}, {said}"))
     else:
-        checks.append(Check("device", True, f"no GPU: {os.cpu_count()} CPU cores, fit for the profiles smoke and tiny"))
+        checks.append(
+            Check(
+                "device",
+                True,
+                f"no GPU: {os.cpu_count()} CPU cores, fit for the profiles smoke, lesson, tiny and photos",
+            )
+        )
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):

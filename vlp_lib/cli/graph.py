@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
-from vlp_lib.config import VARIANTS
+from vlp_lib.config import default_variants
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import write_json
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     reproduce = declare(commands, "reproduce", _reproduce, "run the graph of notebooks: every table and figure", *SCALE)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
-    reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: all eight)")
+    reproduce.add_argument("--variants", default="", help="variants, separated by spaces (default: the paper's)")
     table = "a table of named runs (TOML); --variants adds to it"
     reproduce.add_argument("--runs", type=Path, metavar="FILE", help=table)
     tasks = "of vqa, nlvr2, vcr, retrieval, separated by spaces (default: those that the data has; '' runs none)"
@@ -49,10 +49,12 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.until and options.until not in targets():
         raise unknown("stage", options.until, targets())
     tasks = _tasks(options.data_root) if asked is None else asked
-    variants = options.variants.split() or ([] if options.runs else list(VARIANTS))
+    variants = options.variants.split() or ([] if options.runs else default_variants(options.chosen.model.vision))
     # The graph reads them again; here what is wrong with them is one sentence.
     runs = [Run(options.profile, name, seed, options.data_root) for name in variants for seed in seeds]
     runs += read_study(options.runs, options.profile, options.data_root, seeds) if options.runs else []
+    for run in runs:
+        run.require_packages()
     require_different(runs, f"--variants and {options.runs}" if options.runs else "--variants or --seeds")
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(

@@ -132,6 +132,11 @@ class Corpus:
     @property
     def notes(self) -> list[str]:
         """What a reader of the counts must know: who divided the images, and whose labels stand for a detector's."""
+        return self.split_notes + self.label_notes
+
+    @property
+    def split_notes(self) -> list[str]:
+        """Who divided the images, where it is not Karpathy or COCO's folders."""
         lists = [path for path in self.annotation_files if path.suffix == ".txt"]
         notes = [f"the split of Flickr30k is Entities' ({lists[0].parent}), not Karpathy's"] if lists else []
         if self.division:
@@ -139,10 +144,10 @@ class Corpus:
                 f"neither Karpathy's split nor the folders leave enough images to train on: they are divided by image "
                 f"(seed {self.division.seed}), and scores are comparable with no one else's"
             )
-        return notes + self._notes_on_labels
+        return notes
 
     @property
-    def _notes_on_labels(self) -> list[str]:
+    def label_notes(self) -> list[str]:
         """Whose labels stand for a detector's."""
         sources = self.detections.sources if self.detections else ()
         if not any(isinstance(source, InstanceLabels) for source in sources):

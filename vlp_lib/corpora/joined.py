@@ -114,12 +114,12 @@ class JoinedCorpus(Corpus):
         for place, member in enumerate(self.members):
             rows = (self.records.part == place) & (self.records.splits == SPLITS.index("train"))
             lines.append(f"to train on: {rows.sum():,} images, {counts[rows].sum():,} sentences of {member.source}")
-            lines += member.corpus.notes
+            lines += member.corpus.split_notes
         if not self.held_out.coco.get(KARPATHY_TEST):
             lines.append("no Karpathy split of COCO: which images retrieval and VQA test on is not known here")
         if not any(name.startswith("RefCOCO") for name in self.held_out.coco):
             lines.append("no refer/: RefCOCO's val and test images are not known and not kept out")
-        return lines + self._notes_on_labels
+        return lines + self.label_notes
 
     def read_image(self, record: ImageRecord) -> Image.Image:
         """The image, decoded, RGB; raises UserError where its file is missing or broken."""

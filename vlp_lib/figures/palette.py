@@ -8,6 +8,7 @@ from itertools import cycle
 # Okabe and Ito's palette, which the colour-blind can tell apart; a dashed line says ResNet.
 _PAPER = {
     "region": "#000000",
+    "naive": "#D55E00",
     "naive_vit": "#D55E00",
     "naive_resnet": "#D55E00",
     "ssul": "#E69F00",

@@ -20,6 +20,7 @@ CHECK_ONLY = "installation check, no result"
 
 _LABELS = {
     "region": "Region features",
+    "naive": "Naive",
     "naive_vit": "Naive (ViT)",
     "naive_resnet": "Naive (ResNet)",
     "ssul": "SSUL",
