@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from vlp_lib import paper
 from vlp_lib.config import VARIANTS
+from vlp_lib.figures.attention_maps import draw_map
 from vlp_lib.figures.corpus_tour import class_colours, draw_label_map
 from vlp_lib.figures.palette import LINE, OTHER, RIGHT, WRONG
 from vlp_lib.figures.style import new_figure, picture_grid
@@ -146,4 +147,25 @@ def draw_scores(scores: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_xlabel("score")
         axes.set_yticks([])
     figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_looks(
+    images: torch.Tensor, shares: Mapping[str, torch.Tensor], masks: torch.Tensor, words: Sequence[str]
+) -> Figure:
+    """Where words look: images [B, 3, H, W], a row each, beside their attention [B, h, w] by title.
+
+    Args:
+        masks: [B, h, w] bool, the cells that show what the word names; outlined.
+    """
+    cell = images.shape[-1] // masks.shape[-1]
+    figure, grid = picture_grid(len(images), 1 + len(shares), 1.6, 1.7)
+    for row, line in enumerate(grid):
+        image = images[row].permute(1, 2, 0).numpy()
+        line[0].imshow(image, interpolation="nearest")
+        line[0].set_title(words[row], fontsize=10)
+        for axes, (title, maps) in zip(line[1:], shares.items(), strict=True):
+            large, mask = (np.kron(one[row].numpy(), np.ones((cell, cell))) for one in (maps, masks))
+            draw_map(axes, image, large, mask > 0)
+            axes.set_title(title if row == 0 else "", fontsize=10)
     return figure
