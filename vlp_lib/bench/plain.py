@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -21,6 +20,7 @@ from transformers.models.lxmert.modeling_lxmert import LxmertPooler, LxmertPreTr
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
 from vlp_lib.config import ModelConfig, TrainingConfig
+from vlp_lib.corpora.images import opened
 from vlp_lib.corpora.records import IGNORED, ImageRecord
 from vlp_lib.models.vocabularies import Vocabularies
 
@@ -112,7 +112,7 @@ def plain_loader(records: Sequence[ImageRecord], size: int, resize: tuple[float,
     def load() -> torch.Tensor:
         images = []
         for record in records:
-            with Image.open(record.path) as image:
+            with opened(record.path) as image:
                 images.append(transform(image.convert("RGB")))
         return torch.stack(images)
 
