@@ -166,7 +166,8 @@ def run_graph(
         many = "a stage failed" if len(sentences) < 2 else f"{len(sentences)} stages failed, the first"
         logs = f" (logs: {folder / '.snakemake'})" if workflow_profile is not None else ""
         raise UserError(f"{many}: {why}{logs}; mend it and run the same command again to go on")
-    print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes", *time_report(layout.root / "notebooks", since), sep="\n")
+    print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")
+    print(*time_report(layout.root / "notebooks", since), sep="\n")
 
 
 def time_report(executed: Path, since: float) -> list[str]:
