@@ -36,8 +36,8 @@ endif
 
 setup: $(READY) ## install the exact versions of requirements.lock into .venv (TORCH=cpu: for machines without a GPU)
 
-reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=tiny SEEDS="0 1 2" CORES=all)
-	$(BIN)/vlp reproduce --profile $(PROFILE) --seeds "$(SEEDS)" --cores $(CORES)
+reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=tiny SEEDS="0 1 2" CORES=all DATA_ROOT=)
+	$(BIN)/vlp reproduce --profile $(PROFILE) --data-root "$(DATA_ROOT)" --seeds "$(SEEDS)" --cores $(CORES)
 
 smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
 	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_vit segl_resnet spl_small" --cores $(CORES)

@@ -331,7 +331,9 @@ def report(needed: Budget, profile: Profile, variant: Variant) -> str:
         )
 
     def pace(name: str, rate: float) -> str:
-        return f"  {name:<21} {rate:10,.1f} samples/s  {hours(needed.samples, rate):12,.1f} h"
+        took = hours(needed.samples, rate)
+        shown = f"{took:12,.1f} h" if took >= 1 else f"{60 * took:12,.1f} min"
+        return f"  {name:<21} {rate:10,.1f} samples/s  {shown}"
 
     return "\n".join(
         (

@@ -15,6 +15,7 @@ from matplotlib.image import AxesImage
 
 from vlp_lib.attention.maps import Direction, Query
 from vlp_lib.attention.pointing import PANEL, Look, Pointing, QuestionView, Shown, read_panel
+from vlp_lib.attention.words import WordLook
 from vlp_lib.errors import UserError
 from vlp_lib.figures.palette import RIGHT, WRONG
 from vlp_lib.figures.style import picture_grid
@@ -117,6 +118,29 @@ def draw_figure_6(examples: Sequence[tuple[Shown, list[Look]]], note: str = "") 
             )
     key = "brighter: more attention; outlined: what is asked for; green: answered right, red: answered wrong"
     figure.suptitle("\n".join(line for line in (note, key) if line), fontsize=9)
+    return figure, pd.DataFrame(rows)
+
+
+def draw_captions(looks: Sequence[WordLook], note: str = "") -> tuple[Figure, pd.DataFrame]:
+    """A row an image: the photograph with its caption, then where each chosen word of it looks; one scale for all.
+
+    The frame holds, for each word, how much of its attention is in the most attended cell, times even attention.
+    """
+    columns = 1 + max(len(look.maps) for look in looks)
+    figure, grid = picture_grid(len(looks), columns, 2.0, 2.35)
+    most = float(np.quantile(np.concatenate([m.ravel() for look in looks for m in look.maps.values()]), 0.99))
+    rows, drawn = [], None
+    for look, line in zip(looks, grid, strict=True):
+        line[0].imshow(look.image, interpolation="nearest")
+        line[0].set_title("\n".join(textwrap.wrap(look.caption, 30)), fontsize=7, loc="left")
+        for (word, weights), axes in zip(look.maps.items(), line[1:], strict=False):
+            drawn = draw_map(axes, look.image, weights, most=most)
+            axes.set_title(word, fontsize=9)
+            rows.append({"caption": look.caption, "word": word, "most attended": float(weights.max())})
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=grid, shrink=0.5, pad=0.01, extend="max")
+        bar.set_label("attention, times even attention", fontsize=8)
+    figure.suptitle(note, fontsize=9)
     return figure, pd.DataFrame(rows)
 
 

@@ -1,0 +1,79 @@
+"""Where the words of a caption look: figure 6 of a pretrained model, which needs no questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vlp_lib.attention.maps import look, places_of
+from vlp_lib.batches.tokenizer import Tokenizer
+from vlp_lib.batches.whole import pad_texts, whole_pictures
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.records import ImageRecord
+from vlp_lib.models.model import VLPModel
+from vlp_lib.run import Run
+from vlp_lib.tasks.common import TaskBatch
+from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
+
+
+@dataclass(frozen=True)
+class WordLook:
+    """One image, and where some words of its caption look.
+
+    Attributes:
+        caption: the sentence, as the model read it.
+        image: [S, S, 3] float from 0 to 1.
+        maps: [S, S] by word, in the order of the sentence; 1 is as even attention.
+    """
+
+    caption: str
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def longest_words(words: Sequence[tuple[str, list[int]]], count: int) -> list[tuple[str, list[int]]]:
+    """The longest of a sentence's words with their tokens, in its order: they are seldom articles and prepositions."""
+    chosen = sorted(range(len(words)), key=lambda i: -len(words[i][0]))[:count]
+    return [words[i] for i in sorted(chosen)]
+
+
+def words_of(tokenizer: Tokenizer, caption: str) -> list[tuple[str, list[int]]]:
+    """Each word of a caption once, and the places of its tokens; a word that is said again has the places of both."""
+    ids, words = tokenizer.encode(caption)
+    places: dict[str, list[int]] = {}
+    for word in dict.fromkeys(int(word) for word in words if word >= 0):
+        own = np.flatnonzero(words == word).tolist()
+        places.setdefault("".join(tokenizer.token(int(ids[i])).removeprefix("##") for i in own), []).extend(own)
+    return list(places.items())
+
+
+@torch.inference_mode()
+def look_at_words(run: Run, corpus: Corpus, records: Sequence[ImageRecord], count: int = 4) -> list[WordLook]:
+    """Where the longest words of each image's first caption look, by the run's pretrained model.
+
+    The last cross-modality layer's attention from the word to the image, the mean over its heads and the word's tokens.
+
+    Raises UserError where the model is missing, and for a visual loss whose tokens have no place on the image.
+    """
+    model, tokenizer = restore_pretrained(run, corpus)
+    vlp: VLPModel = model.vlp.to(device_at_hand())
+    profile, looks = run.config, []
+    regions = regions_of(profile, run.chosen)
+    for record in records:
+        caption = record.captions[0]
+        pictures = whole_pictures(corpus, [record], profile.model.image_size, regions, profile.data.detector_threshold)
+        ids, mask = pad_texts([tokenizer.encode(caption)[0]])
+        one = torch.zeros(1, dtype=torch.long)
+        batch = TaskBatch(pictures, ids, mask, one, one, one).to(device_at_hand())
+        seen = look(vlp, batch)
+        places = places_of(vlp, seen.features, batch, 0)
+        maps = {
+            word: places.paint(np.mean([seen.on_image(0, "to_vision", place) for place in tokens], axis=0))
+            for word, tokens in longest_words(words_of(tokenizer, caption), count)
+        }
+        even = {word: painted / max(float(painted.mean()), 1e-12) for word, painted in maps.items()}
+        looks.append(WordLook(caption, pictures.images[0].permute(1, 2, 0).numpy(), even))
+    return looks
