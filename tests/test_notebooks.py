@@ -19,6 +19,7 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 # What each notebook needs done before it, and the parameters it is executed with.
 CHAIN = {
+    "00_start": {},
     "00_corpus": {},
     "10_pretrain": {"variant": "segl"},
     "20_convergence": {},

@@ -65,6 +65,11 @@ def results_root() -> Path:
     return Path(os.environ.get("VLP_RESULTS") or project_root() / "results").resolve()
 
 
+def reference_root() -> Path:
+    """The results of `tiny` that come with the kit."""
+    return project_root() / "results" / "reference" / "tiny"
+
+
 @dataclass(frozen=True)
 class Layout:
     """The folders of one profile on one corpus: results/<profile>/, or results/<profile>-<name>/ with a data_root.

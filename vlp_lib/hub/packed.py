@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from vlp_lib import io
 from vlp_lib.errors import UserError
 from vlp_lib.hub.model import CARD, FILES, RUN, TrainedModel, from_pretrained
-from vlp_lib.run import CONFIG, Run, project_root
+from vlp_lib.run import CONFIG, Run, reference_root
 from vlp_lib.trainers.checkpoint import read_tensors
 from vlp_lib.trainers.loop import WEIGHTS
 
@@ -70,7 +70,7 @@ def unpack(file: Path) -> TrainedModel:
 
 def shipped(stage: str, name: str) -> Path:
     """Where the packed model of a run of `tiny` lies that comes with the kit."""
-    return project_root() / "results" / "reference" / "tiny" / "weights" / f"{stage}-{name}.safetensors"
+    return reference_root() / "weights" / f"{stage}-{name}.safetensors"
 
 
 def ready_model(run: Run, stage: str = "pretrain") -> TrainedModel:
