@@ -100,6 +100,8 @@ def _lock(descriptor: int) -> None:
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte behind the text, which others must read
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
-        import fcntl
-
+        try:
+            import fcntl
+        except ImportError as error:
+            raise OSError(errno.ENOLCK, "this system has none") from error
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

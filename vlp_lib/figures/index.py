@@ -85,8 +85,8 @@ def write_index(root: Path) -> Path:
                 f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a></p>"
             )
     body = "\n".join(parts)
-    head = "<meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
-    head += f"<title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
+    head = f"<meta charset=utf-8><title>{html.escape(root.name)}</title>"  # as `_is_ours` knows it
+    head += f"<meta name=viewport content='width=device-width,initial-scale=1'><style>{_STYLE}</style>"
     write_text(root / "index.html", f"<!doctype html><html lang=en>{head}{body}</html>\n")
     return root / "index.html"
 
