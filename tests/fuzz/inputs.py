@@ -280,7 +280,7 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
         "image bmp RGB",
         sound["image bmp RGB"][:18] + struct.pack("<ii", 60_000, 60_000) + sound["image bmp RGB"][26:],
     )
-    for content in (b"]r\xff\xff\xff\x7f0.", b"\x96\xff\xff\xff\xff\x01\x00\x00\x00.", b"(" * 1_000_000):
+    for content in (b"]r\xff\xff\xff\x7f0.", b"\x96\xff\xff\xff\xff\x01\x00\x00\x00.", b"(" * 200_000):
         yield "refs", content
     yield masks({"size": [8, 12], "counts": [3_000_000_000]})
     yield masks({"size": [8, 12], "counts": [3e9]})

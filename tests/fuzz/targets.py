@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlp_lib import catalogue
 from vlp_lib.arrays import read_npz
@@ -37,6 +37,7 @@ from vlp_lib.corpora.refer import read_held_out
 from vlp_lib.corpora.shards import open_pairs
 from vlp_lib.errors import UnreadableImageError
 from vlp_lib.hub.model import from_pretrained
+from vlp_lib.hub.packed import unpack
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
@@ -144,13 +145,36 @@ def corpus(root: Path) -> None:
 
 
 def read_corpus(root: Path) -> None:
-    opened = open_corpus(root, allow_missing=1.0)
+    opened = open_corpus(root)
     str(opened.report), opened.fingerprint
     for record in opened.records:
         with suppress(UnreadableImageError):
             opened.read_image(record)
         opened.read_label_map(record)
         opened.read_detections(record, 5, 0.0)
+
+
+def labelled(root: Path) -> None:
+    corpus(root)
+    (root / "detections_a.npz").unlink()
+    boxes = [{"image_id": 7, "category_id": i, "bbox": [1, 2, 3.5, 4], "iscrowd": 0} for i in (1, 96)]
+    save(root / "annotations/instances_train2017.json", {**STUFF, "annotations": boxes})
+    parts = [{"id": 1, "category_id": 96}, {"id": 258, "category_id": 124}]
+    panoptic = {
+        "categories": CATEGORIES,
+        "annotations": [{"image_id": 7, "file_name": "7.png", "segments_info": parts}],
+    }
+    save(root / "annotations/panoptic_train2017.json", panoptic)
+    segments = np.zeros((8, 12, 3), np.uint8)
+    segments[2:5], segments[5:] = (1, 0, 0), (2, 1, 0)
+    (root / "annotations/panoptic_train2017").mkdir()
+    Image.fromarray(segments).save(root / "annotations/panoptic_train2017/7.png")
+
+
+def divided(root: Path) -> None:
+    corpus(root)
+    save(root / "dataset_coco.json", {"images": [{**KARPATHY["images"][0], "split": "val"}]})
+    save(root / "splits/by_image.json", {"seed": 0, "train": [7], "val": [], "test": []})
 
 
 def read_masks(root: Path) -> None:
@@ -262,6 +286,15 @@ def hub(root: Path) -> None:
     raw_file("metrics.jsonl", b'{"step": 1, "loss": 0.5}\n')(root)
 
 
+def packed(root: Path) -> None:
+    hub(root)
+    state = load_file(root / "model.safetensors")
+    name = next(name for name, value in state.items() if value.ndim == 2)
+    tensors = state | {name: state[name].to(torch.int8), f"{name}/scale": torch.ones(len(state[name]))}
+    texts = {one: (root / one).read_text() for one in ("config.json", "run.json", "tokenizer.json", "metrics.jsonl")}
+    save_file(tensors, root / "packed.safetensors", metadata=texts)
+
+
 STUDY = b'[[run]]\nvariant = "segl"\nname = "a"\nsettings = "training.steps=3"\nseeds = [0, 1]\n'
 PLUGIN = b"""from vlp_lib.losses import VisualLoss, visual_loss
 
@@ -313,6 +346,10 @@ TARGETS: dict[str, Target] = {
     "corpus masks": Target("annotations/stuff_train2017.json", corpus, read_corpus),
     "corpus labels": Target("detections_a.npz", corpus, read_corpus),
     "corpus image": Target("images/train2017/7.jpg", corpus, read_corpus),
+    "instances": Target("annotations/instances_train2017.json", labelled, read_corpus),
+    "panoptic": Target("annotations/panoptic_train2017.json", labelled, read_corpus),
+    "panoptic map": Target("annotations/panoptic_train2017/7.png", labelled, read_corpus),
+    "division": Target("splits/by_image.json", divided, read_corpus),
     "genome images": Target("image_data.json", genome, read_corpus),
     "genome regions": Target("region_descriptions.json", genome, read_corpus),
     "flickr tokens": Target("flickr30k/results_20130124.token", flickr, read_corpus),
@@ -365,6 +402,7 @@ TARGETS: dict[str, Target] = {
     "vocabulary": Target("vocab.txt", tokenizer, lambda r: load_tokenizer(str(r / "vocab.txt"), 16)),
     "hub": Target("config.json", hub, from_pretrained),
     "hub weights": Target("model.safetensors", hub, from_pretrained),
+    "packed": Target("packed.safetensors", packed, lambda r: unpack(r / "packed.safetensors")),
     "hub record": Target("run.json", hub, from_pretrained),
     "study": Target("s.toml", raw_file("s.toml", STUDY), lambda r: read_study(r / "s.toml", "smoke", "", [0])),
     "plug-in": Target("p.py", raw_file("p.py", PLUGIN), lambda r: catalogue.add_plugin(r / "p.py")),

@@ -204,7 +204,9 @@ def read_segments(path: Path) -> Segments:
     (annotations,) = _lists(path, "annotations")
     with official_fields(path):
         return {
-            Path(entry["file_name"]).stem: {part["id"]: part["category_id"] for part in entry["segments_info"]}
+            _within(entry["file_name"]).stem: {
+                whole(part, "id"): whole(part, "category_id", 1, IGNORED) for part in entry["segments_info"]
+            }
             for entry in annotations
         }
 

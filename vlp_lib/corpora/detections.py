@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlp_lib.arrays import array_header, read_npz
-from vlp_lib.corpora.coco import official_fields, read_categories
+from vlp_lib.corpora.coco import official_fields, read_categories, whole
 from vlp_lib.corpora.images import MOST_SIDE
 from vlp_lib.corpora.records import Detections
 from vlp_lib.errors import UserError
@@ -284,8 +284,9 @@ class TsvDetections:
                     continue
                 name, fields = line.split(b"\t", 1)[0], line.count(b"\t") + 1
                 if fields != len(_COLUMNS):
+                    called = " ".join(name[:40].decode(errors="replace").split())
                     raise UserError(
-                        f"{self.path}: row {number} (image {name[:40].decode(errors='replace').strip()}) has {fields} "
+                        f"{self.path}: row {number} (image {called}) has {fields} "
                         f"fields instead of {len(_COLUMNS)} ({', '.join(_COLUMNS)}): fetch it again"
                     )
                 match = _TSV_ID.fullmatch(name)
@@ -373,6 +374,10 @@ def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
     return names
 
 
+_Box = tuple[int, tuple[float, float, float, float]]
+"""A class, and x, y, width and height in pixels."""
+
+
 class InstanceLabels:
     """The annotators' boxes of an instances_*.json in a detector's place: score 1, the largest first, no crowds.
 
@@ -388,14 +393,22 @@ class InstanceLabels:
         self.classes, self.attribute_names = tuple(self._names[i] for i in sorted(self._names)), ()
 
     @cached_property
-    def _images(self) -> dict[int, tuple[tuple[int, int], list[tuple[int, list[float]]]]]:
+    def _images(self) -> dict[int, tuple[tuple[int, int], list[_Box]]]:
         """Size and (class, x, y, width, height) of each listed image, the largest first."""
         content, index = read_json(self.path), {category: i for i, category in enumerate(sorted(self._names))}
         with official_fields(self.path):
-            images = {i["id"]: ((i["width"], i["height"]), list[tuple[int, list[float]]]()) for i in content["images"]}
+            images = {
+                whole(i, "id"): ((whole(i, "width", 1, MOST_SIDE), whole(i, "height", 1, MOST_SIDE)), list[_Box]())
+                for i in content["images"]
+            }
             for entry in content["annotations"]:
                 if not entry.get("iscrowd"):
-                    images[entry["image_id"]][1].append((index[entry["category_id"]], entry["bbox"]))
+                    x, y, width, height = map(float, entry["bbox"])
+                    if not (
+                        max(map(abs, (x, y))) <= MOST_SIDE and 0 <= width <= MOST_SIDE and 0 <= height <= MOST_SIDE
+                    ):
+                        raise ValueError(f"the box {entry['bbox']!r:.60}")
+                    images[entry["image_id"]][1].append((index[entry["category_id"]], (x, y, width, height)))
         for _, boxes in images.values():
             boxes.sort(key=lambda box: -box[1][2] * box[1][3])
         return images

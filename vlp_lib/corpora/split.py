@@ -67,7 +67,7 @@ def read_division(root: Path) -> Division:
     said = io.read_json(path)
     try:
         return Division(int(said["seed"]), {int(i): name for name in SPLITS for i in said[name]})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is no division ({error!r}): write it again with `vlp data split`") from None
 
 

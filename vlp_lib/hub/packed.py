@@ -55,9 +55,10 @@ def unpack(file: Path) -> TrainedModel:
     state = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
     for name, value in state.items():
         if value.dtype == torch.int8:
-            if name + _SCALE not in tensors:
-                raise UserError(f"{file} has no scale for {name}: fetch it again")
-            state[name] = value * _column(tensors[name + _SCALE], value)
+            scale = tensors.get(name + _SCALE)
+            if scale is None or value.ndim == 0 or scale.shape != value.shape[:1] or scale.dtype != torch.float32:
+                raise UserError(f"{file} has no scale for {name}'s rows: fetch it again")
+            state[name] = value * _column(scale, value)
     with TemporaryDirectory() as folder:
         for name in texts.keys() & set(_TEXTS):
             io.write_text(Path(folder) / name, texts[name])

@@ -17,6 +17,7 @@ from torch import nn
 
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_atomically, write_json, write_text
+from vlp_lib.models.weights import require_floats
 
 _STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"
@@ -47,7 +48,7 @@ def read_tensors(path: Path, mend: str) -> tuple[dict[str, str], dict[str, torch
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # safetensors has several kinds of failure, and one more for kinds that torch has not
         raise UserError(f"{path} is no readable weights file ({error}): {mend}") from error
 
 
@@ -73,6 +74,9 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
             f"model {here.get(name, 'nothing')}{also}; give the checkpoint of the same profile, variant and "
             f"corpus"
         )
+    require_floats(
+        {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, model.state_dict(), path
+    )
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:_NAMED])}: train it again")
