@@ -56,7 +56,7 @@ bench: $(READY) ## how many times faster than what one would pick instead, row b
 	$(BIN)/vlp bench --profile $(PROFILE)
 
 lab: $(READY) ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/00_start.ipynb
 
 clean: ## remove results of your own runs (not results/reference) and the environment
 	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +

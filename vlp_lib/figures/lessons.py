@@ -77,11 +77,16 @@ def draw_bars(table: pd.DataFrame, words: str) -> Figure:
 
 
 def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}) -> Figure:
-    """Each column of the losses against its step, a panel each; dotted lines at the levels named in `lines`."""
+    """Each column of the losses against its step, a panel each; dotted lines at the levels named in `lines`.
+
+    Of many steps a mean over neighbours is drawn over the losses themselves.
+    """
     figure = new_figure(3.2 * len(losses.columns), 2.6, columns=len(losses.columns))
     for axes, name in zip(figure.axes, losses.columns, strict=True):
         axes.plot(losses.index, losses[name], color=LINE, lw=0.6, alpha=0.4)
-        axes.plot(losses.index, losses[name].rolling(10, min_periods=1).mean(), color=LINE, lw=1.8)
+        axes.plot(
+            losses.index, losses[name].rolling(max(1, len(losses) // 15), min_periods=1).mean(), color=LINE, lw=1.8
+        )
         axes.set_title(str(name), fontsize=10)
         axes.set_xlabel("step")
         if name in lines:
