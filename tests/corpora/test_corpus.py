@@ -299,7 +299,7 @@ def test_a_segment_that_the_panoptic_json_does_not_list_is_named(root: Path) -> 
 
 
 def instances(root: Path, *boxes: tuple[int, int, list[float], int]) -> None:
-    images = [{"id": i, "width": 40, "height": 20} for i in (5, 3)]
+    images = [{"id": i, "width": DECLARED[0], "height": DECLARED[1]} for i in (5, 3)]
     found = [{"image_id": i, "category_id": c, "bbox": box, "iscrowd": crowd} for i, c, box, crowd in boxes]
     content = {"images": images, "annotations": found, "categories": THINGS}
     save(root / "annotations/instances_train2017.json", content)
@@ -307,7 +307,7 @@ def instances(root: Path, *boxes: tuple[int, int, list[float], int]) -> None:
 
 def test_instances_stand_for_a_detector_where_there_is_none(root: Path) -> None:
     """The largest first, crowds left out; an image that is listed without a box has been looked at."""
-    instances(root, (5, 4, [0, 0, 10, 10], 0), (5, 1, [20, 10, 20, 10], 0), (5, 1, [0, 0, 40, 20], 1))
+    instances(root, (5, 4, [0, 0, 6, 8], 0), (5, 1, [12, 8, 12, 8], 0), (5, 1, [0, 0, 24, 16], 1))
     corpus = open_corpus(root)
     assert corpus.detections is not None and corpus.detections.classes == ("ball", "box")
     five, three, other = (next(r for r in corpus.records if r.image_id == i) for i in (5, 3, 8))

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.detections import DetectionStore, NpzDetections, TsvDetections, write_detections
+from vlp_lib.corpora.detections import DetectionStore, InstanceLabels, NpzDetections, TsvDetections, write_detections
 from vlp_lib.corpora.records import NO_DETECTIONS, Detections, ImageRecord
 from vlp_lib.corpora.workers import load
 from vlp_lib.errors import UserError
@@ -264,7 +264,8 @@ def label_images(
     """
     # Labels of two detectors beside each other could not be read: say so before hours of labelling.
     beside = corpus.detections if corpus.root in path.parents else None
-    others = [source.path for source in beside.sources if source.path != path] if beside else []
+    sources = beside.sources if beside else ()
+    others = [s.path for s in sources if s.path != path and not isinstance(s, InstanceLabels)]
     if beside and others and beside.classes != detector.classes:
         raise UserError(
             f"{others[0]} has the labels of another detector, and a corpus can have those of one: move it out of "
