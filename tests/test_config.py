@@ -59,7 +59,7 @@ def test_paper_profile_is_the_papers():
         ("training.learning_rate", 0.5),
         ("training.learning_rate", 1),
         ("model.vit.layers", 3),
-        ("model.resnet.layers", (1, 1, 1)),
+        ("model.resnet.layers", (2, 1)),
         ("data.resize", (0.5, 2)),
         ("data.mlm_replacement", "random"),
         ("data.mlm_on_mismatched", True),

@@ -8,17 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from vlp_lib import catalogue
 from vlp_lib.errors import UserError, unknown
+from vlp_lib.ranges import (
+    ABOVE_0,
+    Checked,
+    Colour,
+    Count,
+    Deviation,
+    Layers,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    Size,
+    SplitSizes,
+    TextLength,
+    Whole,
+    fits,
+    require_in_range,
+)
 
 
 @dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(Checked):
     """The vision transformer (section IV-A1: 9 layers, patch 32, learnable position embedding).
 
     Attributes:
@@ -28,17 +47,17 @@ class ViTConfig:
             Empty ones are those of the configuration that stands with the weights; ImageNet's for random weights.
     """
 
-    width: int = 768
-    layers: int = 9
-    heads: int = 12
-    patch: int = 32
+    width: Size = 768
+    layers: Annotated[int, Range(0, 1_000)] = 9
+    heads: Size = 12
+    patch: Size = 32
     pretrained: str = ""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: Colour = ()
+    std: Deviation = ()
 
 
 @dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(Checked):
     """The convolutional backbone (section IV-A1: ResNet-50).
 
     Attributes:
@@ -52,17 +71,17 @@ class ResNetConfig:
     """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    output_stride: int = 32
+    layers: Annotated[tuple[int, ...], Range(1, 1_000, lengths=(1, 2, 3, 4))] = (3, 4, 6, 3)
+    channels: Annotated[tuple[int, ...], Range(1, 65_536)] = (64, 128, 256, 512)
+    output_stride: Literal[4, 8, 16, 32] = 32
     norm: Literal["frozen", "group"] = "frozen"
     pretrained: str = ""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: Colour = ()
+    std: Deviation = ()
 
 
 @dataclass(frozen=True)
-class TimmConfig:
+class TimmConfig(Checked):
     """A backbone of timm's, whichever `vision` names (`timm:NAME`), read at the end of its last stage.
 
     Attributes:
@@ -75,13 +94,13 @@ class TimmConfig:
     """
 
     pretrained: str = "hub"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    frozen_stages: int = 0
+    mean: Colour = ()
+    std: Deviation = ()
+    frozen_stages: Annotated[int, Range(0, 1_000)] = 0
 
 
 @dataclass(frozen=True)
-class RegionConfig:
+class RegionConfig(Checked):
     """The region-feature stream of the comparison model (figures 1 and 5): what an object detector says of the image.
 
     Attributes:
@@ -89,12 +108,12 @@ class RegionConfig:
         feature_size: size of continuous region features (Bottom-Up: 2048); 0 where the detector gives labels only.
     """
 
-    max_regions: int = 36
-    feature_size: int = 0
+    max_regions: Annotated[int, Range(1, 10_000)] = 36
+    feature_size: Annotated[int, Range(0, 65_536)] = 0
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The two-stream model at one scale (sections III-A and IV-A1).
 
     Attributes:
@@ -117,16 +136,16 @@ class ModelConfig:
         losses: settings of visual losses that differ from their defaults, by "<loss>.<setting>".
     """
 
-    image_size: int = 384
+    image_size: Size = 384
     vision: str = "vit"
-    hidden: int = 768
-    heads: int = 12
-    language_layers: int = 9
-    cross_layers: int = 5
+    hidden: Size = 768
+    heads: Size = 12
+    language_layers: Layers = 9
+    cross_layers: Layers = 5
     shared_cross_attention: bool = True
-    sharpness: float = 1.0
-    dropout: float = 0.1
-    max_text_length: int = 40
+    sharpness: Positive = 1.0
+    dropout: Annotated[float, Range(0, 0.99)] = 0.1
+    max_text_length: TextLength = 40
     vit: ViTConfig = field(default_factory=ViTConfig)
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     timm: TimmConfig = field(default_factory=TimmConfig)
@@ -138,7 +157,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """How samples are made (sections III-A and IV-A3).
 
     Attributes:
@@ -165,21 +184,21 @@ class DataConfig:
             used where it is there.
     """
 
-    resize: tuple[float, float] = (0.8, 1.2)
-    flip: float = 0.5
+    resize: Annotated[tuple[float, float], Range(ABOVE_0, 16, ascending=True)] = (0.8, 1.2)
+    flip: Share = 0.5
     pairing: Literal["both", "one"] = "both"
-    mlm_probability: float = 0.15
+    mlm_probability: Share = 0.15
     mlm_replacement: Literal["zero", "random"] = "zero"
     mlm_on_mismatched: bool = False
-    detector_threshold: float = 0.2
-    allow_corrupt: float = 0.001
-    workers: int = 0
-    text_lengths: tuple[int, ...] = ()
+    detector_threshold: Share = 0.2
+    allow_corrupt: Share = 0.001
+    workers: Annotated[int, Range(0, 1_024)] = 0
+    text_lengths: Annotated[tuple[int, ...], Range(3, 65_536, ascending=True)] = ()
     prepared: str = ""
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Checked):
     """The optimisation; the paper gives the epochs, the rest follows LXMERT and UNITER.
 
     Attributes:
@@ -204,25 +223,25 @@ class TrainingConfig:
             third more time.
     """
 
-    steps: int = 0
-    epochs: float = 15
-    batch_size: int = 256
-    accumulation: int = 1
-    learning_rate: float = 1e-4
-    pretrained_rate: float = 1.0
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    decay: float = 1.0
-    clip: float = 1.0
-    evaluations: int = 100
-    validation_images: int = 2048
-    checkpoints: int = 50
-    keep: int = 2
+    steps: Whole = 0
+    epochs: Annotated[float, Range(ABOVE_0, 1_000_000)] = 15
+    batch_size: Count = 256
+    accumulation: Count = 1
+    learning_rate: Positive = 1e-4
+    pretrained_rate: Positive = 1.0
+    weight_decay: Annotated[float, Range(0, 100)] = 0.01
+    warmup: Share = 0.1
+    decay: Share = 1.0
+    clip: Positive = 1.0
+    evaluations: Annotated[int, Range(1, 1_000_000)] = 100
+    validation_images: Count = 2048
+    checkpoints: Annotated[int, Range(0, 1_000_000)] = 50
+    keep: Annotated[int, Range(1, 1_000_000)] = 2
     precision: Literal["auto", "bf16", "float32"] = "auto"
     compile: bool = False
     checkpointing: bool = False
-    mlm_weight: float = 1.0
-    itm_weight: float = 1.0
+    mlm_weight: NotNegative = 1.0
+    itm_weight: NotNegative = 1.0
 
 
 def _finetuning(learning_rate: float = 5e-5) -> TrainingConfig:
@@ -233,7 +252,7 @@ def _finetuning(learning_rate: float = 5e-5) -> TrainingConfig:
 
 
 @dataclass(frozen=True)
-class DownstreamConfig:
+class DownstreamConfig(Checked):
     """Finetuning on VQAv2, NLVR2 and VCR (section IV-B); images are not augmented.
 
     The training configurations count items of the task where pretraining counts images: questions, statements about
@@ -250,20 +269,20 @@ class DownstreamConfig:
         scored: items of val and of test that the final scores are computed on; 0 scores all.
     """
 
-    image_size: int = 600
+    image_size: Size = 600
     vqa: TrainingConfig = field(default_factory=_finetuning)
     nlvr2: TrainingConfig = field(default_factory=_finetuning)
     vcr: TrainingConfig = field(default_factory=lambda: _finetuning(6e-5))
-    minimum_answers: int = 9
+    minimum_answers: Count = 9
     answer_list: str = ""
-    text_length: int = 60
-    vcr_text_length: int = 220
-    allow_missing: float = 0.0
-    scored: int = 0
+    text_length: TextLength = 60
+    vcr_text_length: TextLength = 220
+    allow_missing: Share = 0.0
+    scored: Whole = 0
 
 
 @dataclass(frozen=True)
-class RetrievalConfig:
+class RetrievalConfig(Checked):
     """Zero-shot retrieval (section IV-B4); every one of the images meets every sentence.
 
     Attributes:
@@ -276,15 +295,15 @@ class RetrievalConfig:
     """
 
     data_set: str = ""
-    images: int = 5_000
-    fold: int = 1_000
-    image_size: int = 0
-    block: int = 512
+    images: Count = 5_000
+    fold: Count = 1_000
+    image_size: Annotated[int, Range(0, 65_536)] = 0
+    block: Count = 512
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
 
 @dataclass(frozen=True)
-class SpeedConfig:
+class SpeedConfig(Checked):
     """Inference time: what is measured (section IV-C; Tables II and IV, figure 5 right).
 
     Attributes:
@@ -293,11 +312,11 @@ class SpeedConfig:
     """
 
     full_size: bool = True
-    seconds: float = 12.0
+    seconds: Positive = 12.0
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
+class CorpusConfig(Checked):
     """The embedded corpus that is drawn where no `data_root` is given: its size, and what its world is like.
 
     Attributes:
@@ -318,21 +337,22 @@ class CorpusConfig:
         detector_noise: factor on the errors of the simulated detector: missed, doubled, misnamed and invented boxes.
     """
 
-    seed: int = 0
-    train_images: int = 12_000
-    val_images: int = 1_000
-    test_images: int = 1_000
-    nlvr_pairs: tuple[int, int, int] = (1_500, 300, 300)
-    vcr_images: tuple[int, int, int] = (1_200, 300, 300)
-    things: tuple[int, int] = (2, 3)
-    large: tuple[int, int] = (24, 27)
-    small: tuple[int, int] = (14, 16)
-    named: float = 0.5
-    typical: float = 0.7
-    skew: float = 0.0
-    maps: float = 0.5
-    sentences: tuple[int, int] = (5, 5)
-    detector_noise: float = 1.0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    train_images: Annotated[int, Range(1, 1_000_000)] = 12_000
+    val_images: Annotated[int, Range(1, 1_000_000)] = 1_000
+    test_images: Annotated[int, Range(1, 1_000_000)] = 1_000
+    nlvr_pairs: SplitSizes = (1_500, 300, 300)
+    vcr_images: SplitSizes = (1_200, 300, 300)
+    # Beyond these limits the things do not find room beside each other.
+    things: Annotated[tuple[int, int], Range(1, 4, (2,), ascending=True)] = (2, 3)
+    large: Annotated[tuple[int, int], Range(8, 32, ascending=True)] = (24, 27)
+    small: Annotated[tuple[int, int], Range(8, 20, ascending=True)] = (14, 16)
+    named: Share = 0.5
+    typical: Share = 0.7
+    skew: Annotated[float, Range(0, 4)] = 0.0
+    maps: Share = 0.5
+    sentences: Annotated[tuple[int, int], Range(1, 100)] = (5, 5)
+    detector_noise: Annotated[float, Range(0, 6)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -700,7 +720,35 @@ def override(config: Any, values: dict[str, Any]) -> Any:
     for path, value in values.items():
         short = path.startswith("losses.") and isinstance(config, Profile)
         config = _override(config, path, f"model.{path}" if short else path, value)
+    if isinstance(config, Profile):
+        for rule, holds in _TOGETHER.items():
+            if not holds(config):
+                raise UserError(f"{rule}: change one of the two")
     return config
+
+
+def _divides(training: str) -> Callable[[Profile], bool]:
+    of: Callable[[Profile], TrainingConfig] = operator.attrgetter(training)
+    return lambda p: of(p).batch_size % of(p).accumulation == 0
+
+
+_TOGETHER: dict[str, Callable[[Profile], bool]] = {
+    "model.hidden must be a multiple of model.heads": lambda p: p.model.hidden % p.model.heads == 0,
+    "model.vit.width must be a multiple of model.vit.heads": lambda p: p.model.vit.width % p.model.vit.heads == 0,
+    "model.image_size must be at least model.vit.patch": lambda p: p.model.image_size >= p.model.vit.patch,
+    "downstream.image_size must be at least model.vit.patch": lambda p: p.downstream.image_size >= p.model.vit.patch,
+    "model.resnet.layers must be as many as model.resnet.channels": lambda p: (
+        len(p.model.resnet.layers) == len(p.model.resnet.channels)
+    ),
+    "data.text_lengths must end with at least model.max_text_length": lambda p: (
+        not p.data.text_lengths or p.data.text_lengths[-1] >= p.model.max_text_length
+    ),
+    **{
+        f"{name}.batch_size must be a multiple of {name}.accumulation": _divides(name)
+        for name in ("training", "downstream.vqa", "downstream.nlvr2", "downstream.vcr")
+    },
+}
+"""What settings need of each other, whatever order they are given in."""
 
 
 def _loss_setting(path: str, name_and_setting: str) -> str:
@@ -729,21 +777,8 @@ def _override(config: Any, path: str, rest: str, value: Any) -> Any:
     if not fits(value, hint):
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
         raise UserError(f"setting {path!r} is {value!r}: it must be {kind}, such as {old!r}")
+    require_in_range(type(config), head, value, path)
     return replace(config, **{head: float(value) if hint is float else value})
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; whole numbers are floats, too, and truth values are no numbers."""
-    kinds = get_args(hint)
-    if get_origin(hint) is Literal:
-        return value in kinds
-    if get_origin(hint) is tuple:
-        if kinds[-1] is ...:
-            kinds = kinds[:1] * len(value) if isinstance(value, tuple) else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -147,6 +147,12 @@ def settings_of_stage(settings: Sequence[str], stage: str) -> tuple[str, ...]:
     return tuple(text for text in settings if _section(text) in _READS[_kind(stage)])
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed to all generators of random numbers; raises UserError."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}: it must be from 0 to {2**32 - 1:,}")
+
+
 @dataclass(frozen=True)
 class Run:
     """One training or evaluation: what is run, with which seed, on which data.
@@ -160,8 +166,8 @@ class Run:
         settings: "field=value" texts that differ from the profile's, e.g. "training.steps=100".
         plugin: a Python file with visual losses of one's own.
 
-    Raises UserError for an unknown profile, variant or setting, for a name that is no folder's or is another variant's,
-    and for settings of the embedded corpus beside a data_root.
+    Raises UserError for an unknown profile, variant or setting, a seed below 0, a name that is no folder's or is
+    another variant's, and settings of the embedded corpus beside a data_root.
     """
 
     profile: str
@@ -181,6 +187,7 @@ class Run:
         if name in VARIANTS and name != self.chosen.name:
             raise UserError(f"name {name!r} is a variant's, and this run is of {self.chosen.name}: choose another name")
         object.__setattr__(self, "name", name)
+        check_seed(self.seed)
         # Read at once, so that a wrong setting is refused now and not in the middle of the work.
         drawn = [text for text in self.settings if _section(text) == "corpus"] if self.config else []
         if self.data_root and drawn:

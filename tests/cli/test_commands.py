@@ -223,7 +223,7 @@ def test_a_batch_that_cannot_be_divided(capsys, coco):
     said = refused(
         capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", "training.accumulation=3"
     )
-    assert said.startswith("vlp: training.batch_size 4 cannot be divided into 3 ")
+    assert said == "vlp: training.batch_size must be a multiple of training.accumulation: change one of the two"
 
 
 def test_an_unknown_notebook(capsys, tmp_path):

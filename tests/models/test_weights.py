@@ -242,8 +242,8 @@ def test_weights_that_do_not_say_their_scale_are_refused(vit_state, tmp_path, mo
     resnet = replace(CONFIG, resnet=replace(CONFIG.resnet, pretrained="local/gone"))
     with pytest.raises(UserError, match=r"local/gone.*model\.resnet\.mean and model\.resnet\.std"):
         ResNetStream(resnet, pretrained=False)
-    known = replace(CONFIG.vit, pretrained="local/gone", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
-    assert scale_of(ViTStream(replace(CONFIG, vit=known), pretrained=False))[1] == [1, 2, 3]
+    known = replace(CONFIG.vit, pretrained="local/gone", mean=(0.1, 0.2, 0.3), std=(0.1, 0.2, 0.3))
+    assert scale_of(ViTStream(replace(CONFIG, vit=known), pretrained=False))[1] == pytest.approx([0.1, 0.2, 0.3])
     monkeypatch.setattr(timm.models, "load_model_config_from_hf", lambda name: 1 / 0)
     with pytest.raises(UserError, match=r"hf-hub:someone/vit.*model\.vit\.mean"):
         ViTStream(vit_config("hf-hub:someone/vit"), pretrained=False)
@@ -383,7 +383,7 @@ def test_what_begins_pretrained_is_known(resnet_state, bert_state, tmp_path):
     assert restored.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize(("stages", "message"), [(5, "has 5 stages, and one must learn"), (-1, "frozen_stages is -1")])
+@pytest.mark.parametrize(("stages", "message"), [(5, "has 5 stages, and one must learn"), (-1, "frozen_stages' is -1")])
 def test_impossible_numbers_of_frozen_stages(resnet_state, tmp_path, stages, message):
     file = save(resnet_state, tmp_path / "resnet.safetensors")
     with pytest.raises(UserError, match=message):

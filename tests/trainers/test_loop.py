@@ -145,8 +145,8 @@ def test_pretrained_parts_have_a_rate_of_their_own(model, tmp_path, monkeypatch)
     found = {(names[id(p)], group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert {entry for entry in found if entry[0].startswith("0.")} == {("0.weight", 0.05, 0.3), ("0.bias", 0.05, 0.0)}
     assert {rate for name, rate, _ in found if not name.startswith("0.")} == {0.5}
-    with pytest.raises(UserError, match=r"training\.pretrained_rate is 0"):
-        loop.check_training(replace(CONFIG, pretrained_rate=0.0), 1)
+    with pytest.raises(UserError, match="pretrained_rate"):
+        replace(CONFIG, pretrained_rate=0.0)
 
 
 def test_gradients_are_clipped(model, tmp_path, monkeypatch):
@@ -438,16 +438,9 @@ def test_auto_precision_on_a_processor(monkeypatch, capabilities, expected):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, r"training\.batch_size is 0: it must be at least 1"),
-        ({"accumulation": 0}, r"training\.accumulation is 0"),
-        ({"evaluations": 0}, r"training\.evaluations is 0"),
-        ({"validation_images": 0}, r"training\.validation_images is 0"),
-        ({"keep": 0}, r"training\.keep is 0"),
+        ({"accumulation": 0}, r"'TrainingConfig\.accumulation' is 0: it must be at least 1"),
         ({"accumulation": 3}, r"batch_size 4 cannot be divided into 3 .*multiple of 3"),
-        ({"learning_rate": 0.0}, "learning_rate and clip must be above 0"),
-        ({"learning_rate": math.nan}, "learning_rate and clip must be above 0"),
-        ({"clip": -1.0}, "learning_rate and clip must be above 0"),
-        ({"warmup": 1.5}, "warmup and decay between 0 and 1"),
+        ({"learning_rate": math.nan}, r"'TrainingConfig\.learning_rate' is nan: it must be above 0"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(model, tmp_path, change, message):

@@ -81,11 +81,6 @@ class PairDataset(Dataset[Sample]):
         self.corpus = corpus
         self.prepared = open_prepared(corpus, model.image_size, data.resize, data.prepared)
         self.show_later = show_later
-        if data.text_lengths and data.text_lengths[-1] < model.max_text_length:
-            raise UserError(
-                f"data.text_lengths ends with {data.text_lengths[-1]} and model.max_text_length is "
-                f"{model.max_text_length}: let it end with at least that"
-            )
         self.records = corpus.split(split)
         if len(self.records) < 2:
             raise UserError(

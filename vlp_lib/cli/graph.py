@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
 from vlp_lib.config import default_variants
@@ -228,12 +227,14 @@ def _watched(
             else:
                 rest.append(line.strip())
 
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     with (
         interrupted_by(signal.SIGTERM, signal.SIGHUP),
-        subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes) as graph,
-    ):
-        reader = threading.Thread(target=read, args=(graph.stderr,))
+        subprocess.Popen(
+            command, cwd=folder, env=environment, start_new_session=True,
+            stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        ) as graph,
+    ):  # fmt: skip
+        reader = threading.Thread(target=read, args=(graph.stderr or (),))
         reader.start()
         try:
             graph.wait()

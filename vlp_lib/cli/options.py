@@ -7,14 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from vlp_lib import catalogue
 from vlp_lib.config import Profile, override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from vlp_lib.run import Run
+from vlp_lib.run import Run, check_seed
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""
@@ -111,6 +109,7 @@ def check_words(given: Mapping[str, Any], settings: Sequence[str]) -> Profile:
         parse_variant(name)
     if "task" in given:
         check_task(given["task"])
+    check_seed(given.get("seed", 0))
     check_folder(given.get("data_root", ""))
     return chosen
 
@@ -131,8 +130,6 @@ def check_folder(data_root: str) -> str:
 
 def run_of(options: argparse.Namespace) -> Run:
     """The run that checked options with a variant, a seed, a name and settings describe."""
-    from vlp_lib.run import Run
-
     plugin = str(options.plugin.resolve()) if options.plugin else ""
     return Run(
         options.profile, options.variant, options.seed, options.data_root, options.name, tuple(options.set), plugin

@@ -17,10 +17,10 @@ from torch import nn
 
 from vlp_lib import catalogue
 from vlp_lib.batches.sample import Batch
-from vlp_lib.config import fits
 from vlp_lib.errors import UserError
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.ranges import fits, require_in_range
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _run_plugin(file: Path) -> None:
 def resolve_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a loss: its defaults, its name's preset, then the given ones.
 
-    Raises UserError for a value of another type.
+    Raises UserError for a value of another type, and one outside of the range that its annotation gives.
     """
     registered = _registered(name)
     init = registered.make.__init__
@@ -190,6 +190,7 @@ def resolve_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for setting, value in given.items():
         if setting in hints and not fits(value, hints[setting]):
             raise UserError(f"setting 'losses.{name}.{setting}' is {value!r}: it must be like {defaults[setting]!r}")
+        require_in_range(init, setting, value, f"losses.{name}.{setting}")
     return defaults | dict(registered.preset) | dict(given)
 
 

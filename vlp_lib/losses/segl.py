@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.ranges import Range
 
 
 def downsample_labels(
@@ -47,7 +48,11 @@ class SEGL(VisualLoss):
     needs = Needs(label_maps=True)
 
     def __init__(
-        self, context: Context, *, resnet_scale: int = 2, downsampling: Literal["nearest", "majority"] = "nearest"
+        self,
+        context: Context,
+        *,
+        resnet_scale: Annotated[int, Range(1, 16)] = 2,
+        downsampling: Literal["nearest", "majority"] = "nearest",
     ) -> None:
         super().__init__(context)
         self.classes = context.vocabularies.segmentation

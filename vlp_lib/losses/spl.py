@@ -13,6 +13,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.ranges import Positive
 
 
 def match_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -65,7 +66,9 @@ class SPL(VisualLoss):
         no_object_weight: weight of the "no object" class in the cross-entropy.
     """
 
-    def __init__(self, context: Context, *, queries_per_cell: float = 36 / 144, no_object_weight: float = 0.1) -> None:
+    def __init__(
+        self, context: Context, *, queries_per_cell: Positive = 36 / 144, no_object_weight: Positive = 0.1
+    ) -> None:
         super().__init__(context)
         hidden, heads, dropout = context.hidden, context.heads, context.dropout
         queries = max(1, round(queries_per_cell * context.grid[0] * context.grid[1]))

@@ -14,6 +14,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, VisualLoss, VisualOutput, visual_loss
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.weights import IMAGENET_MEAN
+from vlp_lib.ranges import Share, Whole
 
 _STREAM = 1
 """Keeps SSUL's draws apart from the other draws made from a sample's seed."""
@@ -52,7 +53,7 @@ class SSUL(VisualLoss):
         probability: share of the patches that is hidden.
     """
 
-    def __init__(self, context: Context, *, patch: int = 0, probability: float = 0.15) -> None:
+    def __init__(self, context: Context, *, patch: Whole = 0, probability: Share = 0.15) -> None:
         super().__init__(context)
         self.patch = patch or context.patch
         self.probability = probability

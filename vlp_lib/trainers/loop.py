@@ -110,20 +110,13 @@ def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 def check_training(config: TrainingConfig, processes: int) -> None:
-    """Refuse what cannot be computed; raises UserError naming the setting."""
+    """Refuse a batch that cannot be divided among the processes; raises UserError naming the setting."""
     parts = config.accumulation * processes
-    for name in ("batch_size", "accumulation", "evaluations", "validation_images", "keep"):
-        if getattr(config, name) < 1:
-            raise UserError(f"training.{name} is {getattr(config, name)}: it must be at least 1")
     if config.batch_size % parts:
         raise UserError(
             f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
             f"{processes} processes: choose a multiple of {parts}"
         )
-    if not config.pretrained_rate > 0:
-        raise UserError(f"training.pretrained_rate is {config.pretrained_rate}: it must be above 0 (1: no difference)")
-    if not config.learning_rate > 0 or not 0 <= config.warmup <= 1 or not 0 <= config.decay <= 1 or config.clip <= 0:
-        raise UserError("training.learning_rate and clip must be above 0, warmup and decay between 0 and 1")
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
