@@ -320,6 +320,16 @@ def test_instances_stand_for_a_detector_where_there_is_none(root: Path) -> None:
     assert "COCO's instances (2 classes" in str(corpus.report)
 
 
+@pytest.mark.parametrize(
+    "box", [[0, 0, 1], [0, 0, 1, float("nan")], [0, 0, 1, 1e9], [0, 0, -5, 5], [1e9, 0, 1, 1], ["a"] * 4, None]
+)
+def test_a_box_that_cannot_be_is_named(root: Path, box: Any) -> None:
+    instances(root, (5, 4, box, 0))
+    corpus = open_corpus(root)
+    with pytest.raises(UserError, match=r"instances_train2017\.json has an entry"):
+        corpus.read_detections(corpus.records[1], 9, 0.5)
+
+
 def test_a_detectors_labels_go_before_instances(root: Path) -> None:
     instances(root, (5, 4, [0, 0, 10, 10], 0))
     write_detections(root / "detections_a.npz", [], ("dog",))

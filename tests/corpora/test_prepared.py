@@ -209,3 +209,13 @@ def test_no_folder_of_other_files_is_written_into(corpus, tmp_path, name):
     with pytest.raises(UserError, match=r"would be lost: give another folder"):
         prepare(corpus, SIZE, RESIZE, mine)
     assert {(mine / one).read_text() for one in ("manifest.json", "pack-00099.bin", name)} == {"mine"}
+
+
+@pytest.mark.parametrize(("place", "value"), [(1, 1.0), (2, 4.5), (3, True), (1, -1), (2, 10**9), (3, 0), (1, "0")])
+def test_an_index_that_cannot_be_is_refused(corpus, place, value):
+    folder = prepare(corpus, SIZE, RESIZE).folder
+    index = read_json(folder / "pack-00000.json")
+    index["pictures"][0][place] = value
+    write_json(folder / "pack-00000.json", index)
+    with pytest.raises(UserError, match="broken manifest or index"):
+        open_prepared(corpus, SIZE, RESIZE)

@@ -89,9 +89,17 @@ def test_missing_and_broken_weights_are_named(small_model, tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"{path} is no readable weights file"):
             load_weights(path, model)
-    save_file(model.state_dict(), path, metadata={"about": "{"})
-    with pytest.raises(UserError, match=f"{path} is no readable weights file"):
-        load_weights(path, model)
+    for about in ("{", "[1]", "[" * 5_000):
+        save_file(model.state_dict(), path, metadata={"about": about})
+        with pytest.raises(UserError, match=f"{path} is no readable weights file"):
+            load_weights(path, model)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8, torch.bool])
+def test_quantised_weights_are_named(tmp_path, kind):
+    save_file({"weight": torch.ones(2, 3).to(kind), "bias": torch.ones(2)}, tmp_path / "linear.safetensors")
+    with pytest.raises(UserError, match=r"has weight as .*give weights that are not quantised"):
+        load_weights(tmp_path / "linear.safetensors", nn.Linear(3, 2))
 
 
 def test_weights_of_others_carry_no_description(tmp_path):

@@ -89,6 +89,8 @@ class _Picture(NamedTuple):
 
 def _picture(pack: Path, size: int, offset: int, height: int, width: int, mapped: bool) -> _Picture:
     """Where an image lies in a pack of so many bytes; raises ValueError where that has no room for it."""
+    if not all(type(number) is int for number in (offset, height, width)):
+        raise ValueError(f"{offset!r:.20}, {height!r:.20} and {width!r:.20} are no whole numbers")
     if min(offset, height - 1, width - 1) < 0 or offset + height * width * (3 + bool(mapped)) > size:
         raise ValueError(f"an image of {width} × {height} at {offset}")
     return _Picture(pack, offset, height, width, mapped)

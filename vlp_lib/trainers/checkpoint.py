@@ -62,8 +62,8 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         raise UserError(f"no weights at {path}: run the pretraining that writes them first")
     metadata, state = read_tensors(path, "delete it and run its stage again")
     try:
-        about = json.loads(metadata.get("about", "{}"))
-    except ValueError as error:
+        about = dict(json.loads(metadata.get("about", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
     there, here = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (state, model.state_dict()))
     differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
