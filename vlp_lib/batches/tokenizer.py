@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from vlp_lib import packages
 from vlp_lib.errors import UserError
+from vlp_lib.fetch import hub, reason
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
@@ -122,9 +123,13 @@ def load_tokenizer(source: str, max_length: int) -> Tokenizer:
             vocabulary = {word: i for i, word in enumerate(path.read_text(encoding="utf-8").split("\n")) if word}
             engine = _with_bert_pipeline(_Tokenizer(models.WordPiece(vocabulary, unk_token=UNK)))
         else:
-            engine = _Tokenizer.from_pretrained(source)
+            from huggingface_hub import hf_hub_download
+
+            with hub():
+                engine = _Tokenizer.from_file(hf_hub_download(source, "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception for every kind of failure
         raise UserError(
-            f"cannot load the tokenizer {source!r} ({error}): give a local folder with vocab.txt, or connect to the hub"
+            f"cannot load the tokenizer {source!r} ({reason(error)}): give a local folder with vocab.txt, or "
+            f"connect to the hub"
         ) from error
     return _finish(engine, max_length, source)

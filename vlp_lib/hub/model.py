@@ -21,6 +21,7 @@ from vlp_lib.batches.whole import pad_texts, square_images
 from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_variant, to_dict
 from vlp_lib.corpora.images import as_rgb
 from vlp_lib.errors import UserError
+from vlp_lib.fetch import hub, reason
 from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
@@ -289,13 +290,13 @@ def _fetch(name: str, revision: str | None) -> Path:
     """A hub model's folder in the hub's cache."""
     import huggingface_hub
 
+    wanted = [*FILES, f"{PLUGINS}/*.py"]
     try:
-        wanted = [*FILES, f"{PLUGINS}/*.py"]
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+        with hub():
+            return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # the hub's library has one for every kind of failure
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{name!r} is no folder, and the hub does not give it ({reason}): mend the name, or connect to the hub"
+            f"{name!r} is no folder, and the hub does not give it ({reason(error)}): mend the name, or connect to it"
         ) from error
 
 

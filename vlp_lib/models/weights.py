@@ -17,6 +17,7 @@ from vlp_lib import io, packages
 from vlp_lib.arrays import refuse_bomb
 from vlp_lib.config import ResNetConfig, TimmConfig, ViTConfig
 from vlp_lib.errors import UserError
+from vlp_lib.fetch import hub, reason
 
 LEAST_MATCH = 0.95
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "F32", "F16", "BF16", "F64")
@@ -146,10 +147,12 @@ def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
     import timm
 
     try:
-        return timm.create_model(source, pretrained=True, num_classes=0).state_dict()
+        with hub():
+            return timm.create_model(source, pretrained=True, num_classes=0).state_dict()
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(
-            f"cannot load the pretrained weights {source!r} ({error}): give a local folder, or connect to the hub"
+            f"cannot load the pretrained weights {source!r} ({reason(error)}): give a local folder, or connect to the "
+            f"hub"
         ) from error
 
 
@@ -216,7 +219,8 @@ def _timm_config(source: str) -> Mapping[str, Any]:
         return inner if isinstance(inner, dict) else config
     if kind in ("hf-hub", "hf_hub"):
         try:
-            return timm.models.load_model_config_from_hf(name)[0]
+            with hub():
+                return timm.models.load_model_config_from_hf(name)[0]
         except Exception:  # the hub's library has one for every kind of failure
             return {}
     known = None if "/" in source else timm.get_pretrained_cfg(source, allow_unregistered=True)
@@ -231,7 +235,8 @@ def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
         from transformers import BertModel
 
         try:
-            state = BertModel.from_pretrained(source, add_pooling_layer=False).state_dict()
+            with hub():
+                state = BertModel.from_pretrained(source, add_pooling_layer=False).state_dict()
         except (OSError, ValueError) as error:
             raise UserError(
                 f"cannot load the pretrained weights {source!r}: give a local folder, or connect to the hub"
