@@ -538,7 +538,7 @@ def _tiny() -> Profile:
     """The paper's curves on a laptop, with the embedded corpus.
 
     Command: `make reproduce`; one run alone: `vlp pretrain --variant segl`.
-    Time: 85 minutes a seed with all variants and tasks on two busy CPU cores; one pretraining 6 to 12 minutes.
+    Time: under 110 minutes a seed with all variants and tasks on two busy CPU cores; one pretraining 6 to 24 minutes.
     Memory: 1.5 GiB a stage; 5 GiB for 13_speed, which times the paper's full-size models.
     Result: every variant learns (results/reference/tiny); intervals over seeds are still to be computed.
     """
