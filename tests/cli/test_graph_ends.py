@@ -90,7 +90,11 @@ def waiting(tmp_path):
         "import sys\nfrom pathlib import Path\nfrom vlp_lib.cli import graph, main\n"
         f"graph.project_root = lambda: Path({str(notebooks.parent)!r})\nsys.exit(main(['reproduce', *sys.argv[1:]]))\n"
     )
-    return [sys.executable, str(program)], notebooks / "go"
+    # A test run in the background may ignore these, and what it starts would, too.
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGINT, signal.SIGHUP)}
+    yield [sys.executable, str(program)], notebooks / "go"
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 def test_six_signals_leave_nothing_of_the_graph(waiting, tmp_path):

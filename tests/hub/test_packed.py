@@ -11,7 +11,7 @@ from vlp_lib import cli
 from vlp_lib.errors import UserError
 from vlp_lib.hub import packed
 from vlp_lib.hub.model import from_pretrained
-from vlp_lib.hub.packed import pack, ready_model, unpack
+from vlp_lib.hub.packed import pack, ready_model, ready_models, unpack
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.trainers.pretrain import PretrainingTask
 
@@ -68,6 +68,9 @@ def test_ones_own_run_comes_first_and_then_what_comes_with_the_kit(run, file, mo
     other = run_of(run.config, "pretrain", "segl", 5)
     ready_model(other)
     assert "come with the kit (profile smoke, seed 4" in capsys.readouterr().out
+    # Beside a run that is not finished even one's own is not taken: the two would not have learned from the same words.
+    assert len(ready_models(run, other)) == 2
+    assert capsys.readouterr().out.count("come with the kit") == 2
     with pytest.raises(UserError, match="no naive_vit comes with the kit: run `vlp pretrain --variant naive_vit"):
         ready_model(run_of(run.config, "pretrain", "naive_vit", 5))
 

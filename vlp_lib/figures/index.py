@@ -45,6 +45,7 @@ _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "img{max-width:100%;background:#fff;border-radius:.4rem}.wide{overflow-x:auto}"
     "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #8886;padding:.25rem .6rem;text-align:left}"
+    "td:first-child{min-width:11rem}"
     ".note{opacity:.75}nav{columns:20rem 2;font-size:.9rem}nav ul{margin:0}"
 )
 

@@ -74,23 +74,33 @@ def shipped(stage: str, name: str) -> Path:
     return reference_root() / "weights" / f"{stage}-{name}.safetensors"
 
 
-def ready_model(run: Run, stage: str = "pretrain") -> TrainedModel:
-    """The run's own model where it is finished, else the one of its name that comes with the kit; says which.
+def ready_models(*runs: Run, stage: str = "pretrain") -> list[TrainedModel]:
+    """The runs' own models where all of them are finished, else those of their names with the kit; says which.
 
-    Raises UserError where there is neither.
+    Never some of each: they would have learned from other images and words. Raises UserError where there are neither.
     """
-    folder, file = run.folder(stage), shipped(stage, run.name)
-    if (folder / RUN).is_file():
-        print(f"trained by you: {folder}")
-        return from_pretrained(folder, plugin=run.plugin)
+    if all((run.folder(stage) / RUN).is_file() for run in runs):
+        print("trained by you:", *(run.folder(stage) for run in runs))
+        return [from_pretrained(run.folder(stage), plugin=run.plugin) for run in runs]
+    return [_shipped_model(run, stage) for run in runs]
+
+
+def ready_model(run: Run, stage: str = "pretrain") -> TrainedModel:
+    """As `ready_models`, of one run."""
+    return ready_models(run, stage=stage)[0]
+
+
+def _shipped_model(run: Run, stage: str) -> TrainedModel:
+    file = shipped(stage, run.name)
     if not file.is_file():
         raise UserError(
-            f"no finished {stage} in {folder}, and no {run.name} comes with the kit: run `{run.command(stage)}` first"
+            f"no finished {stage} in {run.folder(stage)}, and no {run.name} comes with the kit: run "
+            f"`{run.command(stage)}` first"
         )
     model = unpack(file)
     record = model.record
     print(
-        f"you have not trained {run.name} in the profile {run.profile} yet: these weights come with the kit (profile "
+        f"not trained by you in the profile {run.profile}: the weights of {run.name} come with the kit (profile "
         f"{record.run['profile']}, seed {record.run['seed']}, {record.best['step']:,} steps)"
     )
     return model
