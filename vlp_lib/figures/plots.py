@@ -61,10 +61,10 @@ def _name_ends(axes: Axes, ends: Mapping[str, pd.Series], tints: Mapping[str, st
         places.append(max(ends[name]["mean"], places[-1] + gap) if places else ends[name]["mean"])
     over = max(0.0, places[-1] - high) if places else 0.0
     for name, place in zip(by_height, places, strict=True):
+        leader = {"arrowstyle": "-", "color": tints[name], "lw": 0.8, "ls": ":", "shrinkB": 0}
         axes.annotate(label(name), (ends[name]["samples"], ends[name]["mean"]), (1.02, place - over),
                       textcoords=axes.get_yaxis_transform(), color=tints[name], fontsize=9, va="center",
-                      annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": tints[name], "lw": 0.6, "shrinkB": 0})  # fmt: skip
+                      annotation_clip=False, arrowprops=leader)  # fmt: skip
 
 
 def _draw_curve(axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "") -> float:
