@@ -4,8 +4,10 @@ import pytest
 import torch
 from timm.models.resnet import ResNet
 
+from vlp_lib.batches.sample import Pictures
 from vlp_lib.config import TrainingConfig, parse_variant
 from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vision import TimmStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import efficiency
 from vlp_lib.trainers.efficiency import checkpoint_activations, compile_blocks, prepare_model, recomputed_blocks
@@ -116,3 +118,24 @@ def test_settings_of_the_process_are_put_back():
     assert torch.get_float32_matmul_precision() == before
     with efficiency.training_kernels(TrainingConfig(), torch.device("cpu")):
         assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_timm_backbone_set_up_for_a_cpu_computes_the_same(small_model, precision):
+    """Memory layout and the depthwise convolutions in float32 change nothing but the rounding of bf16."""
+    torch.manual_seed(0)
+    plain = TimmStream(small_model, "tf_efficientnet_lite0", pretrained=False).eval()
+    prepared = copy.deepcopy(plain)
+    prepare_model(prepared, TrainingConfig(), torch.device("cpu"))
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    def gradients(stream, bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = stream(Pictures(images)).tokens.float().square().mean()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in stream.parameters() if p.grad is not None])
+
+    expected, found = gradients(plain, False), gradients(prepared, precision == "bf16")
+    nearness = torch.nn.functional.cosine_similarity(expected, found, dim=0)
+    assert nearness > (0.999999 if precision == "float32" else 0.99)
+    assert plain.state_dict().keys() == prepared.state_dict().keys()

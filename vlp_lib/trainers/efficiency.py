@@ -5,12 +5,12 @@ Everything is done in place: names in the state dict, and so weights on disk, ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +21,7 @@ from vlp_lib.config import TrainingConfig
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.cross_modality import CrossModalityEncoder, CrossModalityLayer
 from vlp_lib.models.plain_attention import PlainAttention
-from vlp_lib.models.vision import ResNetStream
+from vlp_lib.models.vision import ResNetStream, TimmStream
 
 _BLOCKS = (Block, BasicBlock, Bottleneck, BertLayer, CrossModalityLayer, AttentionBlock, FeedForwardBlock)
 _SHAPES = 64
@@ -30,14 +30,29 @@ _SHAPES = 64
 
 def prepare_model(model: nn.Module, config: TrainingConfig, device: torch.device) -> None:
     """Set a model up for training on a device, as the configuration asks (checkpointing, compile)."""
-    if device.type == "cuda":
-        for part in model.modules():
-            if isinstance(part, ResNet):
-                part.to(memory_format=torch.channels_last)
+    for part in model.modules():
+        if isinstance(part, ResNetStream) and device.type == "cuda":
+            part.to(memory_format=torch.channels_last)
+        elif isinstance(part, TimmStream) and part.convolutional:
+            part.to(memory_format=torch.channels_last)  # on a CPU, too: 1.3 times as fast
+            if device.type == "cpu":
+                _learn_depthwise_in_float32(part)
     if config.checkpointing:
         checkpoint_activations(model)
     if config.compile:
         compile_blocks(model)
+
+
+def _learn_depthwise_in_float32(stream: nn.Module) -> None:
+    """Take depthwise convolutions that learn out of autocast: their gradient in bf16 takes a CPU three times longer."""
+
+    def compute(x: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    for part in stream.modules():
+        if isinstance(part, nn.Conv2d) and part.groups == part.in_channels and part.weight.requires_grad:
+            part.forward = partial(compute, forward=part.forward)  # type: ignore[method-assign]
 
 
 def checkpoint_activations(model: nn.Module) -> None:
