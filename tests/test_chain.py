@@ -138,10 +138,6 @@ def test_the_whole_chain_on_real_files(data, shared_data, tmp_path, monkeypatch,
     tsv = shared_data / "bottomup/train2014_obj36.tsv"
     assert "10" in command(capsys, "data", "labels", "--tsv", tsv, "--out", tmp_path / "detections_bottomup.npz")
 
-    # Images as a fast loader wants them.
-    said = command(capsys, "data", "prepare", "--root", data, "--profile", "smoke", "--workers", 1)
-    assert (data / "prepared/32").is_dir()
-
     # Pretraining with two losses, which read label maps and detections.
     settings = ["--profile", "smoke", "--data-root", data, "--variant", VARIANT]
     said = command(

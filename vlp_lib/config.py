@@ -180,8 +180,6 @@ class DataConfig(Checked):
         text_lengths: tokens that the sentences of a batch are padded to, ascending, the last at least
             `ModelConfig.max_text_length`; batches are then of sentences of like length, and have few different shapes
             (for torch.compile). Empty: batches of any sentences, padded to a multiple of 8.
-        prepared: folder of the images that `vlp data prepare` made; "" is <data_root>/prepared/<image_size>, which is
-            used where it is there.
     """
 
     resize: Annotated[tuple[float, float], Range(ABOVE_0, 16, ascending=True)] = (0.8, 1.2)
@@ -194,7 +192,6 @@ class DataConfig(Checked):
     allow_corrupt: Share = 0.001
     workers: Annotated[int, Range(0, 1_024)] = 0
     text_lengths: Annotated[tuple[int, ...], Range(3, 65_536, ascending=True)] = ()
-    prepared: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,8 @@ def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recom
     """
     code = code_of(entry)
     if (folder / CONFIG).is_file():
-        old, new = flatten(read_json(folder / CONFIG)), flatten(config)
-        # "code" was compared in folders of earlier versions.
-        changed = sorted(n for n in (old.keys() | new.keys()) - {"settings", "code"} if old.get(n) != new.get(n))
+        old, new = _read_config(folder), flatten(config)
+        changed = sorted(n for n in (old.keys() | new.keys()) - {"settings"} if old.get(n) != new.get(n))
         if not changed:
             if not (_note_code(folder, code) and recomputed and (folder / RECORD).is_file()):
                 return
@@ -99,6 +98,15 @@ def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recom
             )
     write_json(folder / CODE, {"modules": code, "changed": []})
     write_json(folder / CONFIG, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What a folder was begun with, flat, without what earlier versions wrote and what decided nothing.
+
+    Those are "code", and an empty "data.prepared"; where prepared images were read, that is another run than today's.
+    """
+    old = flatten(read_json(folder / CONFIG))
+    return {name: value for name, value in old.items() if name != "code" and (name, value) != ("data.prepared", "")}
 
 
 def set_aside(path: Path) -> Path:

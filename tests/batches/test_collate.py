@@ -69,7 +69,7 @@ def test_without_targets_there_are_none():
     absent = {f.name for f in fields(Batch) if getattr(batch, f.name) is None}
     assert absent == {
         "image_of_text", "sentences", "sentence_of_text", "label_maps", "labels", "attributes", "scores", "boxes",
-        "features", "views", "shares",
+        "features", "shares",
     }  # fmt: skip
 
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from vlp_lib.batches.augment import View, may_flip, show_detections, show_image, show_label_map
 from vlp_lib.batches.pairs import PairDataset, PairKey, TrainingOrder, load_batches, validation_keys
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
-from vlp_lib.batches.show import show
 from vlp_lib.config import DataConfig, parse_variant, profile
-from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer
@@ -476,37 +474,6 @@ def test_order_is_shuffled_by_its_seed():
     orders = [[key.pair for part in TrainingOrder(100, 10, 20, seed) for key in part] for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][:100] != orders[0][100:] != list(range(100))
-
-
-# Prepared images
-
-
-@pytest.fixture(scope="module")
-def packs(tiny_corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packs")
-    prepare(tiny_corpus, 32, DataConfig().resize, folder)
-    return str(folder)
-
-
-def test_prepared_images_are_shown_alike(open_pairs, packs):
-    """The tiny corpus's images are small: they are prepared as they are, and give the same samples."""
-    plain, prepared = open_pairs(), open_pairs(prepared=packs)
-    assert plain.prepared is None
-    for key in keys_of(plain, 12):
-        assert_same(prepared[key], plain[key])
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_views_may_be_left_to_the_device(open_pairs, packs, tiny_corpus, workers):
-    plain, later = open_pairs(), open_pairs(prepared=packs)
-    later.show_later = True
-    order = TrainingOrder(len(plain), 12, 2, seed=3)
-    for expected, left in zip(load_batches(plain, order, 0), load_batches(later, order, workers), strict=True):
-        assert left.images.dtype == torch.uint8
-        shown = show(left, 32)
-        assert (shown.images - expected.images).abs().max() * 255 <= 1.01
-        assert (shown.label_maps != expected.label_maps).float().mean() < 0.02
-        assert_same(replace(shown, images=expected.images, label_maps=expected.label_maps), expected)
 
 
 # Batches of like lengths

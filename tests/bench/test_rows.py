@@ -113,11 +113,11 @@ def test_rows_are_chosen_by_name():
 
 def test_the_command_writes_table_and_figure(results, capsys):
     threads = torch.get_num_threads()
-    assert cli.main(["bench", "--profile", "smoke", "--only", "input_files", "input_prepared", "--runs", "3"]) == 0
+    assert cli.main(["bench", "--profile", "smoke", "--only", "input_files", "spl_matching", "--runs", "3"]) == 0
     assert torch.get_num_threads() == threads
-    folder, name = results / "smoke" / "bench", "input_files-input_prepared"
+    folder, name = results / "smoke" / "bench", "input_files-spl_matching"
     written = json.loads((folder / f"{name}.json").read_text())
-    assert [row["row"] for row in written["rows"]] == ["input_files", "input_prepared"]
+    assert [row["row"] for row in written["rows"]] == ["input_files", "spl_matching"]
     for row in written["rows"]:
         assert 0 < row["p5"] <= row["ratio"] <= row["p95"]
         assert row["met"] == (row["ratio"] >= row["aim"])

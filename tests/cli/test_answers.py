@@ -29,7 +29,6 @@ CASES = [
     (["pretrain", "--variant", "sgel"], "unknown variant 'sgel': did you mean 'segl'?"),
     (["model", "--variant", "sgel"], "unknown variant 'sgel': did you mean 'segl'?"),
     (["doctor", "--profile", "papr"], "unknown profile 'papr': did you mean 'paper'?"),
-    (["data", "prepare", "--root", ".", "--profile", "papr"], "unknown profile 'papr': did you mean 'paper'?"),
     (["finetune", "--variant", "segl", "--task", "vqq"], "unknown task 'vqq': did you mean 'vqa'?"),
     (["pretrain", "--variant", "segl", "--set", "training.stpes=3"], "did you mean 'steps'?"),
     (["pretrain", "--variant", "segl", "--set", "training.steps=a"], "it must be int"),

@@ -90,22 +90,6 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
 
 
-def test_prepared_images_are_used_by_themselves(coco, results, capsys):
-    (coco / "images/train2017/000000000002.jpg").write_bytes(b"no image")
-    assert cli.main(["data", "prepare", "--root", str(coco), "--profile", "smoke", "--workers", "0"]) == 0
-    out = capsys.readouterr().out
-    assert f"{coco}/prepared/32: 5 images and 0 label maps of at most 39 px" in out
-    assert "skipped: 1 images that cannot be read" in out
-    Image.effect_noise((48, 32), 60).convert("RGB").save(coco / "images/train2017/000000000002.jpg")
-    command = ["pretrain", "--variant", "naive_vit", "--data-root", str(coco), *SMALL]
-    assert "was made from other images" in refused(capsys, *command)
-    assert cli.main(["data", "prepare", "--root", str(coco), "--profile", "smoke", "--workers", "0"]) == 0
-    assert cli.main(command) == 0
-    assert "images: 6 prepared ones, 0 read from files" in capsys.readouterr().out
-    config = read_json(results / "smoke-mine/pretrain/naive_vit/seed0/config.json")
-    assert config["prepared"].endswith("-39")
-
-
 def test_labels_want_a_place(capsys, tmp_path):
     assert refused(capsys, "data", "labels").startswith("vlp: nothing says where the labels belong: give --root, or")
     said = refused(capsys, "data", "labels", "--tsv", tmp_path / "a.tsv", "--out", tmp_path / "a.npz")

@@ -32,7 +32,6 @@ from vlp_lib.corpora.detections import open_detections
 from vlp_lib.corpora.images import image_size, read_image
 from vlp_lib.corpora.layout import description
 from vlp_lib.corpora.opening import open_corpus
-from vlp_lib.corpora.prepared import open_prepared, prepare
 from vlp_lib.corpora.refer import read_held_out
 from vlp_lib.corpora.shards import open_pairs
 from vlp_lib.errors import UnreadableImageError
@@ -241,19 +240,6 @@ def indexed(root: Path) -> None:
     open_pairs(root)
 
 
-def packs(root: Path) -> None:
-    corpus(root)
-    prepare(open_corpus(root), 16, (0.8, 1.2))
-
-
-def read_packs(root: Path) -> None:
-    opened = open_corpus(root)
-    prepared = open_prepared(opened, 16, (0.8, 1.2))
-    if prepared is not None:
-        for record in opened.records:
-            prepared.read_image(record), prepared.read_label_map(record)
-
-
 def retrieval(root: Path) -> None:
     save(root / "captions.json", CAPTIONS)
     np.save(root / "scores.npy", np.random.default_rng(0).random((1, 5)))
@@ -379,8 +365,6 @@ TARGETS: dict[str, Target] = {
     "shard": Target("0.tar", shard, read_pairs),
     "shard list": Target("shards.txt", lambda r: (shard(r), raw_file("shards.txt", b"0.tar\n")(r))[1], read_pairs),
     "shard index": Target(".vlp-index/0.tar.npz", indexed, read_pairs),
-    "packs": Target("prepared/16/manifest.json", packs, read_packs),
-    "pack index": Target("prepared/16/pack-00000.json", packs, read_packs),
     "questions": Target("q.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "answers": Target("a.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "results": Target("r.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),

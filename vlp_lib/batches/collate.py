@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
-from vlp_lib.corpora.records import IGNORED, Detections
+from vlp_lib.corpora.records import Detections
 
 _STEP = 8
 """Sentences are padded to a multiple of this many tokens: few different shapes, for which kernels are kept."""
@@ -77,14 +77,10 @@ def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
     length = next(length for length in lengths if length >= longest) if lengths else rounded
     sentences, sentence_of_text = distinct(texts)
     repeated = len(sentences) < len(texts)
-    stored = samples[0].view is not None  # and then of all: the data set decides
-    # Stored images and maps [h, w, …] are of different sizes; others are of one.
-    area = [max(s.image.shape[side] for s in samples) for side in (0, 1)]
-    images = pad([s.image for s in samples], 0, *area)
     maps = [s.label_map for s in samples if s.label_map is not None]
     detections = [s.detections for s in samples if s.detections is not None]
     return Batch(
-        images=images if stored else images.float().div_(255),
+        images=torch.stack([s.image for s in samples]).float().div_(255),
         input_ids=pad([t.input_ids for t in texts], 0, length),
         clean_ids=pad([t.clean_ids for t in texts], 0, length),
         attention_mask=pad([torch.ones_like(t.input_ids) for t in texts], 0, length).bool(),
@@ -95,8 +91,7 @@ def collate(samples: list[Sample], lengths: Sequence[int] = ()) -> Batch:
         sentence_of_text=torch.tensor(sentence_of_text) if repeated else None,
         seeds=torch.tensor([s.seed for s in samples]),
         image_ids=torch.tensor([s.image_id for s in samples]),
-        label_maps=None if not maps else pad(maps, IGNORED, *area) if stored else torch.stack(maps).long(),
-        views=torch.tensor([s.view for s in samples], dtype=torch.float64) if stored else None,
+        label_maps=torch.stack(maps).long() if maps else None,
         unreadable=tuple(name for s in samples for name in s.unreadable),
         **(detection_fields(detections) if detections else {}),
     )

@@ -18,7 +18,6 @@ from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.config import DataConfig, ModelConfig
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.prepared import open_prepared
 from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections, ImageRecord
 from vlp_lib.corpora.table import caption_counts
 from vlp_lib.corpora.workers import load
@@ -61,10 +60,6 @@ class PairDataset(Dataset[Sample]):
 
     Args:
         label_maps, max_detections: targets to decode; what the variant does not use is not read from disk.
-        show_later: leave the views of prepared images to `batches.show.show` on the device.
-
-    Attributes:
-        prepared: the images in their prepared form, where there are such; else None.
     """
 
     def __init__(
@@ -76,11 +71,8 @@ class PairDataset(Dataset[Sample]):
         data: DataConfig,
         label_maps: bool = False,
         max_detections: int = 0,
-        show_later: bool = False,
     ) -> None:
         self.corpus = corpus
-        self.prepared = open_prepared(corpus, model.image_size, data.resize, data.prepared)
-        self.show_later = show_later
         self.records = corpus.split(split)
         if len(self.records) < 2:
             raise UserError(
@@ -193,18 +185,12 @@ class PairDataset(Dataset[Sample]):
         # image with a keyword beside it would always be a mismatch.
         view = replace(view, flip=view.flip and all(may_flip(self.caption(pair)) for pair, _, _ in joined))
         texts = tuple(self._texts(joined, known))
-        source, stored = self.prepared or self.corpus, self.prepared is not None and self.show_later
-        if self.prepared is not None and stored:
-            image = self.prepared.read_pixels(record)
-            area = image.shape[:2]
-        else:
-            image = show_image(source.read_image(record), view, self.size).transpose(2, 0, 1).copy()
-            area = (self.size, self.size)
+        image = show_image(self.corpus.read_image(record), view, self.size).transpose(2, 0, 1).copy()
         label_map = None
         if self.label_maps:  # an image without one gets a map of ignored pixels
-            labels = source.read_label_map(record)
-            labels = np.full(area, IGNORED, np.uint8) if labels is None else labels
-            label_map = torch.from_numpy(labels if stored else show_label_map(labels, view, self.size).copy())
+            labels = self.corpus.read_label_map(record)
+            labels = np.full((self.size, self.size), IGNORED, np.uint8) if labels is None else labels
+            label_map = torch.from_numpy(show_label_map(labels, view, self.size).copy())
         return Sample(
             image=torch.from_numpy(image),
             texts=texts,
@@ -212,7 +198,6 @@ class PairDataset(Dataset[Sample]):
             detections=self._detections(record, view) if self.max_detections else None,
             seed=key.seed,
             image_id=record.image_id,
-            view=(view.scale, view.left, view.top, float(view.flip), *map(float, area)) if stored else None,
         )
 
     def _detections(self, record: ImageRecord, view: View) -> Detections:

@@ -35,10 +35,8 @@ class Text:
 class Sample:
     """One image and the sentences it is joined with, decoded and augmented, not yet in a batch.
 
-    With a `view` (scale, left, top, flip, height, width) the image is [h, w, 3] and the label map [h, w], as they are
-    stored, and the view is yet to be drawn; without, they are [3, H, W] and [H, W], as they are shown. Both are uint8.
-
-    `unreadable` names the image files that could not be read and that this sample stands in for.
+    The image is [3, H, W] and the label map [H, W], both uint8. `unreadable` names the image files that could not be
+    read and that this sample stands in for.
     """
 
     image: torch.Tensor
@@ -48,7 +46,6 @@ class Sample:
     seed: int
     image_id: int
     unreadable: tuple[str, ...] = ()
-    view: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,6 @@ class Batch:
         shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
             an equal part's (scalars on the model's device); None where this is the whole batch.
         unreadable: image files that could not be read and that other samples stand in for.
-        views: [B, 6] float64 (scale, left, top, flip, height, width) where the views are left to the device: until
-            `batches.show.show` has drawn them, images are [B, H, W, 3] and label_maps [B, H, W] uint8 as stored.
     """
 
     images: torch.Tensor
@@ -106,7 +101,6 @@ class Batch:
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     shares: Mapping[str, torch.Tensor] | None = None
     unreadable: tuple[str, ...] = ()
-    views: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.pairs import PairDataset, PairKey
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
-from vlp_lib.batches.show import show
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import Tokenizer, train_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
@@ -30,7 +29,6 @@ from vlp_lib.bench.step import TrainingStep, start_training
 from vlp_lib.bench.table import Pair, Row, Setting, row
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import VARIANTS, ModelConfig, Profile
-from vlp_lib.corpora.prepared import prepare
 from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.errors import unknown
 from vlp_lib.losses.itm import itm_score
@@ -48,15 +46,14 @@ from vlp_lib.trainers.pretrain import vocabularies
 
 
 def _step(setting: Setting) -> tuple[Profile, Vocabularies, TrainingStep, Batch]:
-    """A training step of SEGL and a batch for it: what the device computes at once, its images ready to be read."""
+    """A training step of SEGL and a batch for it: what the device computes at once."""
     training = setting.profile.training
     training = replace(training, batch_size=training.batch_size // training.accumulation, accumulation=1)
     profile, tokenizer = replace(setting.profile, training=training), _tokenizer(setting)
     # Where a tokenizer is named, the real data sets' sizes, whatever the corpus.
     sizes = SIZES if profile.model.tokenizer else vocabularies(setting.corpus, tokenizer)
     task, step = start_training(profile, VARIANTS["segl"], setting.corpus, tokenizer, sizes, 1)
-    batch = show(next(task.batches(0, 0, 1)).to(setting.device), profile.model.image_size)
-    return profile, sizes, step, batch
+    return profile, sizes, step, next(task.batches(0, 0, 1)).to(setting.device)
 
 
 @row("a training step with SEGL", "timm's ViT and transformers' LXMERT, float32, a pair a row, all positions", 4)
@@ -271,37 +268,17 @@ def _tokenizer(setting: Setting) -> Tokenizer:
     return train_tokenizer(training_texts(setting.corpus), setting.profile.model.max_text_length)
 
 
-def _loading(setting: Setting, prepared: bool, show_later: bool = False) -> Pair:
+@row("training samples from the image files", "Pillow and torchvision, images alone", 1)
+def input_files(setting: Setting) -> Pair:
     """Whole training samples, two sentences each, against images alone."""
-    corpus, profile, packs = setting.corpus, setting.profile, setting.folder / "prepared"
-    if prepared:
-        prepare(corpus, profile.model.image_size, profile.data.resize, packs)
-    data = replace(profile.data, prepared=str(packs) if prepared else "")
-    dataset = PairDataset(corpus, "train", _tokenizer(setting), profile.model, data, show_later=show_later)
+    profile = setting.profile
+    dataset = PairDataset(setting.corpus, "train", _tokenizer(setting), profile.model, profile.data)
     # One sentence of each image, so that each image is read once.
     pairs = np.flatnonzero(dataset.caption_of_pair == 0)[:64]
     records = [dataset.records[dataset.image_of_pair[pair]] for pair in pairs]
     keys = [PairKey(int(own), int(own), int(other), int(other)) for own, other in zip(pairs, np.roll(pairs, -1))]  # noqa: B905
-    ours = lambda: collate(dataset.__getitems__(keys), data.text_lengths)  # noqa: E731
+    ours = lambda: collate(dataset.__getitems__(keys), profile.data.text_lengths)  # noqa: E731
     return Pair(ours, plain_loader(records, profile.model.image_size, profile.data.resize))
-
-
-@row("training samples from the image files", "Pillow and torchvision, images alone", 1)
-def input_files(setting: Setting) -> Pair:
-    """Without preparing anything."""
-    return _loading(setting, prepared=False)
-
-
-@row("training samples from prepared images, views drawn by the CPU", "Pillow and torchvision, images alone", 3)
-def input_prepared(setting: Setting) -> Pair:
-    """What `vlp data prepare` brings."""
-    return _loading(setting, prepared=True)
-
-
-@row("training samples from prepared images, views left to the GPU", "Pillow and torchvision, images alone", 3)
-def input_prepared_gpu(setting: Setting) -> Pair:
-    """As above, where there is a GPU; what it takes for them is not counted."""
-    return _loading(setting, prepared=True, show_later=True)
 
 
 @row("200 scenes of the embedded corpus, 64 px", "the aim of 1,500 scenes a second", 1)

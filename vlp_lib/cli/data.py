@@ -1,9 +1,8 @@
-"""`vlp data`: draw the embedded corpus, or check and prepare a data set."""
+"""`vlp data`: draw the embedded corpus, or check, divide and label a data set."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from vlp_lib.cli.options import Commands, declare, declare_group
@@ -20,10 +19,6 @@ def add(commands: Commands) -> None:
     parts = "divide the images that no split divides well into train, val and test"
     split = declare(data, "split", _split, parts, "root")
     split.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
-    faster = "decode and resize a data set's images once, for fast loading"
-    prepare = declare(data, "prepare", _prepare, faster, "root", "profile", profile="paper")
-    prepare.add_argument("--out", type=Path, help="folder (default: <root>/prepared/<image size>)")
-    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     labels = declare(data, "labels", _labels, "label a data set's images with a detector, or import a Bottom-Up TSV")
     labels.add_argument("--root", type=Path, help="the data set to label or to put the TSV's labels into")
     labels.add_argument("--out", type=Path, help="the npz (default: <root>/detections_<detector>.npz)")
@@ -61,18 +56,6 @@ def _split(options: argparse.Namespace) -> None:
         counts = ", ".join(f"{count:,} {name}" for name, count in corpus.report.images.items())
         raise UserError(f"{options.root} is divided already ({counts}), and that split is used: there is nothing to do")
     print(write_division(options.root, corpus.records, options.seed))
-
-
-def _prepare(options: argparse.Namespace) -> None:
-    from vlp_lib.corpora.opening import open_corpus
-    from vlp_lib.corpora.prepared import prepare
-
-    chosen = options.chosen
-    corpus = open_corpus(options.root)
-    out = options.out.resolve() if options.out else None
-    print(prepare(corpus, chosen.model.image_size, chosen.data.resize, out, options.workers))
-    if out:
-        print(f"train with --set data.prepared={out}")
 
 
 def _labels(options: argparse.Namespace) -> None:

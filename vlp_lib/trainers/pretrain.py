@@ -15,7 +15,6 @@ from vlp_lib import io, provenance
 from vlp_lib.batches.corrupt import CorruptImages, recorded
 from vlp_lib.batches.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
 from vlp_lib.batches.sample import Batch, Pictures
-from vlp_lib.batches.show import show
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from vlp_lib.config import Profile, Variant, to_dict
@@ -91,11 +90,8 @@ class PretrainingTask:
         self.name = f"pretrain {variant.name} seed {seed}"
         needs = needs_of(profile.model, variant, vocabularies(corpus, tokenizer))
         detections = profile.model.region.max_regions if variant.vision == "region" else needs.detections
-
-        # Prepared images are shown by the GPU, where there is one.
-        later = torch.cuda.is_available()
         self.train, self.val = (
-            PairDataset(corpus, split, tokenizer, profile.model, profile.data, needs.label_maps, detections, later)
+            PairDataset(corpus, split, tokenizer, profile.model, profile.data, needs.label_maps, detections)
             for split in ("train", "val")
         )
         self.profile, self.seed, self.folder = profile, seed, folder
@@ -114,29 +110,27 @@ class PretrainingTask:
             corrupt.note(batch.unreadable)
             yield batch
 
-    def _shown(self, model: nn.Module, batch: Batch) -> Batch:
-        """The batch in its views, cut to the pixels that the model reads."""
-        return _plain(model).vlp.vision.cut(show(batch, self.profile.model.image_size))
-
     def share_out(
         self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[Batch]:
         """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
-        shown = [self._shown(model, part) for part in parts]
-        device = shown[0].images.device
-        terms = [_plain(model).terms(part) for part in shown]
+        plain = _plain(model)
+        cut = [plain.vlp.vision.cut(part) for part in parts]
+        device = cut[0].images.device
+        terms = [plain.terms(part) for part in cut]
         # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
         counts = [torch.as_tensor(n, dtype=torch.float32, device=device) for of_part in terms for n in of_part.values()]
         own = torch.stack(counts).unflatten(0, (len(parts), -1))
         equal = mean(own.mean(0))
         shares = torch.where(equal > 0, own / equal, 1.0)
         return [
-            replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(shown, shares, strict=True)
+            replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(cut, shares, strict=True)
         ]
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        batch = _plain(model).vlp.visual_loss.corrupt(self._shown(model, batch))
+        vlp = _plain(model).vlp
+        batch = vlp.visual_loss.corrupt(vlp.vision.cut(batch))
         losses: dict[str, torch.Tensor] = model(batch)
         losses.pop("itm_logits")
         return losses
@@ -164,7 +158,7 @@ class PretrainingTask:
                 counts[name] = counts.get(name, 0.0) + count
 
         for batch in load_batches(self.val, keys, self.profile.data.workers):
-            moved = self._shown(model, batch.to(device))
+            moved = plain.vlp.vision.cut(batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
             seen = plain.vlp.encode_vision(moved)
             output = plain.vlp(moved.without_masks(), need_weights=True, seen=seen)
@@ -240,12 +234,8 @@ def _pretrain(run: Run, corpus: Corpus, restart: bool, tensorboard: bool) -> lis
         "corpus": corpus.fingerprint,
         "settings": list(run.settings),
     }
-    if task.train.prepared is not None:
-        about["prepared"] = task.train.prepared.identity
     if task.val.label_maps and not any(corpus.has_label_map(r) for r in task.val.records) and is_main():
         print("no validation image has a label map: what needs them is not measured there, and val_loss is without it")
-    if task.train.prepared is not None and is_main():
-        print(f"images: {task.train.prepared.count:,} prepared ones, {task.train.prepared.skipped:,} read from files")
     rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
     if not is_main():
         return rows
