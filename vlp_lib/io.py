@@ -70,6 +70,13 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
+def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Cells as a table of Markdown."""
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -46,15 +46,9 @@ class Record:
         io.write_json(path, self.facts | {"rows": list(rows)} | made)
         table = pd.json_normalize(list(rows))
         io.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-        shown = table if columns is None else table[list(columns)].rename(columns=dict(columns))
+        heads = columns or {name: name for name in table.columns}
+        shown = table[list(heads)].astype(object).where(table.notna(), "")
         where = f"Measured on {made['device']} with {made['threads']} CPU thread(s), {made['system']}"
         versions = f"torch {made['versions']['torch']}, commit {made['commit'] or 'unknown'}, {self.begun}"
-        parts = (before, markdown(shown), after, f"{where}; {versions}.\n")
+        parts = (before, io.markdown_table(heads.values(), shown.to_numpy()).rstrip(), after, f"{where}; {versions}.\n")
         io.write_text(path.with_suffix(".md"), "\n\n".join(filter(None, parts)))
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A data frame as a Markdown table; what is missing stays empty."""
-    cells = table.astype(object).where(table.notna(), "").astype(str)
-    rows = [list(cells.columns), ["---"] * len(cells.columns), *map(list, cells.itertuples(index=False))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

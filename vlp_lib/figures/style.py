@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from vlp_lib.io import write_atomically, write_text
+from vlp_lib.io import markdown_table, write_atomically, write_text
 from vlp_lib.study.convergence import LN2
 
 
@@ -106,7 +106,4 @@ def _cell(value: object) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """A data frame as a Markdown table."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
-    for row in table.itertuples(index=False):
-        lines.append("| " + " | ".join(_cell(v).replace("|", "\\|") for v in row) + " |")
-    return "\n".join(lines) + "\n"
+    return markdown_table(table.columns, (map(_cell, row) for row in table.itertuples(index=False)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from vlp_lib.config import flatten, parse_parameter, parse_variant
 from vlp_lib.errors import UserError
+from vlp_lib.io import markdown_table
 from vlp_lib.run import settings_of_stage
 
 PAPER = (
@@ -60,13 +61,12 @@ def command(record: RunRecord) -> str:
 
 
 def _table(rows: dict[str, Any], head: tuple[str, str] = ("", "")) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {name} | {_shown(value)} |" for name, value in rows.items()])
+    return markdown_table(head, ((name, _shown(value)) for name, value in rows.items())).rstrip()
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).replace("|", "\\|")
+        return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 

@@ -132,10 +132,11 @@ def _row(metric: str, words: str, said: str, unit: str, verdict: str = NOT_RUN) 
             "verdict": verdict}  # fmt: skip
 
 
-def _decided(decision: Decision, items: int = 1) -> dict[str, Any]:
+def _decided(decision: Decision) -> dict[str, Any]:
     """What a comparison over seeds adds to its row."""
     found = decision.estimate
-    source = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}" + (f", {items:,} items" if items > 1 else "")
+    source = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
+    source += f", {found.items:,} items" if found.items > 1 else ""
     numbers = {"estimate": found.mean, "low": found.low, "high": found.high, "p": decision.p}
     return numbers | {"from": source, "verdict": decision.verdict}
 
@@ -166,8 +167,7 @@ class _Metric:
         chance = self.results.chance(self.task, self.split, self.name)
         if scores[0].size and all(array.mean() < chance + SMALLEST_POINTS for array in scores):
             decision = decision._replace(verdict=AT_CHANCE)
-        items = 1 if rule is _far_behind else scores[0].shape[1]  # which goes by the means of each seed
-        return _row(self.words, words, said, POINTS) | _decided(decision, items)
+        return _row(self.words, words, said, POINTS) | _decided(decision)
 
 
 def _higher(first: np.ndarray, second: np.ndarray) -> Decision:

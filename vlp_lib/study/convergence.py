@@ -92,17 +92,15 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     baseline = "naive" if "naive" in names and "naive_vit" not in names else "naive_vit"
     column = "speed-up over naive" + " ViT" * (baseline == "naive_vit")
     for name in names:
-        curves = [run.sort_values("samples") for _, run in runs[runs["name"] == name].groupby("seed")]
-        until = [samples_until(run["samples"].to_numpy(float), run["val_itm"].to_numpy(), threshold) for run in curves]
-        reached = sum(map(math.isfinite, until))
-        seen = [min(found, float(run["samples"].iloc[-1])) for found, run in zip(until, curves, strict=True)]
-        means[name] = float(np.mean(seen)), reached == len(curves)
-        loss, accuracy = (estimate([run[c].iloc[-1] for run in curves]) for c in ("val_itm", "val_itm_accuracy"))
+        own = runs[runs["name"] == name].sort_values("samples")
+        until, last = _until(own, threshold), own.groupby("seed").last()
+        means[name] = until["images"].mean(), bool(until["reached"].all())
+        loss, accuracy = (estimate(last[column]) for column in ("val_itm", "val_itm_accuracy"))
         rows.append(
             {
                 "variant": label(name),
-                "seeds": len(curves),
-                "seeds below": reached,
+                "seeds": len(until),
+                "seeds below": until["reached"].sum(),
                 f"images until {threshold:g}": _bound(*means[name], ",.0f"),
                 column: "not decidable",
                 "final matching loss": loss.written(3),

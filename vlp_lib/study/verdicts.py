@@ -35,12 +35,13 @@ Values = Sequence[float] | np.ndarray | pd.Series
 
 
 class Estimate(NamedTuple):
-    """A mean, its standard error with so many degrees of freedom (NaN for fewer than two seeds), and its seeds."""
+    """The mean of so many seeds and items, its standard error, and the degrees of freedom of that (NaN of one seed)."""
 
     mean: float
     error: float
     freedom: float
     seeds: int
+    items: int = 1
 
     @property
     def half(self) -> float:
@@ -90,7 +91,7 @@ def estimate(values: Values) -> Estimate:
     seeds, items = table.shape
     mean = float(table.mean())
     if seeds < 2:
-        return Estimate(mean, math.nan, math.nan, seeds)
+        return Estimate(mean, math.nan, math.nan, seeds, items)
     of_seeds = items * table.mean(1).var(ddof=1)
     variance, freedom = of_seeds, seeds - 1.0
     if items > 1:
@@ -102,7 +103,7 @@ def estimate(values: Values) -> Estimate:
             parts = ((of_seeds, seeds - 1), (of_items, items - 1), (of_rest, (seeds - 1) * (items - 1)))
             freedom = variance**2 / sum(square**2 / n for square, n in parts)
     error = math.sqrt(variance / table.size)
-    return Estimate(mean, error if error > 10**-_DIGITS else math.nan, float(freedom), seeds)
+    return Estimate(mean, error if error > 10**-_DIGITS else math.nan, float(freedom), seeds, items)
 
 
 def difference(first: Values, second: Values) -> Estimate:
