@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from vlp_lib.errors import UserError
-from vlp_lib.io import most_unpacked, readable
+from vlp_lib.errors import UserError, reason
+from vlp_lib.io import most_unpacked, readable, write_atomically
 
 
 def refuse_bomb(path: Path) -> None:
@@ -40,9 +41,26 @@ def read_npz(path: Path, leave: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib and numpy's parser of headers have one for each kind of broken bytes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} is truncated or no npz ({reason}): write it again") from error
+        raise UserError(f"{path} is truncated or no npz ({reason(error)}): write it again") from error
     return arrays
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, whole or not at all."""
+    _write(path, lambda file: np.save(file, array))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = True) -> None:
+    """Write arrays by name as an .npz, whole or not at all."""
+    _write(path, lambda file: (np.savez_compressed if compressed else np.savez)(file, **arrays))
+
+
+def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # to a name without their ending, numpy's writers append it
+            save(file)
+
+    write_atomically(path, write)
 
 
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -51,7 +69,7 @@ def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     try:
         shape, fortran, dtype = read[np.lib.format.read_magic(file) != (1, 0)](file)
     except Exception as error:  # Python's own parser reads the header
-        raise ValueError(f"no header of an array ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(f"no header of an array ({reason(error)})") from error
     if dtype.hasobject or min(shape, default=0) < 0:
         raise ValueError("it holds Python objects, or a negative number of values")
     return shape, fortran, dtype

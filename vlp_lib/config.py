@@ -10,7 +10,7 @@ import dataclasses
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -681,6 +681,17 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
     return PROFILES[name]
+
+
+TASKS = ("vqa", "nlvr2", "vcr")
+"""The tasks that are finetuned."""
+
+
+def check_task(name: str, known: Sequence[str] = TASKS) -> str:
+    """The name of a task; raises UserError for an unknown one."""
+    if name not in known:
+        raise unknown("task", name, known)
+    return name
 
 
 _WORDS = {"true": True, "false": False, "none": None}

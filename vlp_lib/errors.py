@@ -27,6 +27,11 @@ class UnreadableImageError(UserError):
     """An image file that is missing or broken; training can go on without it, within a share."""
 
 
+def reason(error: Exception) -> str:
+    """What an error of a library says, on one line and cut."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the known ones; names the nearest."""
     known = list(known)

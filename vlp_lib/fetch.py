@@ -26,11 +26,6 @@ def hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def reason(error: Exception) -> str:
-    """What an error of the hub's libraries says, on one line and cut."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _answers(address: str) -> bool:
     """Whether anything answers; in a thread, because looking up a name knows no limit of time."""
     from huggingface_hub.utils import get_session

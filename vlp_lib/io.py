@@ -82,17 +82,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = True) -> None:
-    """Write arrays by name as an .npz, whole or not at all."""
-    import numpy  # here: most of the command line needs no arrays
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # to a name without .npz, numpy appends it
-            (numpy.savez_compressed if compressed else numpy.savez)(file, **arrays)
-
-    write_atomically(path, save)
-
-
 def most_unpacked(packed: int) -> int:
     """To how many bytes a packed file of a size may unfold: data sets' JSON and arrays shrink to a tenth at best."""
     return max(16 * 2**20, 50 * packed)

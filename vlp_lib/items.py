@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlp_lib.arrays import read_npz
-from vlp_lib.io import write_arrays
+from vlp_lib.arrays import read_npz, write_arrays
 
 ITEMS = "items.npz"
 """In a run folder: an array for each "<split>.<metric>", in percent, a value an item, the same items in every run."""

@@ -88,11 +88,6 @@ class Ranking:
         return tuple(tuple(group.split(" = ")) for group in re.split(" [<>] ", self.order))
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether the best is the highest."""
-        return ">" in self.order
-
-    @property
     def neighbours(self) -> list[tuple[str, str]]:
         """Better and worse, of each two groups that follow one another."""
         return [pair for two in pairwise(self.groups) for pair in product(*two)]

@@ -11,8 +11,6 @@ import pytest
 from vlp_lib.cli import _parser
 from vlp_lib.cli.graph import targets
 from vlp_lib.cli.notebook import defaults
-from vlp_lib.cli.options import TASKS
-from vlp_lib.tasks import TASKS as OPENED
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = str(ROOT / "notebooks" / "10_pretrain.ipynb")
@@ -87,10 +85,6 @@ def test_help_lists_every_command_on_a_line(tmp_path):
         "reproduce", "pretrain", "finetune", "evaluate", "run", "data", "bench", "model", "doctor", "index",
         "publish", "export", "pack",
     ]  # fmt: skip
-
-
-def test_the_tasks_are_those_that_can_be_opened():
-    assert tuple(OPENED) == TASKS
 
 
 def test_notebooks_commands_make_and_the_graph_mean_the_same_profile():

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from vlp_lib import io, provenance
-from vlp_lib.arrays import read_npz
+from vlp_lib.arrays import read_npz, write_arrays
 from vlp_lib.attention.maps import Places, Query, QuestionAttention, look, places_of
 from vlp_lib.batches.augment import View, show_label_map
 from vlp_lib.config import Profile, to_dict
@@ -279,7 +279,7 @@ def save_panel(path: Path, looks: Sequence[Look]) -> None:
         for name, value in (("image", one.image), ("map", one.map), ("mask", one.mask))
         if value is not None
     }
-    io.write_arrays(path, {"words": json.dumps(words), **arrays})
+    write_arrays(path, {"words": json.dumps(words), **arrays})
 
 
 def read_panel(path: Path) -> list[Look]:

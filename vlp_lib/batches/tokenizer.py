@@ -13,8 +13,8 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from vlp_lib import packages
-from vlp_lib.errors import UserError
-from vlp_lib.fetch import hub, reason
+from vlp_lib.errors import UserError, reason
+from vlp_lib.fetch import hub
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vlp_lib.cli.options import SCALE, TASKS, Commands, check_task, declare, numbers
-from vlp_lib.config import default_variants
+from vlp_lib.cli.options import SCALE, Commands, declare, numbers
+from vlp_lib.config import TASKS, check_task, default_variants
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_json, write_json

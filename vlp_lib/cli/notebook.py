@@ -14,7 +14,7 @@ from typing import Any
 
 from vlp_lib.cli.options import Commands, check_words, declare
 from vlp_lib.config import parse_parameter
-from vlp_lib.errors import UserError, unknown
+from vlp_lib.errors import UserError, reason, unknown
 from vlp_lib.io import read_json, read_text, write_text
 from vlp_lib.provenance import peak_memory
 from vlp_lib.ranges import fits
@@ -143,16 +143,15 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
             autosave_cell_every=0,
         )
     except PapermillExecutionError as error:
-        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-        raise UserError(f"{notebook.name}: {reason} (executed so far: {output})") from error
+        said = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        raise UserError(f"{notebook.name}: {said} (executed so far: {output})") from error
     except DeadKernelError as error:
         raise UserError(
             f"{notebook.name}: its kernel died, most likely for want of memory: close other programs or choose a "
             f"smaller profile (executed so far: {output})"
         ) from error
     except Exception as error:  # papermill and nbformat have one for every kind of damage
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{notebook} is no notebook that can be executed ({reason}): fetch it again") from error
+        raise UserError(f"{notebook} is no notebook that can be executed ({reason(error)}): fetch it again") from error
 
     shown = "  ".join(f"{name}={value}" for name, value in values.items() if value != "")
     peak = peak_memory(children=True)

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import Profile, override, parse_parameter, parse_variant, profile
+from vlp_lib.config import Profile, check_task, override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.run import Run, check_seed
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""
-
-TASKS = ("vqa", "nlvr2", "vcr")
-"""The finetuning tasks, known here without importing them."""
 
 
 class _Help(argparse.HelpFormatter):
@@ -112,13 +109,6 @@ def check_words(given: Mapping[str, Any], settings: Sequence[str]) -> Profile:
     check_seed(given.get("seed", 0))
     check_folder(given.get("data_root", ""))
     return chosen
-
-
-def check_task(name: str, known: Sequence[str] = TASKS) -> str:
-    """The name of a task; raises UserError for an unknown one."""
-    if name not in known:
-        raise unknown("task", name, known)
-    return name
 
 
 def check_folder(data_root: str) -> str:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from vlp_lib.errors import UnreadableImageError, UserError
+from vlp_lib.errors import UnreadableImageError, UserError, reason
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """What is read, whatever a file's name says. Pillow would hand others, such as EPS, to programs of the machine."""
@@ -42,9 +42,8 @@ def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
     except UserError:
         raise
     except Exception as error:  # Pillow has one for each kind of broken bytes, and none of them names the file
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(
-            f"{path} is truncated or not an image ({reason}): fetch it again or delete it"
+            f"{path} is truncated or not an image ({reason(error)}): fetch it again or delete it"
         ) from error
 
 

@@ -24,7 +24,7 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.detections import DetectionStore, InstanceLabels, NpzDetections, TsvDetections, write_detections
 from vlp_lib.corpora.records import NO_DETECTIONS, Detections, ImageRecord
 from vlp_lib.corpora.workers import load
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UserError, reason, unknown
 from vlp_lib.io import read_json, write_json
 from vlp_lib.progress import Progress
 
@@ -134,8 +134,6 @@ def load_detector(config: LabelConfig, device: torch.device) -> Detector:
     from torchvision.models import detection as models
     from torchvision.models import get_model, get_model_weights, list_models
 
-    from vlp_lib.errors import unknown
-
     known = list_models(module=models)
     if config.detector not in known:
         raise unknown("detector", config.detector, known)
@@ -156,9 +154,8 @@ def load_detector(config: LabelConfig, device: torch.device) -> Detector:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{source} does not fit {config.detector} ({reason}): name its detector with --detector"
+            f"{source} does not fit {config.detector} ({reason(error)}): name its detector with --detector"
         ) from error
     network.to(device).eval()
     about = {
@@ -197,9 +194,8 @@ def _weights(file: str, official: Any) -> tuple[dict[str, torch.Tensor], str, tu
     except FileNotFoundError:
         raise UserError(f"{path} is missing: give a checkpoint with --weights") from None
     except Exception as error:  # unpickling fails in many ways
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} holds no weights of a torchvision Faster R-CNN ({reason}): give its state dict"
+            f"{path} holds no weights of a torchvision Faster R-CNN ({reason(error)}): give its state dict"
         ) from error
     classes = names if count == len(names) else tuple(f"class {i}" for i in range(count))
     return state, f"{path.name} {digest[:16]}", classes

@@ -25,14 +25,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vlp_lib.arrays import read_npz
+from vlp_lib.arrays import read_npz, write_arrays
 from vlp_lib.corpora.coco import flickr_id, tidy, whole
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.images import MOST_SIDE, image_size, read_image
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.corpora.table import NO_ID, SPLITS, RecordTable, Strings, Texts
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_text, readable, write_arrays
+from vlp_lib.io import read_text, readable
 from vlp_lib.run import results_root
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")

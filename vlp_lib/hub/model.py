@@ -20,8 +20,8 @@ from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
 from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_variant, to_dict
 from vlp_lib.corpora.images import as_rgb
-from vlp_lib.errors import UserError
-from vlp_lib.fetch import hub, reason
+from vlp_lib.errors import UserError, reason
+from vlp_lib.fetch import hub
 from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
@@ -234,7 +234,7 @@ def export(run: Path, folder: Path) -> Path:
 
 def _not_buildable(folder: Path, error: Exception) -> UserError:
     return UserError(
-        f"{folder / CONFIG} describes a model that this version cannot build ({' '.join(str(error).split())[:200]}): "
+        f"{folder / CONFIG} describes a model that this version cannot build ({reason(error)}): "
         f"install the version of vlp-lib that is named in {RUN}"
     )
 

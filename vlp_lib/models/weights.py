@@ -16,8 +16,8 @@ from torch import nn
 from vlp_lib import io, packages
 from vlp_lib.arrays import refuse_bomb
 from vlp_lib.config import ResNetConfig, TimmConfig, ViTConfig
-from vlp_lib.errors import UserError
-from vlp_lib.fetch import hub, reason
+from vlp_lib.errors import UserError, reason
+from vlp_lib.fetch import hub
 
 LEAST_MATCH = 0.95
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "F32", "F16", "BF16", "F64")
@@ -69,8 +69,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except UserError:
         raise
     except Exception as error:  # unpickling raises whatever the bytes make it raise
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is no readable weights file ({reason}): fetch or write it again") from error
+        raise UserError(f"{path} is no readable weights file ({reason(error)}): fetch or write it again") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is no readable weights file (it holds a {type(state).__name__}): give a state dict")
     if wrong := [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlp_lib.config import VARIANTS
+from vlp_lib.config import TASKS, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 from vlp_lib.items import read_items
@@ -26,8 +26,6 @@ NOT_SCORED = "not scored"
 
 GUESSING = "guessing"
 """The rule that says the commonest answer, or draws from a gallery."""
-
-TASKS = ("vqa", "nlvr2", "vcr")
 
 # The files of `bench.latency` and `bench.cost`, which are not imported because they bring torch along.
 LATENCY, COST = "speed/latency.json", "speed/cost.json"

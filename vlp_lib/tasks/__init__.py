@@ -9,15 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vlp_lib.config import check_task
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.errors import unknown
 
 if TYPE_CHECKING:
     from vlp_lib.config import DownstreamConfig
     from vlp_lib.tasks.common import Encoder, TaskData
 
-TASKS = {"vqa": ("vqav2",), "nlvr2": ("nlvr2", "nlvr"), "vcr": ("vcr",)}
-"""Each task that is finetuned, and where its files may lie below a corpus's root."""
+_FOLDERS = {"vqa": ("vqav2",), "nlvr2": ("nlvr2", "nlvr"), "vcr": ("vcr",)}
+"""Where the files of each task may lie below a corpus's root."""
 
 
 def percent(share: float) -> float:
@@ -27,15 +27,8 @@ def percent(share: float) -> float:
 
 def tasks_of(corpus: Corpus) -> list[str]:
     """What can follow a pretraining on this corpus: the tasks whose folder is there, and retrieval from test images."""
-    names = [name for name, folders in TASKS.items() if any((corpus.root / folder).is_dir() for folder in folders)]
+    names = [name for name, folders in _FOLDERS.items() if any((corpus.root / folder).is_dir() for folder in folders)]
     return [*names, "retrieval"] if len(corpus.split("test")) else names
-
-
-def check_task(name: str) -> str:
-    """The name of a task; raises UserError for an unknown one."""
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return name
 
 
 def open_task(name: str, corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> TaskData[Any]:

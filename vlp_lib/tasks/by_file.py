@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UserError, reason
 from vlp_lib.tasks import nlvr2_score as nlvr2
 from vlp_lib.tasks import percent
 from vlp_lib.tasks import recalls as retrieval
@@ -74,9 +74,7 @@ def _read_scores(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"no such file: {path}; check the path") from None
     except Exception as error:  # Python's own parser reads the header
-        raise UserError(
-            f"{path} is no .npy array ({' '.join(str(error).split())[:200]}): save the scores with numpy.save"
-        ) from error
+        raise UserError(f"{path} is no .npy array ({reason(error)}): save the scores with numpy.save") from error
     if not isinstance(matrix, np.ndarray):
         raise UserError(f"{path} is an archive of arrays: save the scores alone, with numpy.save")
     return matrix

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from vlp_lib.arrays import write_array
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
-from vlp_lib.io import find_file, placed_lines, take, write_atomically, write_text
+from vlp_lib.io import find_file, placed_lines, take, write_text
 from vlp_lib.tasks import percent
 from vlp_lib.tasks.common import (
     NO_TARGET,
@@ -210,7 +211,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
         if self.labelled:
             paths = [folder / f"{self.name}_{what}_preds.npy" for what in ("answer", "rationale")]
             for path, array in zip(paths, chances.swapaxes(0, 1), strict=True):
-                write_atomically(path, lambda p, a=array: _save(p, a))  # type: ignore[misc]
+                write_array(path, array)
             return paths
         groups = ["answer", *(f"rationale_conditioned_on_a{i}" for i in range(CHOICES))]
         lines = [",".join(["annot_id", *(f"{group}_{i}" for group in groups for i in range(CHOICES))])]
@@ -231,11 +232,6 @@ class VcrSplit(TaskSplit[VcrQuestion]):
             truth="" if item.label is None else texts[item.label][1],
             score=float("nan") if item.label is None else float(chosen == item.label),
         )
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:  # numpy.save appends .npy to a name without it
-        np.save(file, array)
 
 
 def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> TaskData[VcrSplit]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vlp_lib.errors import UserError
+from vlp_lib.errors import UserError, reason
 from vlp_lib.io import read_json, write_atomically, write_json, write_text
 from vlp_lib.models.weights import require_floats
 
@@ -146,9 +146,8 @@ def load_state(accelerator: Accelerator, folder: Path) -> dict[str, Any] | None:
     try:
         accelerator.load_state(str(folder))
     except Exception as error:  # unpickling raises whatever the bytes make it raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the checkpoint {folder} cannot be read ({reason}): delete that folder and start again"
+            f"the checkpoint {folder} cannot be read ({reason(error)}): delete that folder and start again"
         ) from error
     return state
 

@@ -17,7 +17,7 @@ from torch import nn
 from vlp_lib import io, provenance
 from vlp_lib.batches.pairs import TrainingOrder
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
-from vlp_lib.config import Profile, TrainingConfig, Variant, to_dict
+from vlp_lib.config import Profile, TrainingConfig, Variant, check_task, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import held, is_main
@@ -25,7 +25,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.items import by_block, write_items
 from vlp_lib.models.model import VLPModel
 from vlp_lib.run import CONFIG, RECORD, Run
-from vlp_lib.tasks import check_task, open_task
+from vlp_lib.tasks import open_task
 from vlp_lib.tasks.baselines import baselines
 from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlp_lib import io, provenance
+from vlp_lib.arrays import write_array
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
@@ -80,7 +81,7 @@ def _retrieve(run: Run, corpus: Corpus, restart: bool, folder: Path) -> Retrieve
     watch.mark("pairs")
     found = all_recalls(scores, gallery.image_index, settings.fold)
     if scores.nbytes < _KEEP_SCORES_BELOW:
-        io.write_atomically(folder / SCORES, lambda p: _save(p, scores))
+        write_array(folder / SCORES, scores)
     write_items(folder, recalls_of_images(scores, gallery.image_index, settings.fold))
     rows = [_row(name, one) for name, one in found.items()]
     io.write_lines(folder / METRICS, rows)
@@ -101,8 +102,3 @@ def _retrieve(run: Run, corpus: Corpus, restart: bool, folder: Path) -> Retrieve
     pace = round(scores.size / watch.seconds()["pairs"], 1)
     provenance.write_run(folder, facts, model, begun, time.monotonic() - start, pairs_per_second=pace)
     return Retrieved(gallery, scores, found)
-
-
-def _save(path: Path, scores: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, scores)
