@@ -16,7 +16,6 @@ Genome's as github.com/peteanderson80/bottom-up-attention cut it.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import re
@@ -336,13 +335,13 @@ class TsvDetections:
             rows = {
                 "labels": _values(fields, "objects_id", "<i8", count),
                 "scores": _values(fields, "objects_conf", "<f4", count),
-                "boxes": _values(fields, "boxes", "<f4", 4 * count).reshape(-1, 4),
+                "boxes": _values(fields, "boxes", "<f4", count, 4),
                 "attributes": _values(fields, "attrs_id", "<i8", count),
             }
             size = np.array([width, height])
             if fault := _first_fault(rows, size, _OBJECTS, _ATTRIBUTES):
                 raise ValueError(f"box {fault[0]}: {fault[1]}")
-            return _detections(rows, size, _values(fields, "features", "<f4").reshape(count, -1) if count else None)
+            return _detections(rows, size, _values(fields, "features", "<f4", count, -1) if count else None)
 
 
 def _number(fields: Mapping[str, bytes], name: str) -> int:
@@ -351,18 +350,16 @@ def _number(fields: Mapping[str, bytes], name: str) -> int:
     return int(fields[name])
 
 
-def _values(fields: Mapping[str, bytes], name: str, dtype: str, count: int | None = None) -> np.ndarray:
-    """The numbers of a field; without a count as many as there are, so long as they are as many for each box."""
+def _values(fields: Mapping[str, bytes], name: str, dtype: str, *shape: int) -> np.ndarray:
+    """The numbers of a field in a shape, of which one side may be −1: as many as there are."""
     try:
         content = base64.b64decode(fields[name], validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{name} is no base64 ({error})") from error
-    size = np.dtype(dtype).itemsize * (_number(fields, "num_boxes") if count is None else count)
-    if count is None and (not content or len(content) % size):
-        raise ValueError(f"{name} holds {len(content)} bytes, no whole number of values a box")
-    if count is not None and len(content) != size:
-        raise ValueError(f"{name} holds {len(content)} bytes instead of {size}")
-    return np.frombuffer(content, dtype)
+        values = np.frombuffer(content, dtype).reshape(shape)
+    except ValueError as error:  # base64's errors are such, too
+        raise ValueError(f"{name} is no base64 of numbers of the shape {shape} ({error})") from error
+    if -1 in shape and not values.size:
+        raise ValueError(f"{name} is empty")
+    return values
 
 
 def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:

@@ -13,18 +13,28 @@ from vlp_lib.figures.style import draw_chance, new_figure
 from vlp_lib.study.scores import guessing
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls
 
-_NAMES = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
+_LOSSES = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
+_FINETUNED = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
 
 
 def draw_run(rows: list[dict[str, Any]]) -> Figure:
-    """Each validation loss of a run against the images it has seen, a panel a loss."""
+    """Each validation loss of a pretraining against the images it has seen, a panel a loss."""
+    return _draw_course(rows, _LOSSES, "images seen")
+
+
+def draw_finetuning(rows: list[dict[str, Any]]) -> Figure:
+    """Validation loss and accuracy against the items seen."""
+    return _draw_course(rows, _FINETUNED, "items seen")
+
+
+def _draw_course(rows: list[dict[str, Any]], titles: Mapping[str, str], seen: str) -> Figure:
     table = pd.DataFrame(rows)
-    names = [name for name in _NAMES if name in table]
+    names = [name for name in titles if name in table]
     figure = new_figure(3.2 * len(names), 2.8, columns=len(names))
     for axes, name in zip(figure.axes, names, strict=True):
         axes.plot(table["samples"], table[name], color=LINE, lw=1.8, marker=".")
-        axes.set_title(_NAMES[name], fontsize=10)
-        axes.set_xlabel("images seen")
+        axes.set_title(titles[name], fontsize=10)
+        axes.set_xlabel(seen)
         if name == "val_itm":
             draw_chance(axes, table[name].max())
         else:
@@ -39,20 +49,6 @@ def first_and_last(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {"before": table[names].iloc[0], "end": table[names].iloc[-1], "lowest": table[names].min()}, index=names
     ).round(4)
-
-
-def draw_finetuning(rows: list[dict[str, Any]]) -> Figure:
-    """Validation loss and accuracy against the items seen."""
-    table = pd.DataFrame(rows)
-    figure = new_figure(6.4, 2.8, columns=2)
-    for axes, (name, title) in zip(
-        figure.axes, (("val_loss", "validation loss"), ("val_accuracy", "validation accuracy")), strict=True
-    ):
-        axes.plot(table["samples"], table[name], color=LINE, lw=1.8, marker=".")
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("items seen")
-        axes.set_ylim(bottom=0)
-    return figure
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

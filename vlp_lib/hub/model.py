@@ -26,7 +26,7 @@ from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
-from vlp_lib.models.weights import declared, input_scale, require_floats
+from vlp_lib.models.weights import declared, input_scale, require_floats, require_same_tensors
 from vlp_lib.run import CONFIG
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
@@ -257,15 +257,9 @@ def _require_fitting(folder: Path, config: ModelConfig, build: Callable[[], torc
     except Exception as error:  # torch and timm have one for each impossible size
         raise _not_buildable(folder, error) from error
     shapes = {name: tuple(value.shape) for name, value in own.items()}
-    differ = sorted(n for n in there.keys() | own.keys() if (there[n][0] if n in there else None) != shapes.get(n))
-    if differ:
-        first, *others = differ
-        also = f" (also {', '.join(others[:4])}{f' and {len(others) - 4} more' * (len(others) > 4)})" if others else ""
-        raise UserError(
-            f"{folder / WEIGHTS} holds another model than {CONFIG} describes: at {first} it has "
-            f"{there[first][0] if first in there else 'nothing'}, this model {shapes.get(first, 'nothing')}{also}; "
-            f"fetch the whole folder again"
-        )
+    what = f"{folder / WEIGHTS} holds another model than {CONFIG} describes"
+    given = {name: shape for name, (shape, _) in there.items()}
+    require_same_tensors(given, shapes, what, "fetch the whole folder again")
     require_floats({name: kind for name, (_, kind) in there.items()}, own, folder / WEIGHTS)
 
 

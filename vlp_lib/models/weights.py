@@ -20,6 +20,9 @@ from vlp_lib.errors import UserError, reason
 from vlp_lib.fetch import hub
 
 LEAST_MATCH = 0.95
+NAMED = 5
+"""Tensors that an error names, at most."""
+
 _FLOATS = ("float32", "float16", "bfloat16", "float64", "F32", "F16", "BF16", "F64")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -99,6 +102,19 @@ def require_floats(kinds: Mapping[str, str], own: Mapping[str, torch.Tensor], so
             raise UserError(
                 f"{source} has {name} as {kind}: give weights that are not quantised ({', '.join(_FLOATS[:4])})"
             )
+
+
+def require_same_tensors(there: Mapping[str, object], own: Mapping[str, object], what: str, mend: str) -> None:
+    """Raise UserError where two models differ in names or shapes: the first tensor, with its shapes, then others."""
+    differ = sorted(name for name in there.keys() | own.keys() if there.get(name) != own.get(name))
+    if not differ:
+        return
+    name, *others = differ
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    also = f" (also {', '.join(others[:NAMED])}{more})" if others else ""
+    raise UserError(
+        f"{what}: at {name} it has {there.get(name, 'nothing')}, this model {own.get(name, 'nothing')}{also}; {mend}"
+    )
 
 
 def load_matching(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> LoadReport:

@@ -96,16 +96,21 @@ def all_recalls(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, 
     Arguments and errors as for `recalls`.
     """
     found = {"all": recalls(scores, owners)}
-    whole = len(scores) // fold * fold
-    few = np.bincount(owners, minlength=len(scores)) < CAPTIONS_PER_IMAGE
-    if whole < 2 * fold or few.any():
-        return found
-    columns = first_captions(owners)
-    folds = []
-    for start in range(0, whole, fold):
+    folds = [recalls(scores[rows, columns], mine) for rows, columns, mine in _folds(owners, len(scores), fold)]
+    if folds:
+        found |= {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
+    return found
+
+
+def _folds(owners: np.ndarray, images: int, fold: int) -> list[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows and columns of each fold, and the row of each column's image within it; none where there are no folds."""
+    if images < 2 * fold or np.bincount(owners, minlength=images).min() < CAPTIONS_PER_IMAGE:
+        return []
+    columns, folds = first_captions(owners), []
+    for start in range(0, images // fold * fold, fold):
         inside = columns[(owners[columns] >= start) & (owners[columns] < start + fold)]
-        folds.append(recalls(scores[start : start + fold, inside], owners[inside] - start))
-    return found | {"folds": mean_recalls(folds)} | {f"fold {i}": one for i, one in enumerate(folds)}
+        folds.append((slice(start, start + fold), inside, owners[inside] - start))
+    return folds
 
 
 def recalls_of_images(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, np.ndarray]:
@@ -113,20 +118,13 @@ def recalls_of_images(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict
 
     Of image retrieval an image's value is the mean over its captions.
     """
-    folds = {"all": [slice(0, len(scores))]}
-    if "folds" in all_recalls(scores, owners, fold):
-        folds["folds"] = [slice(start, start + fold) for start in range(0, len(scores) // fold * fold, fold)]
-    columns = first_captions(owners)
+    parts = [(scores[rows, columns], mine) for rows, columns, mine in _folds(owners, len(scores), fold)]
     found: dict[str, np.ndarray] = {}
-    for name, parts in folds.items():
-        text, image = [], []
-        for part in parts:
-            inside = columns if name == "folds" else np.arange(len(owners))
-            inside = inside[(owners[inside] >= part.start) & (owners[inside] < part.stop)]
-            rows, mine = scores[part][:, inside], owners[inside] - part.start
-            text.append(text_ranks(rows, mine) < 1)
-            image.append(np.bincount(mine, image_ranks(rows, mine) < 1) / np.bincount(mine))
-        found |= {f"{name}.text_r1": np.concatenate(text), f"{name}.image_r1": np.concatenate(image)}
+    for name, several in {"all": [(scores, owners)], "folds": parts}.items():
+        if several:
+            image = [np.bincount(mine, image_ranks(part, mine) < 1) / np.bincount(mine) for part, mine in several]
+            found[f"{name}.text_r1"] = np.concatenate([text_ranks(part, mine) < 1 for part, mine in several])
+            found[f"{name}.image_r1"] = np.concatenate(image)
     return {name: (100 * values).astype(np.float32) for name, values in found.items()}
 
 

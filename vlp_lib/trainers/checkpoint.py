@@ -17,14 +17,12 @@ from torch import nn
 
 from vlp_lib.errors import UserError, reason
 from vlp_lib.io import read_json, write_atomically, write_json, write_text
-from vlp_lib.models.weights import require_floats
+from vlp_lib.models.weights import NAMED, require_floats, require_same_tensors
 
 _STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"
 _SUMS = "SHA256SUMS"
 """In a state: the SHA-256 of each of its other files, as sha256sum writes them."""
-_NAMED = 5
-"""Tensors that an error names, at most."""
 
 
 def save_weights(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -66,23 +64,15 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
     there, here = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (state, model.state_dict()))
-    differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    if differ:
-        name, *others = differ
-        also = f" (also {', '.join(others[:_NAMED])}" if others else ""
-        also += f" and {len(others) - _NAMED} more)" if len(others) > _NAMED else ")" if others else ""
-        of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int))
-        raise UserError(
-            f"{path} holds another model ({of or 'unnamed'}): at {name} it has {there.get(name, 'nothing')}, this "
-            f"model {here.get(name, 'nothing')}{also}; give the checkpoint of the same profile, variant and "
-            f"corpus"
-        )
+    of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int)) or "unnamed"
+    mend = "give the checkpoint of the same profile, variant and corpus"
+    require_same_tensors(there, here, f"{path} holds another model ({of})", mend)
     require_floats(
         {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, model.state_dict(), path
     )
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:_NAMED])}: train it again")
+        raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:NAMED])}: train it again")
     model.load_state_dict(state)
     return about
 
