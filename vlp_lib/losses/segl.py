@@ -12,6 +12,7 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
+from vlp_lib.losses.precision import at_least_float32
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.ranges import Range
 
@@ -77,7 +78,7 @@ class SEGL(VisualLoss):
         grid = features.map()
         if self.scale != 1:
             grid = F.interpolate(grid, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        logits = self.classify(grid).float()
+        logits = at_least_float32(self.classify(grid))
         target = downsample_labels(
             batch.label_maps, (logits.shape[-2], logits.shape[-1]), self.classes, self.downsampling
         )

@@ -11,6 +11,7 @@ from torch import nn
 from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, Needs, VisualLoss, VisualOutput, visual_loss
+from vlp_lib.losses.precision import at_least_float32
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.ranges import Positive
@@ -33,7 +34,7 @@ def match_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         raise UserError(
             f"{max(counts)} labels cannot be matched to {queries} queries: keep at most {queries} detections"
         )
-    probability = logits.detach().float().softmax(-1)
+    probability = at_least_float32(logits.detach()).softmax(-1)
     # Only the labels' own columns travel to the CPU, once for the whole batch.
     cost = -probability.gather(2, labels.clamp(min=0)[:, None, :].expand(-1, queries, -1)).cpu().numpy()
     if not np.isfinite(cost).all():
@@ -48,9 +49,10 @@ def match_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def set_loss(logits: torch.Tensor, targets: torch.Tensor, no_object_weight: float) -> torch.Tensor:
     """Equation 4: cross-entropy of the matched labels; "no object" counts with its weight in sum and mean alike."""
-    weight = logits.new_ones(logits.shape[-1], dtype=torch.float32)
+    logits = at_least_float32(logits)
+    weight = logits.new_ones(logits.shape[-1])
     weight[-1] = no_object_weight
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), weight)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), weight)
 
 
 @visual_loss("spl_small", queries_per_cell=36 / 144)

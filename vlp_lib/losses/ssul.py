@@ -12,6 +12,7 @@ from torch import nn
 from vlp_lib.batches.sample import Batch
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, VisualLoss, VisualOutput, visual_loss
+from vlp_lib.losses.precision import at_least_float32
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.weights import IMAGENET_MEAN
 from vlp_lib.ranges import Share, Whole
@@ -40,7 +41,7 @@ def colour_loss(predicted: torch.Tensor, images: torch.Tensor, hidden: torch.Ten
         images: [B, 3, H, W] before anything was hidden.
         hidden: [B, h, w] bool.
     """
-    distance = (predicted.float() - mean_colours(images, patch)).square().sum(1)
+    distance = (at_least_float32(predicted) - mean_colours(images, patch)).square().sum(1)
     return (distance * hidden).sum() / hidden.sum().clamp(min=1)
 
 

@@ -332,7 +332,11 @@ class RegionStream(VisionStream):
         mask = labels >= 0
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         x = self.class_embedding(labels.clamp(min=0)) * (scores * mask)[..., None]
-        x = x + self.attribute_embedding(batch.attributes[:, :r] + 1) * mask[..., None]
+        # The empty token is a thing without an attribute: were it all zeros, the normalisation would multiply its
+        # gradient by a million.
+        first = torch.zeros_like(mask)
+        first[:, 0] = ~mask.any(1)
+        x = x + self.attribute_embedding(batch.attributes[:, :r] + 1) * (mask | first)[..., None]
         x = x + self.box(torch.cat([boxes, area[..., None]], -1))
         if self.feature is not None:
             features = batch.features
@@ -341,8 +345,6 @@ class RegionStream(VisionStream):
                     raise UserError("this region model reads region features and the detections hold labels only")
                 features = x.new_zeros(*mask.shape, self.feature.in_features)
             x = x + self.feature(F.normalize(features[:, :r], dim=-1))
-        first = torch.zeros_like(mask)
-        first[:, 0] = ~mask.any(1)
         return VisionFeatures(self.norm(x), None, mask | first)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vlp_lib.losses.precision import at_least_float32
 from vlp_lib.models.model import VLPModel, initialise
 from vlp_lib.tasks.common import TaskBatch
 
@@ -63,8 +64,8 @@ def task_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     Classes [B] (NLVR2, VCR): cross-entropy.
     """
     if targets.is_floating_point():
-        return F.binary_cross_entropy_with_logits(logits.float(), targets) * targets.shape[1]
-    return F.cross_entropy(logits.float(), targets)
+        return F.binary_cross_entropy_with_logits(at_least_float32(logits), targets) * targets.shape[1]
+    return F.cross_entropy(at_least_float32(logits), targets)
 
 
 def freeze_unread(model: DownstreamModel, batch: TaskBatch) -> list[str]:
