@@ -12,7 +12,7 @@ READY   := $(if $(ACTIVE),,.venv/.ready)
 INPUTS  ?= 3000
 SEED    ?= 0
 
-.PHONY: help setup reproduce smoke test fuzz lint lab bench clean
+.PHONY: help setup reproduce smoke test fuzz lint lab bench licences audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,13 @@ bench: $(READY) ## how many times faster than what one would pick instead, row b
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks/00_start.ipynb
+
+licences: $(READY) ## write the table of packages and their licences anew: docs/licences.md
+	$(BIN)/python vlp_lib/checks/licences.py
+
+audit: ## ask PyPI whether a package of requirements.lock has a known weakness (pip-audit, in an environment of its own)
+	$(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 
 clean: ## remove results of your own runs (not results/reference) and the environment
 	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
