@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     model.add_argument("--variant", default="", help="e.g. segl, or a mix such as segl+0.5*ssul (default: all eight)")
     model.add_argument("--image-sizes", default="384 600 800", help="pixels a side, separated by spaces")
     model.add_argument("--out", type=Path, help="also write architecture.csv and .md into this folder")
+    model.add_argument("--draw", type=Path, metavar="FILE", help="also draw the (first) variant, an SVG")
 
     estimate = "check the installation; estimate a pretraining's memory and time"
     doctor = declare(commands, "doctor", _doctor, estimate, *SCALE, "set")
@@ -80,6 +81,11 @@ def _model(options: argparse.Namespace) -> None:
     print(table.to_string(index=False), note, sep="\n")
     if options.out:
         print(save_table(table, options.out, "architecture", note))
+    if options.draw:
+        from vlp_lib.figures.architecture import draw_architecture
+        from vlp_lib.io import write_text
+
+        write_text(options.draw, draw_architecture(chosen, variants[0]))
 
 
 def _doctor(options: argparse.Namespace) -> None:

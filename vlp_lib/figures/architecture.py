@@ -1,0 +1,213 @@
+"""The architecture (figures 2 to 4) drawn from the model itself: one pair on its way through it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from vlp_lib.batches.sample import Batch
+from vlp_lib.bench.architecture import count
+from vlp_lib.bench.made_up import SIZES, fill, question, shape_of, training_batch
+from vlp_lib.config import Profile, Variant
+from vlp_lib.figures.palette import STAGES
+from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
+from vlp_lib.models.heads import ITMHead, MLMHead
+from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, ViTStream
+from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.study.runs import label
+
+# In pixels: the middles of the columns and of the page, a box's width, from a box to the next one, the first box.
+_VISION, _LANGUAGE, _PAGE, _WIDTH, _GAP, _TOP = 145, 425, 285, 260, 38, 160
+
+# Strokes and tinted fills serve both modes; only the page and its letters change.
+_STYLE = """.vlp text{font:13px system-ui,sans-serif;text-anchor:middle;fill:#1b1b1b}.vlp .title{font-weight:600}
+.vlp .shape{font:12px ui-monospace,monospace;text-anchor:start}.vlp .page{fill:#fff}.vlp .line{stroke:#1b1b1b;fill:none}
+@media(prefers-color-scheme:dark){.vlp text{fill:#eee}.vlp .page{fill:#16181c}.vlp .line{stroke:#eee}}"""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A part of the network; every parameter of the pretraining model is in exactly one.
+
+    Attributes:
+        stream: "vision", "language", "loss", "cross" or "head".
+        title: what it is.
+        parameters: how many numbers it learns.
+        gives: the shape of one picture or one sentence after it.
+        says: what it does, where title and shape do not say it.
+        replaces: of a visual loss, whether the cross-modality encoder reads what it makes.
+    """
+
+    stream: str
+    title: str
+    parameters: int
+    gives: tuple[int, ...]
+    says: str = ""
+    replaces: bool = False
+
+
+def stations(profile: Profile, variant: Variant, sizes: Vocabularies = SIZES) -> list[Station]:
+    """What one picture and one sentence of 16 tokens pass in pretraining. Only the visual losses compute numbers."""
+    meta, config = torch.device("meta"), profile.model
+    model, pair = shape_of(config, variant, sizes), question(config, sizes, meta)
+    with torch.no_grad(), meta:
+        (features, tokens), bert = model.encode_vision(pair), model.language.bert
+        words = tuple(bert(input_ids=pair.input_ids).last_hidden_state.shape[1:])
+        itm, mlm = ITMHead(config.hidden), MLMHead(config.hidden, sizes.words)
+    read, layers = tokens.tokens.shape[1], model.cross_modality.layers
+    return [
+        *_vision(model.vision, tuple(features.tokens.shape[1:])),
+        Station("language", "words and their places", count(bert.embeddings), words),
+        Station("language", f"{len(bert.encoder.layer)} transformer layers", count(bert.encoder), words),
+        *_losses(model.visual_loss, training_batch(profile, variant, sizes, 1, torch.device("cpu")), features),
+        *(
+            Station(
+                "cross",
+                f"cross-modality layer {place} of {len(layers)}",
+                count(layer),
+                words,
+                f"{words[0]} words {'⇄' if layer.updates_vision else '→'} {read} visual tokens",
+            )
+            for place, layer in enumerate(layers, 1)
+        ),
+        Station("head", "do they match? (ITM)", count(model.pooler, itm), (itm.classify.out_features,)),
+        Station("head", "which word is hidden? (MLM)", count(mlm), (words[0], sizes.words)),
+    ]
+
+
+def _vision(stream: PixelStream | RegionStream, tokens: tuple[int, ...]) -> list[Station]:
+    """The vision stream: how a picture becomes tokens, and what is computed with them."""
+    if isinstance(stream, RegionStream):
+        return [Station("vision", "class, colour and box", count(stream), tokens)]
+    if isinstance(stream, ViTStream):
+        net, title = stream.backbone, f"patches of {stream.cell} × {stream.cell} pixels"
+        begun = sum(p.numel() for name, p in net.named_parameters() if not name.startswith(("blocks", "norm")))
+        return [
+            Station("vision", title, begun, (tokens[0], net.embed_dim)),
+            Station("vision", f"{len(net.blocks)} transformer layers", count(stream) - begun, tokens),
+        ]
+    begun, channels = count(stream.backbone), stream.project.in_features
+    return [
+        Station("vision", f"convolutions, stride {stream.cell}", begun, (tokens[0], channels)),
+        Station("vision", "each cell with its place", count(stream) - begun, tokens),
+    ]
+
+
+def _losses(loss: MixedVisualLoss, batch: Batch, features: VisionFeatures) -> list[Station]:
+    """The visual losses, computed once on made-up features to see what they predict."""
+    batch = fill(loss, torch.device("cpu")).corrupt(batch)
+    seen = VisionFeatures(torch.rand(features.tokens.shape), features.grid)
+    found = []
+    with torch.no_grad():
+        tokens = loss.tokens(seen)
+        for name, one in loss.losses.items():
+            assert isinstance(one, VisualLoss)
+            drawn = [f"{what} {_written(value.shape[1:])}" for what, value in one(seen, tokens, batch).drawings.items()]
+            replaces, shape = type(one).tokens is not VisualLoss.tokens, tuple(tokens.tokens.shape[1:])
+            found.append(Station("loss", f"visual loss: {label(name)}", count(one), shape, ", ".join(drawn), replaces))
+    return sorted(found, key=lambda one: one.replaces)
+
+
+@dataclass
+class _Lane:
+    """A stream on the page: where its next arrow begins, the lowest box in it, what it hands on, a box in its way."""
+
+    x: int
+    y: int
+    low: int
+    gives: str
+    around: bool = False
+
+    def down(self, top: int) -> str:
+        """An arrow to a box whose top is there, with what is handed on beside it."""
+        path = f"v12H{_PAGE}V{top - 12}H{self.x}V{top}" if self.around else f"V{top}"
+        words = _text(self.x + 8, top - (18 if self.around else 14), self.gives, "shape")
+        return _arrow(f"M{self.x} {self.y}{path}") + words
+
+    def after(self, low: int, gives: str) -> None:
+        """Go on below a box."""
+        self.y, self.low, self.gives, self.around = low, low, gives, False
+
+
+def draw_architecture(profile: Profile, variant: Variant, sizes: Vocabularies = SIZES) -> str:
+    """An SVG of `stations`, for light and dark pages; beside each arrow stands the shape of what is handed on."""
+    found = stations(profile, variant, sizes)
+    side = profile.model.image_size
+    picture = "detections" if variant.vision == "region" else f"picture 3 × {side} × {side}"
+    vision, language = _Lane(_VISION, _TOP, _TOP, picture), _Lane(_LANGUAGE, _TOP, _TOP, "sentence")
+    cells, words = (next(one.gives[0] for one in found if one.stream == name) for name in ("vision", "language"))
+    rows = 1 if variant.vision == "region" else math.isqrt(cells)
+    parts = [_cells(_VISION, rows, cells // rows), _cells(_LANGUAGE, 1, words)]
+    for one in found:
+        lane = language if one.stream == "language" else vision
+        below = [vision, language] if one.stream in ("cross", "head") else [lane]
+        top = max(each.low for each in below) + _GAP
+        low = top + _height(one)
+        if one.stream == "cross":
+            parts += [vision.down(top), language.down(top), _box(_PAGE, top, one, 2 * _WIDTH + 20)]
+            vision.after(low, vision.gives)
+            language.after(low, _written(one.gives))
+        elif one.stream == "loss" and not one.replaces:
+            parts += [_arrow(f"M{lane.x} {lane.y}v12H{_PAGE}V{top + 24}h-26"), _box(lane.x - 2, top, one, _WIDTH - 28)]
+            lane.low, lane.around = low, True
+        elif one.stream != "head":
+            parts += [lane.down(top), _box(lane.x, top, one)]
+            lane.after(low, _written(one.gives))
+    top = language.y + _GAP
+    cls = _text(_VISION + 8, top - 6, f"[CLS] {found[-3].gives[-1]}", "shape")
+    parts += [_arrow(f"M{_LANGUAGE} {language.y}v14H{_VISION}V{top}"), cls, language.down(top)]
+    for x, one in zip((_VISION, _LANGUAGE), found[-2:], strict=True):
+        parts += [_box(x, top, one), _text(x, top + _height(one) + 18, _written(one.gives))]
+    title = f"{label(variant.name)}, profile {profile.name}: a pair on its way"
+    learned = f"{sum(one.parameters for one in found):,} parameters"
+    size = f"viewBox='0 0 {2 * _PAGE} {top + 80}' width='{2 * _PAGE}' style='max-width:100%;height:auto'"
+    return f"""<svg class='vlp' xmlns='http://www.w3.org/2000/svg' {size} role='img'>
+<title>{html.escape(title)}, {learned}</title><style>{_STYLE}</style>
+<defs><marker id='vlp-end' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='8' markerHeight='8' orient='auto'>
+<path class='line' d='M1 1L7 4L1 7'/></marker></defs><rect class='page' width='100%' height='100%'/>
+{_text(_PAGE, 26, title, "title")}{_text(_PAGE, 46, learned)}
+{chr(10).join(parts)}
+</svg>
+"""
+
+
+def _height(station: Station) -> int:
+    return 30 + 16 * (1 + (station.stream == "loss"))
+
+
+def _box(x: int, top: int, station: Station, width: int = _WIDTH) -> str:
+    """A station, with its lines of text: the first says what it is."""
+    learned = f"{station.parameters:,} parameters"
+    lines = [station.says, learned] if station.stream == "loss" else [f"{station.says} · {learned}".lstrip(" ·")]
+    tint = STAGES[{"loss": "selection", "head": "whole"}.get(station.stream, station.stream)]
+    shape = f"x='{x - width // 2}' y='{top}' width='{width}' height='{_height(station)}' rx='6'"
+    words = [_text(x, top + 19 + 17 * i, line, "" if i else "title") for i, line in enumerate([station.title, *lines])]
+    return f"<rect {shape} fill='{tint}' fill-opacity='.18' stroke='{tint}' stroke-width='1.5'/>" + "".join(words)
+
+
+def _cells(x: int, rows: int, columns: int) -> str:
+    """What a stream begins with, above its first arrow: a picture's cells, a detector's boxes, words."""
+    side = min(12, 72 // rows)
+    left, top = x - columns * side // 2, _TOP - 4 - rows * side
+    cells = product(range(rows), range(columns))
+    return "".join(
+        f"<rect class='line' x='{left + c * side}' y='{top + r * side}' width='{side - 1}' height='{side - 1}'/>"
+        for r, c in cells
+    )
+
+
+def _arrow(path: str) -> str:
+    return f"<path class='line' d='{path}' marker-end='url(#vlp-end)'/>\n"
+
+
+def _text(x: int, y: int, words: str, kind: str = "") -> str:
+    return f"<text x='{x}' y='{y}' class='{kind}'>{html.escape(words)}</text>\n"
+
+
+def _written(shape: Iterable[int]) -> str:
+    return " × ".join(f"{side:,}" for side in shape)
