@@ -12,7 +12,7 @@ READY   := $(if $(ACTIVE),,.venv/.ready)
 INPUTS  ?= 3000
 SEED    ?= 0
 
-.PHONY: help setup reproduce smoke test fuzz lint lab bench licences audit clean
+.PHONY: help setup reproduce smoke test fuzz lint lab bench site licences audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ lint: $(READY) ## format and mend what can be mended
 
 bench: $(READY) ## how many times faster than what one would pick instead, row by row
 	$(BIN)/vlp bench --profile $(PROFILE)
+
+site: $(READY) ## documents, lessons with their outputs and results as pages: results/site/html (REPOSITORY=https://github.com/you/kit)
+	VLP_RESULTS="$(CURDIR)/results/site/runs" REPOSITORY="$(REPOSITORY)" $(BIN)/sphinx-build -c docs -W --keep-going . results/site/html
 
 lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks/00_start.ipynb

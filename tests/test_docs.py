@@ -198,6 +198,14 @@ def test_the_example_of_a_study_is_read(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_errors_of_the_troubleshooting_page_are_the_kits():
+    said = "".join(_text(file) for file in ROOT.glob("vlp_lib/**/*.py"))
+    table = _text(ROOT / "docs/troubleshooting.md").partition("| it says |")[2].partition("\n## ")[0]
+    quoted = [code for row in table.splitlines()[2:] for code in _CODE.findall(row.split("|")[1] if row else "")]
+    assert len(quoted) > 10
+    assert not [words for words in quoted if words not in said]
+
+
 def test_the_citation_is_of_this_version():
     version = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]["version"]
     assert f"\nversion: {version}\n" in _text(ROOT / "CITATION.cff")

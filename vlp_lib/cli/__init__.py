@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from vlp_lib import __version__
-from vlp_lib.cli import data, graph, measuring, notebook, sharing, training
+from vlp_lib.cli import data, graph, lessons, measuring, notebook, sharing, training
 from vlp_lib.cli.options import Parser, check
 from vlp_lib.errors import UserError
 
@@ -30,6 +30,6 @@ def _parser() -> Parser:
     parser = Parser(prog="vlp", description="The vision language pretraining kit.")
     parser.add_argument("--version", action="version", version=f"vlp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (graph, training, notebook, data, measuring, sharing):
+    for group in (graph, training, notebook, lessons, data, measuring, sharing):
         group.add(commands)
     return parser
