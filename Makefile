@@ -42,9 +42,9 @@ reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=
 smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
 	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_vit segl_resnet spl_small" --cores $(CORES)
 
-test: $(READY) ## lint, types, layers and the test suite
+test: $(READY) ## lint, types, layers and the test suite, on all cores (CORES=1: on one)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY) ## 3,000 hostile files (INPUTS, SEED), then the full counts of signals, double starts, kills, names and flipped bits
 	$(BIN)/python tests/fuzz/run.py --inputs $(INPUTS) --seed $(SEED)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Tests compare bits and counts that are the CPU's; CUDA_VISIBLE_DEVICES=0 lets them see a GPU all the same.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Workers share the cores: one thread each, and each of what they start. torch reads it when it is imported.
+os.environ.update({"OMP_NUM_THREADS": "1"} if "PYTEST_XDIST_WORKER" in os.environ else {})
 
 import numpy as np
 import pytest
@@ -20,6 +22,15 @@ from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.losses import base
 
 pytest_plugins = ["official"]
+
+# Longest first: so no worker is left alone with one of these in the end.
+SLOW = ("test_notebooks", "test_pretrain", "test_survival", "test_graph", "test_distributed", "test_architecture",
+        "test_graph_ends", "test_plugins", "test_hub", "test_fuzz", "test_fetch")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")

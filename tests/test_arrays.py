@@ -77,6 +77,7 @@ SOUND = packed(npy((2,), content=bytes(8)))
         b"PK\x05\x06" + b"\xff" * 18,
         pickle.dumps(Command()),
     ],
+    ids=lambda content: f"{len(content)} bytes",  # not the contents, which hold the time
 )
 def test_what_lies_is_refused_and_takes_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes

@@ -174,7 +174,7 @@ def test_score_retrieval_refuses(tmp_path):
     ("name", "content", "complaint"),
     [
         ("q.json.gz", b"plain", "is not a whole gzip file"),
-        ("q.json.gz", gzip.compress(b"{}" * 99)[:-9], "is not a whole gzip file"),
+        ("q.json.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], "is not a whole gzip file"),
         ("q.json", b"\xff\xfe{", "is not UTF-8 text"),
         ("q.json", b"[" * 100_000, "is not JSON"),
         ("folder.json", None, "cannot read"),
