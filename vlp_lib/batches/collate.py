@@ -15,11 +15,11 @@ _STEP = 8
 """Sentences are padded to a multiple of this many tokens: few different shapes, for which kernels are kept."""
 
 
-def pad(rows: list[torch.Tensor], value: int | float, *sizes: int) -> torch.Tensor:
-    """Tensors whose first sides differ as one of [B, *sizes, …], each in the first corner and `value` around it."""
-    padded = rows[0].new_full((len(rows), *sizes, *rows[0].shape[len(sizes) :]), value)
+def pad(rows: list[torch.Tensor], value: int | float, size: int) -> torch.Tensor:
+    """Tensors whose first sides differ as one of [B, size, …], with `value` behind each."""
+    padded = rows[0].new_full((len(rows), size, *rows[0].shape[1:]), value)
     for place, row in zip(padded, rows, strict=True):
-        place[tuple(map(slice, row.shape))] = row
+        place[: len(row)] = row
     return padded
 
 

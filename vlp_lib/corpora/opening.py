@@ -243,6 +243,13 @@ class _Listing:
             width, height = (image.width, image.height) if image.width else image_size(path)
             yield replace(image, path=path, width=width, height=height)
 
+    def records(self, images: Sequence[ImageRecord], folder: Path) -> Iterator[ImageRecord]:
+        """The images of a folder as `record` gives them; the files there that are none of them are counted."""
+        present = list_files(folder)
+        for image in images:
+            yield from self.record(image, folder, present)
+        self.skip("images without captions", len(present - {image.path.name for image in images}))
+
     @property
     def skipped(self) -> dict[str, int]:
         """What is not used, by reason."""
@@ -260,13 +267,8 @@ def _of_coco(root: Path, files: list[Path], karpathy: list[ImageRecord], listing
     splits = {image.image_id: image.split for image in karpathy}
     for path in files:
         name = path.stem.removeprefix("captions_")
-        folder = find_folder(root, name) or root / "images" / name
-        present = list_files(folder)
-        images = read_captions(path)
-        for image in images:
-            divided = replace(image, split=splits.get(image.image_id, name[:-4]))
-            yield from listing.record(divided, folder, present)
-        listing.skip("images without captions", len(present - {image.path.name for image in images}))
+        images = [replace(i, split=splits.get(i.image_id, name[:-4])) for i in read_captions(path)]
+        yield from listing.records(images, find_folder(root, name) or root / "images" / name)
 
 
 def _of_karpathy(root: Path, karpathy: Sequence[ImageRecord], listing: _Listing) -> Iterator[ImageRecord]:
@@ -274,11 +276,7 @@ def _of_karpathy(root: Path, karpathy: Sequence[ImageRecord], listing: _Listing)
     flickr = next((root / name for name in _FLICKR_FOLDERS if (root / name).is_dir()), root / _FLICKR_FOLDERS[0])
     for name in dict.fromkeys(image.path.parent.name for image in karpathy):
         folder = (find_folder(root, name) or root / name) if name else flickr
-        images = [image for image in karpathy if image.path.parent.name == name]
-        present = list_files(folder)
-        for image in images:
-            yield from listing.record(image, folder, present)
-        listing.skip("images without captions", len(present - {image.path.name for image in images}))
+        yield from listing.records([image for image in karpathy if image.path.parent.name == name], folder)
 
 
 def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> list[ImageRecord]:

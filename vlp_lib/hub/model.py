@@ -27,7 +27,7 @@ from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import declared, input_scale, require_floats, require_same_tensors
-from vlp_lib.run import CONFIG
+from vlp_lib.run import CONFIG, RECORD
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa_accuracy import read_answer_list
@@ -38,8 +38,8 @@ from vlp_lib.trainers.plugins import FOLDER as PLUGINS
 from vlp_lib.trainers.plugins import keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER
 
-RUN, CARD = "run.json", "README.md"
-FILES = (CONFIG, WEIGHTS, TOKENIZER, RUN, METRICS, ANSWERS, CARD)
+CARD = "README.md"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, RECORD, METRICS, ANSWERS, CARD)
 """What a folder in the hub's format holds (ANSWERS for VQA only)."""
 
 _OF_THE_HUB = (".git", ".cache/")
@@ -145,7 +145,7 @@ class TrainedModel:
         save_weights(folder / WEIGHTS, self.network, about | {"step": self.record.best["step"]})
         io.write_atomically(folder / TOKENIZER, self.tokenizer.save)
         io.write_json(folder / CONFIG, config)
-        io.write_json(folder / RUN, self.record.run)
+        io.write_json(folder / RECORD, self.record.run)
         io.write_lines(folder / METRICS, list(self.record.rows))
         keep_plugins(self.variant, folder)
         if self.answers:
@@ -199,7 +199,7 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plu
         head = (int(config["pairs"]), int(config["classes"])) if finetuned else None
     except (UserError, TypeError, AttributeError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise _not_buildable(folder, error) from error
-    for name in (RUN, TOKENIZER):
+    for name in (RECORD, TOKENIZER):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: run its stage to the end, or fetch the whole folder again")
 
@@ -214,7 +214,7 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plu
         network=network.eval(),
         tokenizer=load_tokenizer(str(folder / TOKENIZER), UNCUT if finetuned else model_config.max_text_length),
         variant=variant,
-        record=RunRecord(config, io.read_json(folder / RUN), tuple(io.read_lines(folder / METRICS))),
+        record=RunRecord(config, io.read_json(folder / RECORD), tuple(io.read_lines(folder / METRICS))),
         answers=read_answer_list(folder / ANSWERS).answers if config.get("task") == "vqa" else (),
     )
 
@@ -235,7 +235,7 @@ def export(run: Path, folder: Path) -> Path:
 def _not_buildable(folder: Path, error: Exception) -> UserError:
     return UserError(
         f"{folder / CONFIG} describes a model that this version cannot build ({reason(error)}): "
-        f"install the version of vlp-lib that is named in {RUN}"
+        f"install the version of vlp-lib that is named in {RECORD}"
     )
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from vlp_lib import io
 from vlp_lib.errors import UserError
-from vlp_lib.hub.model import CARD, FILES, RUN, TrainedModel, from_pretrained
-from vlp_lib.run import CONFIG, Run, reference_root
+from vlp_lib.hub.model import CARD, FILES, TrainedModel, from_pretrained
+from vlp_lib.run import CONFIG, RECORD, Run, reference_root
 from vlp_lib.trainers.checkpoint import read_tensors
 from vlp_lib.trainers.loop import WEIGHTS
 
@@ -50,7 +50,7 @@ def pack(run: Path, file: Path) -> Path:
 def unpack(file: Path) -> TrainedModel:
     """The model of a packed file, on the CPU; raises UserError where it is broken or no packed model."""
     texts, tensors = read_tensors(file, "fetch it again")
-    if missing := {CONFIG, RUN} - texts.keys():
+    if missing := {CONFIG, RECORD} - texts.keys():
         raise UserError(f"{file} is no packed model (its header has no {min(missing)}): give one that `vlp pack` wrote")
     state = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
     for name, value in state.items():
@@ -79,7 +79,7 @@ def ready_models(*runs: Run, stage: str = "pretrain") -> list[TrainedModel]:
 
     Never some of each: they would have learned from other images and words. Raises UserError where there are neither.
     """
-    if all((run.folder(stage) / RUN).is_file() for run in runs):
+    if all((run.folder(stage) / RECORD).is_file() for run in runs):
         print("trained by you:", *(run.folder(stage) for run in runs))
         return [from_pretrained(run.folder(stage), plugin=run.plugin) for run in runs]
     return [_shipped_model(run, stage) for run in runs]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -131,7 +130,7 @@ def recalls_of_images(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict
 def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
     """The mean of the folds' recalls; sizes are those of one fold."""
     text, image = (
-        MappingProxyType({k: float(np.mean([getattr(fold, way)[k] for fold in folds])) for k in CUTOFFS})
+        {k: float(np.mean([getattr(fold, way)[k] for fold in folds])) for k in CUTOFFS}
         for way in ("text_retrieval", "image_retrieval")
     )
     return Recalls(text, image, folds[0].images, folds[0].captions)
@@ -196,4 +195,4 @@ def _check(scores: np.ndarray) -> None:
 
 
 def _shares(ranks: np.ndarray) -> Mapping[int, float]:
-    return MappingProxyType({k: float(np.mean(ranks < k)) for k in CUTOFFS})
+    return {k: float(np.mean(ranks < k)) for k in CUTOFFS}

@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vlp_lib.errors import UserError
@@ -44,7 +43,7 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS = 32
 _ARTICLES = frozenset({"a", "an", "the"})
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBER_WORDS = MappingProxyType({"none": "0"} | {word: str(number) for number, word in enumerate(_DIGITS)})
+_NUMBER_WORDS = {"none": "0"} | {word: str(number) for number, word in enumerate(_DIGITS)}
 
 
 def _without_one_apostrophe(word: str) -> Iterator[str]:
@@ -64,11 +63,8 @@ _CONTRACTED = """
     why'll why're why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're
     you've
 """
-# The last entry is the one that takes an apostrophe away.
-_CONTRACTIONS = MappingProxyType(
-    {misspelt: word for word in _CONTRACTED.split() for misspelt in _without_one_apostrophe(word)}
-    | {"somebody'd": "somebodyd"}
-)
+_CONTRACTIONS = {misspelt: word for word in _CONTRACTED.split() for misspelt in _without_one_apostrophe(word)}
+_CONTRACTIONS["somebody'd"] = "somebodyd"  # the one that takes an apostrophe away
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ class AnswerList:
     @functools.cached_property
     def index(self) -> Mapping[str, int]:
         """The class of each answer."""
-        return MappingProxyType({answer: place for place, answer in enumerate(self.answers)})
+        return {answer: place for place, answer in enumerate(self.answers)}
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -247,7 +243,7 @@ def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> Mapping[str,
     for score, kind in zip(scores, kinds, strict=True):
         if kind is not None:
             by_kind[kind].append(score)
-    return MappingProxyType({kind: _mean(by_kind[kind]) for kind in sorted(by_kind)})
+    return {kind: _mean(by_kind[kind]) for kind in sorted(by_kind)}
 
 
 def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[VqaAnnotation]) -> VqaAccuracy:

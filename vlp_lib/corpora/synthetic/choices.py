@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.language import RELATION_PHRASES
+from vlp_lib.corpora.synthetic.language import RELATION_PHRASES, clear_relations
 from vlp_lib.corpora.synthetic.scenes import RELATIONS, Scene
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 
@@ -41,16 +41,11 @@ def _color(scene: Scene, dice: Dice) -> Choice:
 
 def _where(scene: Scene, dice: Dice) -> Choice:
     """Where a thing is relative to another; the reason says where each of the two is in the image."""
-    found = [
-        (i, relation, j)
-        for i, a in enumerate(scene.things)
-        for j, b in enumerate(scene.things)
-        for relation in RELATIONS
-        if i != j and scene.is_clear(relation, a, b)
-    ]
+    found = clear_relations(scene)
     if not found:
         return _color(scene, dice)
-    i, relation, j = dice.choice(found)
+    thing, relation, other = dice.choice(found)
+    i, j = map(scene.things.index, (thing, other))
     phrases = {name: wordings[0] for name, wordings in RELATION_PHRASES.items()}
     wrong = [
         _tokens([i], f"is {phrases[r]}", [k], ".")
