@@ -129,21 +129,17 @@ def matrix_share(setting: Setting) -> Pair:
 
 
 def _matching(setting: Setting, labels: int) -> Pair:
+    """Equation 3."""
     logits = torch.randn(64, 100, SIZES.detector + 1, device=setting.device)
     wanted = torch.randint(SIZES.detector, (64, labels), device=setting.device)
     return Pair(lambda: match_labels(logits, wanted), lambda: detr_matching(logits, wanted))
 
 
-@row("SPL's matching, 64 images, 100 queries, 36 labels", "DETR's formula over the whole batch", 5)
-def spl_matching(setting: Setting) -> Pair:
-    """Equation 3."""
-    return _matching(setting, 36)
-
-
-@row("SPL's matching, 64 images, 100 queries, 100 labels", "DETR's formula over the whole batch", 5)
-def spl_matching_100(setting: Setting) -> Pair:
-    """Equation 3, as many labels as queries."""
-    return _matching(setting, 100)
+_MATCHING = [
+    Row(name, f"SPL's matching, 64 images, 100 queries, {labels} labels", "DETR's formula over the whole batch", 5,
+        partial(_matching, labels=labels))
+    for name, labels in (("spl_matching", 36), ("spl_matching_100", 100))
+]  # fmt: skip
 
 
 @row("the MLM head on masked words, 30,522 in the vocabulary", "on all positions", 4)
@@ -237,28 +233,17 @@ def _answers(setting: Setting, image_size: int, ours: str, theirs: str) -> Pair:
     return Pair(partial(one_pass, made[ours], setting.device), partial(one_pass, made[theirs], setting.device))
 
 
-@row("an answer with SPL small, 600 px", "with the naive ViT", 1 / 0.85, slow=True)
-def answer_spl_small(setting: Setting) -> Pair:
-    """SPL's few tokens make the cross-modality encoder faster."""
-    return _answers(setting, 600, "spl_small", "naive_vit")
-
-
-@row("an answer with SPL large, 600 px", "with the naive ViT", 1, slow=True)
-def answer_spl_large(setting: Setting) -> Pair:
-    """As SPL small, with 100 tokens."""
-    return _answers(setting, 600, "spl_large", "naive_vit")
-
-
-@row("an answer with the naive ViT, 600 px", "a Bottom-Up-like detector and the region model", 10, slow=True)
-def answer_regions(setting: Setting) -> Pair:
-    """The paper's argument for pixels."""
-    return _answers(setting, 600, "naive_vit", "region_bottom_up")
-
-
-@row("an answer with SPL small, 384 px", "transformers' ViLT", 1, slow=True)
-def answer_vilt(setting: Setting) -> Pair:
-    """ViLT has one stream of 12 layers."""
-    return _answers(setting, 384, "spl_small", "vilt")
+_ANSWERS = [
+    Row(name, f"an answer with {words}, {size} px", against, aim,
+        partial(_answers, image_size=size, ours=ours, theirs=theirs), slow=True)
+    for name, words, against, aim, size, ours, theirs in (
+        ("answer_spl_small", "SPL small", "with the naive ViT", 1 / 0.85, 600, "spl_small", "naive_vit"),
+        ("answer_spl_large", "SPL large", "with the naive ViT", 1, 600, "spl_large", "naive_vit"),
+        ("answer_regions", "the naive ViT", "a Bottom-Up-like detector and the region model", 10, 600, "naive_vit",
+         "region_bottom_up"),
+        ("answer_vilt", "SPL small", "transformers' ViLT", 1, 384, "spl_small", "vilt"),
+    )
+]  # fmt: skip
 
 
 # Data
@@ -298,36 +283,26 @@ def _python(*arguments: str) -> Callable[[], object]:
     return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
 
 
-def _starts(*arguments: str, against: str = "pass") -> Pair:
+def _starts(setting: Setting, arguments: Sequence[str], against: str) -> Pair:
     return Pair(_python(*arguments), _python("-c", against))
 
 
-@row("`vlp --help`", "bare Python", 0.3, above=True)
-def start_help(setting: Setting) -> Pair:
-    """Nothing that takes long is imported."""
-    return _starts("-m", "vlp_lib.cli", "--help")
+_PRETRAINING = "import vlp_lib.trainers.pretrain, vlp_lib.workspace"
+_STARTS = [
+    Row(name, words, against, aim, partial(_starts, arguments=arguments, against=bare), above=True)
+    for name, words, against, bare, aim, arguments in (
+        ("start_help", "`vlp --help`", "bare Python", "pass", 0.3, ("-m", "vlp_lib.cli", "--help")),
+        ("start_misspelt", "the answer to a misspelt parameter", "bare Python", "pass", 0.3,
+         ("-m", "vlp_lib.cli", "pretrain", "--variant", "sgel")),
+        ("start_import", "`import vlp_lib`", "bare Python", "pass", 0.5, ("-c", "import vlp_lib")),
+        ("start_notebook", "a notebook's first cell", "`import torch`", "import torch", 2.0, ("-c", _PRETRAINING)),
+    )
+]  # fmt: skip
 
-
-@row("the answer to a misspelt parameter", "bare Python", 0.3, above=True)
-def start_misspelt(setting: Setting) -> Pair:
-    """Before the expensive imports."""
-    return _starts("-m", "vlp_lib.cli", "pretrain", "--variant", "sgel")
-
-
-@row("`import vlp_lib`", "bare Python", 0.5, above=True)
-def start_import(setting: Setting) -> Pair:
-    """The package alone."""
-    return _starts("-c", "import vlp_lib")
-
-
-@row("a notebook's first cell", "`import torch`", 2.0, above=True)
-def start_notebook(setting: Setting) -> Pair:
-    """What the stage of pretraining imports."""
-    return _starts("-c", "import vlp_lib.trainers.pretrain, vlp_lib.workspace", against="import torch")
-
-
-ROWS = {one.name: one for one in list(globals().values()) if isinstance(one, Row)}
-"""By name, in the order of this file."""
+_ALL = (training_step, training_step_768, matrix_share, *_MATCHING, mlm_head, retrieval, retrieval_vilt, *_ANSWERS,
+        input_files, synthesis, *_STARTS)  # fmt: skip
+ROWS = {one.name: one for one in _ALL}
+"""By name, in the order of the table."""
 
 
 def chosen_rows(names: Sequence[str]) -> list[Row]:
