@@ -1,14 +1,13 @@
 """Settings that make no sense are one sentence, before anything is drawn, read or trained."""
 
 import dataclasses
+import re
 
 import pytest
-from contexts import context
 
 from vlp_lib import cli
 from vlp_lib.config import PROFILES, CorpusConfig, TrainingConfig
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.ranges import Checked, _ranges
 
 _WORDS = """
@@ -83,9 +82,30 @@ def test_a_bad_seed_is_one_sentence_before_any_work(words, results, capsys):
         ("spl_small", "no_object_weight", float("nan")),
     ],
 )
-def test_bad_settings_of_losses_are_named(name, setting, value):
-    with pytest.raises(UserError, match=rf"setting 'losses\.{name}\.{setting}' is .*: it must be "):
-        MixedVisualLoss(context(), {name: 1.0}, {name: {setting: value}})
+def test_a_bad_setting_of_a_loss_is_one_sentence_before_any_work(name, setting, value, results, capsys):
+    words = ["--profile", "smoke", "--variant", name, "--set", f"losses.{name}.{setting}={value}"]
+    assert cli.main(["pretrain", *words]) == 2
+    assert re.fullmatch(rf"vlp: setting 'losses\.{name}\.{setting}' is .*: it must be .*\n", capsys.readouterr().err)
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("losses.ssul.patch=4", r"losses\.ssul\.patch is set and this variant has no loss 'ssul': leave it out"),
+        ("losses.segl.resnet_scale=0", r"setting 'losses\.segl\.resnet_scale' is 0: it must be at least 1 .*"),
+        ("losses.segl.downsampling=mean", r"setting 'losses\.segl\.downsampling' is 'mean': it must be like 'nearest'"),
+    ],
+)
+def test_so_are_those_of_the_graph_and_of_notebooks(setting, said, results, tmp_path, capsys):
+    (tmp_path / "runs.toml").write_text(f'[[run]]\nvariant = "segl"\nname = "odd"\nsettings = "{setting}"\n')
+    for words in (
+        ["reproduce", "--profile", "smoke", "--runs", str(tmp_path / "runs.toml")],
+        ["run", "notebooks/10_pretrain.ipynb", "out.ipynb", "-p", "variant=segl", "-p", f"settings={setting}"],
+    ):
+        assert cli.main(words) == 2
+        assert re.fullmatch(rf"vlp: {said}\n", capsys.readouterr().err)
+    assert not results.exists()
 
 
 def test_a_configuration_that_is_made_by_hand_is_checked_too():

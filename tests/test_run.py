@@ -1,12 +1,15 @@
 import json
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
+import torch
 
-from vlp_lib import provenance
+from vlp_lib import __version__, provenance
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_json
+from vlp_lib.provenance import circumstances
 from vlp_lib.run import Layout, Run, split_settings
 from vlp_lib.workspace import draw_corpus
 
@@ -149,3 +152,18 @@ def test_a_run_on_a_backbone_of_timm_has_a_folder():
     run = Run("tiny", "segl@timm:resnet18")
     assert run.folder("pretrain").parts[-2:] == ("segl@timm-resnet18", "seed0")
     assert run.chosen.vision == "timm:resnet18"
+
+
+def test_a_record_is_made_where_the_kit_is_not_installed(monkeypatch):
+    """As from a checkout on the PYTHONPATH: else it would fail after the training."""
+    found = metadata.version
+
+    def version(name):
+        if name == "vlp-lib":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    versions = circumstances(torch.device("cpu"), "2026-01-01T00:00:00+00:00", 1.0)["versions"]
+    assert versions["vlp-lib"] == __version__
+    assert versions["torch"] == found("torch")

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlp_lib import __version__
 from vlp_lib.closure import code_of
 from vlp_lib.config import flatten
 from vlp_lib.errors import UserError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 CODE = "code.json"
 """In a run's folder: the SHA-256 of each module that it was made by, and which of them have changed since it began."""
 
-_VERSIONS_OF = ("torch", "torchvision", "timm", "transformers", "accelerate", "numpy", "scipy", "vlp-lib")
+_VERSIONS_OF = ("torch", "torchvision", "timm", "transformers", "accelerate", "numpy", "scipy")
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def circumstances(device: torch.device, begun: str, seconds: float) -> dict[str,
         "seconds": round(seconds, 1),
         **git_state(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
+        "versions": {name: metadata.version(name) for name in _VERSIONS_OF} | {"vlp-lib": __version__},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),

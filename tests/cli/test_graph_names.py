@@ -1,4 +1,4 @@
-"""The graph with data, results and checkout in folders of any name: everything runs, and no name does."""
+"""The graph with data, plug-in, results and checkout in folders of any name: everything runs, and no name does."""
 
 import os
 import shutil
@@ -13,6 +13,14 @@ from vlp_lib.closure import PACKAGE
 ROOT = Path(__file__).parents[2]
 NAMES = ("a b", "it's", 'say "x"', "a$(touch CANARY)b", "a;touch CANARY;b", "{name} {}", "a:b", "图像")
 ROLES = ("data", "results", "checkout")
+PLUGIN = """
+from vlp_lib.losses import VisualLoss, visual_loss
+
+
+@visual_loss("nothing")
+class Nothing(VisualLoss):
+    pass
+"""
 ALL_AT_ONCE = {"data": "".join(NAMES), "results": "".join(reversed(NAMES)), "checkout": " ".join(NAMES)}
 
 
@@ -25,17 +33,21 @@ def test_folders_may_have_any_name(tiny_corpus, tmp_path, names):
     """The whole graph is planned, and a stage of it runs: a notebook that reads the data and draws a figure."""
     pytest.importorskip("snakemake")
     folders = {role: tmp_path / role / names.get(role, role) for role in ROLES}
+    plugin = tmp_path / "plugin" / f"{names.get('data', 'plugin')}.py"
+    plugin.parent.mkdir()
+    plugin.write_text(PLUGIN)
     shutil.copytree(tiny_corpus.root, folders["data"])
     shutil.copytree(ROOT / "notebooks", folders["checkout"] / "notebooks")
     shutil.copytree(PACKAGE, folders["checkout"] / "vlp_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "link").symlink_to(folders["checkout"])  # a colon would end an entry of PYTHONPATH
     environment = os.environ | {"VLP_RESULTS": str(folders["results"]), "PYTHONPATH": str(tmp_path / "link")}
-    words = ["reproduce", "--profile", "smoke", "--seeds", "0", "--variants", "segl", "--tasks", "vqa retrieval"]
-    words += ["--data-root", str(folders["data"]), "--cores", "1"]
-    program = "import sys; from vlp_lib.cli import graph; "
-    program += "graph.run_graph('smoke', [0], sys.argv[1], ['segl'], "
-    program += "['vqa', 'retrieval'], 1, extra=['--dry-run', '--quiet', 'rules'])"
-    for command in (["-c", program, str(folders["data"])], ["-m", "vlp_lib.cli", *words, "--until", "tour"]):
+    words = ["reproduce", "--profile", "smoke", "--seeds", "0", "--variants", "segl nothing", "--cores", "1"]
+    words += ["--tasks", "vqa retrieval", "--data-root", str(folders["data"]), "--plugin", str(plugin)]
+    program = "import sys; from pathlib import Path; from vlp_lib.cli import graph; "
+    program += "graph.run_graph('smoke', [0], sys.argv[1], ['segl', 'nothing'], ['vqa', 'retrieval'], 1, "
+    program += "extra=['--dry-run', '--quiet', 'rules'], plugin=Path(sys.argv[2]))"
+    plan = ["-c", program, str(folders["data"]), str(plugin)]
+    for command in (plan, ["-m", "vlp_lib.cli", *words, "--until", "tour"]):
         done = subprocess.run(
             [sys.executable, *command], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )

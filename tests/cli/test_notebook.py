@@ -1,3 +1,6 @@
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -110,3 +113,19 @@ def test_a_person_is_shown_the_sentence_and_the_kept_copy_has_the_traceback(note
         shown = "\n".join(error.traceback)
         assert ("in deep" in shown) != person
         assert shown.splitlines()[-1].endswith("draw it first")
+
+
+def test_ctrl_c_is_one_sentence(notebook, tmp_path, monkeypatch):
+    """While a cell works; before that nothing heavy is imported where Python itself would answer."""
+    monkeypatch.delenv("IPYTHONDIR")  # with the kit's own settings
+    program = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from vlp_lib.cli import main\nassert 'vlp_lib.cli.options' not in sys.modules\nsys.exit(main())"
+    path = notebook("import time\nprint('begun')\nwhile True:\n    time.sleep(0.05)")
+    run = subprocess.Popen(
+        [sys.executable, "-c", program, "run", str(path), str(tmp_path / "out.ipynb")],
+        text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert run.stdout.readline() == "out  begun\n"
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.communicate()[1] == "vlp: interrupted; the same command goes on where it stopped\n"
+    assert run.returncode == 130

@@ -6,17 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from vlp_lib import __version__
-from vlp_lib.cli import data, graph, lessons, measuring, notebook, sharing, training
-from vlp_lib.cli.options import Parser, check
 from vlp_lib.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a failure the user can mend is one sentence on stderr and status 2."""
     try:
-        options = _parser().parse_args(arguments)
-        check(options)
-        options.run(options)
+        _run(arguments)
     except UserError as error:
         print(f"vlp: {error}", file=sys.stderr)
         return 2
@@ -26,10 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def _run(arguments: Sequence[str] | None) -> None:
+    # Imported here, where Ctrl-C is one sentence: it takes half a second.
+    from vlp_lib.cli import data, graph, lessons, measuring, notebook, sharing, training
+    from vlp_lib.cli.options import Parser, check
+
     parser = Parser(prog="vlp", description="The vision language pretraining kit.")
     parser.add_argument("--version", action="version", version=f"vlp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for group in (graph, training, notebook, lessons, data, measuring, sharing):
         group.add(commands)
-    return parser
+    options = parser.parse_args(arguments)
+    check(options)
+    options.run(options)

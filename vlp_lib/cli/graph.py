@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vlp_lib.cli.options import SCALE, Commands, declare, numbers
+from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
 from vlp_lib.config import TASKS, check_task, default_variants
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
@@ -54,6 +54,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     runs += read_study(options.runs, options.profile, options.data_root, seeds) if options.runs else []
     for run in runs:
         run.require_packages()
+        check_losses(run.chosen, run.config.model)
     require_different(runs, f"--variants and {options.runs}" if options.runs else "--variants or --seeds")
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import Profile, check_task, override, parse_parameter, parse_variant, profile
+from vlp_lib.config import ModelConfig, Profile, Variant, check_task, override, parse_parameter, parse_variant, profile
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.run import Run, check_seed
 
@@ -103,12 +103,20 @@ def check_words(given: Mapping[str, Any], settings: Sequence[str]) -> Profile:
         catalogue.add_plugin(Path(given["plugin"]))
     chosen: Profile = override(profile(given.get("profile", "tiny")), dict(map(parse_parameter, settings)))
     for name in [*given.get("variant", "").split(), *given.get("variants", "").split()]:
-        parse_variant(name)
+        check_losses(parse_variant(name), chosen.model)
     if "task" in given:
         check_task(given["task"])
     check_seed(given.get("seed", 0))
     check_folder(given.get("data_root", ""))
     return chosen
+
+
+def check_losses(variant: Variant, model: ModelConfig) -> None:
+    """Check the settings of a variant's visual losses, which are written where the losses are; raises UserError."""
+    if model.losses:
+        from vlp_lib.losses.base import by_loss, resolve_settings
+
+        resolve_settings(dict(variant.losses), by_loss(model.losses))
 
 
 def check_folder(data_root: str) -> str:

@@ -177,11 +177,32 @@ def _run_plugin(file: Path) -> None:
         raise UserError(f"the plug-in {file} fails when it is run ({reason}): mend it") from error
 
 
-def resolve_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a loss: its defaults, its name's preset, then the given ones.
+def by_loss(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings "<loss>.<setting>" (`ModelConfig.losses`) as those of each loss."""
+    nested: dict[str, dict[str, Any]] = {}
+    for path, value in settings.items():
+        name, _, setting = path.partition(".")
+        nested.setdefault(name, {})[setting] = value
+    return nested
 
-    Raises UserError for a value of another type, and one outside of the range that its annotation gives.
+
+def resolve_settings(
+    weights: Mapping[str, float], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The settings of each loss of a mix: its defaults, its name's preset, then the given ones.
+
+    Raises UserError for settings of a loss that the mix has not, for a value of another type, and for one outside of
+    the range that its annotation gives.
     """
+    if unused := sorted(settings.keys() - weights.keys()):
+        name = unused[0]
+        raise UserError(
+            f"losses.{name}.{next(iter(settings[name]))} is set and this variant has no loss {name!r}: leave it out"
+        )
+    return {name: _resolved(name, settings.get(name, {})) for name in weights}
+
+
+def _resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     registered = _registered(name)
     init = registered.make.__init__
     arguments = inspect.signature(init).parameters.values()
@@ -207,13 +228,8 @@ class MixedVisualLoss(nn.Module):
         self, context: Context, weights: Mapping[str, float], settings: Mapping[str, Mapping[str, Any]] = {}
     ) -> None:
         super().__init__()
-        if unused := sorted(settings.keys() - weights.keys()):
-            name = unused[0]
-            raise UserError(
-                f"losses.{name}.{next(iter(settings[name]))} is set and this variant has no loss {name!r}: leave it out"
-            )
         self.weights = dict(weights)
-        self.settings = {name: resolve_settings(name, settings.get(name, {})) for name in weights}
+        self.settings = resolve_settings(weights, settings)
         self.losses = nn.ModuleDict({name: _registered(name).make(context, **self.settings[name]) for name in weights})
         asked = [loss.needs for loss in self._each().values()]
         self.needs = Needs(any(n.label_maps for n in asked), max((n.detections for n in asked), default=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, VisionInput
 from vlp_lib.config import ModelConfig, Variant
 from vlp_lib.errors import UserError
-from vlp_lib.losses.base import Context, MixedVisualLoss, Needs
+from vlp_lib.losses.base import Context, MixedVisualLoss, Needs, by_loss
 from vlp_lib.losses.itm import itm_loss
 from vlp_lib.losses.mlm import mlm_loss
 from vlp_lib.models.attention import AttentionBlock
@@ -63,11 +63,7 @@ def visual_loss_of(
         convolutional=vision.convolutional,
         vocabularies=sizes,
     )
-    by_loss: dict[str, dict[str, Any]] = {}
-    for path, value in config.losses.items():
-        name, _, setting = path.partition(".")
-        by_loss.setdefault(name, {})[setting] = value
-    return MixedVisualLoss(context, dict(variant.losses), by_loss)
+    return MixedVisualLoss(context, dict(variant.losses), by_loss(config.losses))
 
 
 def needs_of(config: ModelConfig, variant: Variant, sizes: Vocabularies) -> Needs:

@@ -81,7 +81,7 @@ def synthesize(root: Path, spec: CorpusSpec) -> str:
         unfinished.write_bytes(json.dumps(description, sort_keys=True, indent=1).encode() + b"\n")
         unfinished.replace(root / CORPUS_FILE)
     except OSError as error:
-        raise UserError(f"cannot write the corpus to {root} ({error.strerror}); name another folder.") from error
+        raise UserError(f"cannot write the corpus to {root} ({error.strerror}): name another folder") from error
     return folder.fingerprint()
 
 
