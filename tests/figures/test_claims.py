@@ -64,6 +64,16 @@ def test_vqa_by_hand(made_up):
     assert len(rows) == 10
 
 
+def test_on_a_profiles_own_backbone_its_naive_model_stands_for_the_papers(made_up):
+    made_up.finetune("vqa", "segl", 0.60, 0.62, 0.64)
+    made_up.finetune("vqa", "naive", 0.58, 0.605, 0.62)
+    made_up.pretrain("segl", 0.20, 0.21, 0.23)
+    made_up.pretrain("naive", 0.60, 0.59, 0.58)
+    assert claims(made_up, "vqa").loc["SEGL > Naive", "verdict"] == CONFIRMED
+    takes = claims(made_up, "convergence").filter(like="Naive takes more than", axis=0)
+    assert takes["verdict"].ne(NOT_RUN).all() and len(takes) == 1
+
+
 def test_one_seed_decides_nothing(made_up):
     for variant in VARIANTS:
         made_up.finetune("vqa", variant, 0.9 if variant == "segl" else 0.1)

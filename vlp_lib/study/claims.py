@@ -22,7 +22,7 @@ from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.paper import CLAIMS, Claim, Ranking
 from vlp_lib.study.convergence import statements
-from vlp_lib.study.runs import NOT_RUN, label, read_runs
+from vlp_lib.study.runs import NOT_RUN, baseline, label, read_runs
 from vlp_lib.study.scores import NOT_SCORED, Results, paper_ms
 from vlp_lib.study.verdicts import (
     AT_CHANCE,
@@ -149,6 +149,11 @@ class _Metric:
         vqa = ("vqa", split, "overall", f"VQA accuracy, {split}")
         self.task, self.split, self.name, self.words = vqa if column == "vqa" else _SCORES[column]
         self.results = results
+        self.naive = baseline(results.scores["name"])
+
+    def run(self, name: str) -> str:
+        """The run that stands for one of the paper's models."""
+        return self.naive if name == "naive_vit" else name
 
     def missing(self, names: Sequence[str]) -> str:
         """Why names cannot be compared: one was not run, or not scored so; "" where nothing is missing."""
@@ -181,12 +186,12 @@ def _scores(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
         near = [pair for group in ranking.groups for pair in combinations(group, 2)]
         # What is in one group only because the claim does not order it, is not compared.
         near = [pair for pair in near if _apart(ranking, *pair) < margin]
-        words = [*(f"{label(a)} > {label(b)}" for a, b in _pairs(ranking)),
+        words = [*(f"{label(a)} > {label(metric.run(b))}" for a, b in _pairs(ranking)),
                  *(f"{label(a)} ≈ {label(b)} within {margin:.3g}" for a, b in near)]  # fmt: skip
         rules = [_higher] * len(_pairs(ranking)) + [lambda a, b, m=margin: equal(difference(a, b), m)] * len(near)
         for text, (first, second), rule in zip(words, [*_pairs(ranking), *near], rules, strict=True):
             said = f"{_published(ranking.metric, first):g} and {_published(ranking.metric, second):g}"
-            yield metric.row(text, said, (first, second), rule)
+            yield metric.row(text, said, (first, metric.run(second)), rule)
 
 
 def _retrieval(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -199,8 +204,9 @@ def _retrieval(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
             continue
         published = np.array([_published(ranking.metric, name) for name in names])
         gap, apart = published.min() - _published(ranking.metric, naive), np.ptp(published)
-        words = f"{label(naive)} further behind the next than the others lie apart"
-        yield _Metric(results, ranking.metric).row(words, f"{gap:g} and {apart:g}", [*names, naive], _far_behind)
+        metric = _Metric(results, ranking.metric)
+        words = f"{label(metric.run(naive))} further behind the next than the others lie apart"
+        yield metric.row(words, f"{gap:g} and {apart:g}", [*names, metric.run(naive)], _far_behind)
 
 
 def _far_behind(*scores: np.ndarray) -> Decision:

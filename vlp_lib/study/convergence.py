@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlp_lib.paper import CLAIMS
-from vlp_lib.study.runs import in_order, label
+from vlp_lib.study.runs import baseline, in_order, label
 from vlp_lib.study.verdicts import (
     AT_CHANCE,
     CONFIRMED,
@@ -89,8 +89,8 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     rows = []
     means: dict[str, tuple[float, bool]] = {}  # and whether every seed got there
     names = in_order(runs["name"])
-    baseline = "naive" if "naive" in names and "naive_vit" not in names else "naive_vit"
-    column = "speed-up over naive" + " ViT" * (baseline == "naive_vit")
+    naive = baseline(names)
+    column = "speed-up over naive" + " ViT" * (naive == "naive_vit")
     for name in names:
         own = runs[runs["name"] == name].sort_values("samples")
         until, last = _until(own, threshold), own.groupby("seed").last()
@@ -108,8 +108,8 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
             }
         )
     for name, row in zip(names, rows, strict=True):
-        if baseline in means and means[name][1]:
-            base, complete = means[baseline]
+        if naive in means and means[name][1]:
+            base, complete = means[naive]
             row[column] = _bound(base / means[name][0], complete, ".1f") + "×"
     return pd.DataFrame(rows)
 
@@ -125,13 +125,14 @@ def statements(runs: pd.DataFrame) -> Iterator[Statement]:
     Estimates are logarithms of ratios. A seed that never gets there counts with all the images it saw, so that the
     ratio is a bound: a statement that only the unknown side could refute is still decided, no other.
     """
-    for first, second in ORDER:
+    naive = baseline(runs["name"])
+    for first, second in ((a, naive if b == "naive_vit" else b) for a, b in ORDER):
         words = f"{label(first)} falls below {THRESHOLD:g} before {label(second)}"
         yield Statement(words, _sooner(runs, first, second, THRESHOLD))
     words = f"{label('segl')} takes at most {ALIKE:g} times the images of {label('region')}, or as much fewer"
     yield Statement(words, _sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE))
-    words = f"{label('naive_vit')} takes more than {TWICE:g} times the images of {label('segl')} to leave the plateau"
-    yield Statement(words, _sooner(runs, "segl", "naive_vit", PLATEAU, factor=TWICE))
+    words = f"{label(naive)} takes more than {TWICE:g} times the images of {label('segl')} to leave the plateau"
+    yield Statement(words, _sooner(runs, "segl", naive, PLATEAU, factor=TWICE))
 
 
 def _sooner(

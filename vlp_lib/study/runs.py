@@ -42,6 +42,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [name for name in VARIANTS if name in present] + sorted(present - set(VARIANTS))
 
 
+def baseline(names: Iterable[str]) -> str:
+    """The naive model that stands for the paper's: the ViT's, or a profile's own backbone where only that was run."""
+    return "naive" if set(names) & {"naive", "naive_vit"} == {"naive"} else "naive_vit"
+
+
 def read_records(root: Path, stage: str) -> dict[Path, dict[str, Any]]:
     """run.json of each finished run of a stage ("*": of all), by its folder.
 
