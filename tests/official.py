@@ -11,9 +11,10 @@ FLICKR_OF_COCO = 70_000
 """COCO image i of the official roots is the Flickr photograph i + 70 000."""
 
 
-def save_json(path: Path, content: Any) -> None:
+def save_json(path: Path, content: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+    return path
 
 
 def save_image(path: Path, colour: int = 0) -> None:

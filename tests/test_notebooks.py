@@ -157,19 +157,6 @@ def test_a_missing_solution_is_named(tmp_path):
         solved(tmp_path / "03_segl.ipynb")
 
 
-def test_an_unknown_parameter_names_the_nearest(results, monkeypatch, capsys):
-    status, _ = run("10_pretrain", results, monkeypatch, varient="segl")
-    assert status == 2
-    assert "'varient'" in (message := capsys.readouterr().err) and "'variant'" in message
-
-
-def test_an_unknown_variant_is_one_sentence(results, monkeypatch, capsys):
-    status, _ = run("10_pretrain", results, monkeypatch, variant="sgel")
-    assert status == 2
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "unknown variant 'sgel'" in message and "'segl'" in message
-
-
 @pytest.mark.parametrize("variant", ["naive_vit", "segl"])
 def test_pretrains_on_real_images(variant, shell, shared_data, tmp_path, monkeypatch, capsys):
     root = shared_data / "coco"

@@ -448,21 +448,27 @@ def test_each_epoch_visits_each_pair_once(pairs, batch, steps, seed):
     assert all(key.augment for key in keys)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
-    pairs=st.integers(1, 40),
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=40),
+    alike=st.booleans(),
     share=st.integers(1, 5),
     world=st.integers(1, 3),
     accumulation=st.integers(1, 3),
     start=st.integers(0, 6),
 )
-def test_order_is_resumed_and_divided_without_loss(pairs, share, world, accumulation, start):
+def test_order_is_resumed_and_divided_without_loss(lengths, alike, share, world, accumulation, start):
+    """In the order of the seed alone and in batches of like lengths."""
+
+    def order(*place):
+        return TrainingOrder(len(lengths), batch, 6, 5, *place, lengths=np.array(lengths) if alike else None)
+
     batch = share * world * accumulation
-    whole = list(TrainingOrder(pairs, batch, 6, 5))
-    resumed = TrainingOrder(pairs, batch, 6, 5, start)
+    whole = list(order())
+    resumed = order(start)
     assert list(resumed) == whole[start:]
     assert len(resumed) == 6 - start
-    ranks = [list(TrainingOrder(pairs, batch, 6, 5, start, rank, world, accumulation)) for rank in range(world)]
+    ranks = [list(order(start, rank, world, accumulation)) for rank in range(world)]
     assert {len(parts) for parts in ranks} == {(6 - start) * accumulation}
     for i, step in enumerate(whole[start:]):
         parts = [ranks[rank][i * accumulation + part] for part in range(accumulation) for rank in range(world)]
@@ -512,26 +518,6 @@ def test_batches_of_like_lengths(lengths, batch, steps, seed):
         within = [p for i, p in enumerate(parts) if i * batch // pairs == ((i + 1) * batch - 1) // pairs == epoch]
         mixed = sum(len({lengths[key.pair] for key in part}) > 1 for part in within)
         assert mixed <= len(set(lengths)) - 1
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=40),
-    share=st.integers(1, 5),
-    world=st.integers(1, 3),
-    accumulation=st.integers(1, 3),
-    start=st.integers(0, 5),
-)
-def test_like_lengths_are_divided_without_loss(lengths, share, world, accumulation, start):
-    steps_of, batch = np.array(lengths), share * world * accumulation
-    whole = list(TrainingOrder(len(lengths), batch, 6, 5, lengths=steps_of))
-    ranks = [
-        list(TrainingOrder(len(lengths), batch, 6, 5, start, rank, world, accumulation, steps_of))
-        for rank in range(world)
-    ]
-    for i, step in enumerate(whole[start:]):
-        parts = [ranks[rank][i * accumulation + part] for part in range(accumulation) for rank in range(world)]
-        assert [key for part in parts for key in part] == step
 
 
 def test_batches_of_like_lengths_are_shuffled():

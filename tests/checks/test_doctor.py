@@ -13,11 +13,7 @@ from vlp_lib.io import read_json
 
 SMOKE = ("doctor", "--profile", "smoke")
 
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "results"
+pytestmark = pytest.mark.usefixtures("results")
 
 
 def test_the_command_checks_and_estimates(capsys, results):

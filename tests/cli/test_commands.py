@@ -13,12 +13,7 @@ SMALL = (
     "--set", "training.batch_size=4", "--set", "training.evaluations=1", "--set", "training.validation_images=4",
 )  # fmt: skip
 
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    folder = tmp_path / "results"
-    monkeypatch.setenv("VLP_RESULTS", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("results")
 
 
 @pytest.fixture
@@ -99,47 +94,9 @@ def test_labels_want_a_place(capsys, tmp_path):
 # What a user may do wrong
 
 
-@pytest.mark.parametrize("command", ["pretrain", "reproduce"])
-def test_unknown_profile(capsys, command):
-    options = ["--variant", "segl"] if command == "pretrain" else []
-    said = refused(capsys, command, "--profile", "tinny", *options)
-    assert (
-        said == "vlp: unknown profile 'tinny': did you mean 'tiny'? known are smoke, lesson, tiny, photos, gpu, paper"
-    )
-
-
-def test_unknown_variant(capsys, coco):
-    said = refused(capsys, "pretrain", *SMALL, "--variant", "segel", "--data-root", coco)
-    assert said.startswith("vlp: unknown variant 'segel': did you mean 'segl'? known are region, naive_vit")
-    assert "unknown variant 'sgl'" in refused(capsys, "reproduce", "--profile", "smoke", "--variants", "ssul sgl")
-
-
 def test_seeds_that_are_no_numbers(capsys):
     said = refused(capsys, "reproduce", "--profile", "smoke", "--seeds", "0 one")
     assert said == "vlp: --seeds '0 one' are no whole numbers: write e.g. --seeds '0 1 2'"
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("training.stpes=3", "unknown setting 'training.stpes': 'stpes': did you mean 'steps'?"),
-        ("training.steps=many", "setting 'training.steps' is 'many': it must be int"),
-        (
-            "data.mlm_replacement=zeros",
-            "setting 'data.mlm_replacement' is 'zeros': it must be Literal['zero', 'random']",
-        ),
-        ("training.steps", "'training.steps' is no parameter: write name=value"),
-    ],
-)
-def test_wrong_settings(capsys, coco, setting, message):
-    said = refused(capsys, "pretrain", *SMALL, "--variant", "segl", "--data-root", coco, "--set", setting)
-    assert said.startswith(f"vlp: {message}")
-
-
-def test_missing_data_root(capsys, tmp_path, results):
-    said = refused(capsys, "pretrain", *SMALL, "--variant", "segl", "--data-root", tmp_path / "absent")
-    assert said == f"vlp: {tmp_path / 'absent'} is no folder: name the folder of a corpus"
-    assert not results.exists()
 
 
 def test_a_part_of_val2017_alone_is_divided_and_its_missing_images_are_counted(capsys, tmp_path):
@@ -208,11 +165,6 @@ def test_a_batch_that_cannot_be_divided(capsys, coco):
         capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", "training.accumulation=3"
     )
     assert said == "vlp: training.batch_size must be a multiple of training.accumulation: change one of the two"
-
-
-def test_an_unknown_notebook(capsys, tmp_path):
-    said = refused(capsys, "run", tmp_path / "absent.ipynb", tmp_path / "out.ipynb")
-    assert said.startswith(f"vlp: no notebook {tmp_path / 'absent.ipynb'}: notebooks lie in ")
 
 
 def test_an_index_of_nothing(capsys, tmp_path):

@@ -7,10 +7,7 @@ from vlp_lib.cli import graph as graph_module
 from vlp_lib.cli.graph import run_graph, time_report
 from vlp_lib.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+pytestmark = pytest.mark.usefixtures("results")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from official import save_json
 from PIL import Image, ImageDraw
 
 from vlp_lib.corpora.coco import (
@@ -21,15 +22,10 @@ from vlp_lib.errors import UserError
 ABSENT = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 
 
-def save(path: Path, content: Any) -> Path:
-    path.write_text(json.dumps(content))
-    return path
-
-
 def caption_file(path: Path, *captions: str, image_id: int = 7) -> Path:
     images = [{"id": 7, "file_name": "000000000007.jpg", "width": 640, "height": 480}]
     annotations = [{"image_id": image_id, "id": 90 + i, "caption": text} for i, text in enumerate(captions)]
-    return save(path, {"images": images, "annotations": annotations})
+    return save_json(path, {"images": images, "annotations": annotations})
 
 
 # Captions
@@ -170,7 +166,7 @@ def test_real_pixel_maps_agree_with_panoptic_things(shared_data: Path) -> None:
 def stuff_file(path: Path, *masks: tuple[int, Any], size: tuple[int, int] = (4, 6)) -> StuffAnnotations:
     images = [{"id": 5, "height": size[0], "width": size[1], "file_name": "000000000005.jpg"}]
     annotations = [{"image_id": 5, "category_id": c, "segmentation": s} for c, s in masks]
-    return StuffAnnotations((save(path, {"images": images, "annotations": annotations}),))
+    return StuffAnnotations((save_json(path, {"images": images, "annotations": annotations}),))
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
@@ -303,7 +299,7 @@ def test_karpathy_layouts(tmp_path: Path) -> None:
     coco = {"filepath": "val2014", "filename": "COCO_val2014_000000000285.jpg", "cocoid": 285, "imgid": 0}
     flickr = {"filename": "1000092795.jpg", "imgid": 3}
     images = [coco | {"split": "restval", "sentences": [sentence]}, flickr | {"split": "test", "sentences": []}]
-    first, second = read_karpathy(save(tmp_path / "k.json", {"images": images, "dataset": "coco"}))
+    first, second = read_karpathy(save_json(tmp_path / "k.json", {"images": images, "dataset": "coco"}))
     assert (first.split, first.path.parent.name, first.image_id) == ("train", "val2014", 285)
     assert (first.captions, first.caption_ids) == (("A dog.",), (4,))
     assert read_karpathy(tmp_path / "k.json", captions=False)[0].captions == ()
@@ -311,7 +307,7 @@ def test_karpathy_layouts(tmp_path: Path) -> None:
 
 
 def test_unknown_split_is_named(tmp_path: Path) -> None:
-    path = save(tmp_path / "k.json", {"images": [{"filename": "1.jpg", "split": "dev", "sentences": []}]})
+    path = save_json(tmp_path / "k.json", {"images": [{"filename": "1.jpg", "split": "dev", "sentences": []}]})
     with pytest.raises(UserError, match=r"k\.json: image 1\.jpg is in split 'dev'"):
         read_karpathy(path)
 
@@ -353,7 +349,7 @@ def test_an_absurd_field_is_named(tmp_path: Path, field: str, value: Any) -> Non
     content = json.loads(path.read_text())
     content["images"][0][field] = value
     with pytest.raises(UserError, match=r"c\.json"):
-        read_captions(save(path, content))
+        read_captions(save_json(path, content))
 
 
 def test_half_a_character_in_a_caption_is_named(tmp_path: Path) -> None:

@@ -28,13 +28,6 @@ def nlvr2(tiny_corpus):
     return open_nlvr2(tiny_corpus, encoder_of(tiny_corpus), DownstreamConfig())
 
 
-@pytest.fixture
-def root(tiny_corpus, tmp_path):
-    """A copy of the corpus that a test may damage."""
-    shutil.copytree(tiny_corpus.root, tmp_path / "corpus")
-    return tmp_path / "corpus"
-
-
 def reopened(root, **settings):
     corpus = open_corpus(root)
     return open_nlvr2(corpus, encoder_of(corpus), DownstreamConfig(**settings))

@@ -24,13 +24,6 @@ def vcr(tiny_corpus):
     return open_vcr(tiny_corpus, encoder_of(tiny_corpus), DownstreamConfig())
 
 
-@pytest.fixture
-def root(tiny_corpus, tmp_path):
-    """A copy of the corpus that a test may damage."""
-    shutil.copytree(tiny_corpus.root, tmp_path / "corpus")
-    return tmp_path / "corpus"
-
-
 def reopened(root, text_length=60, **settings):
     corpus = open_corpus(root)
     return open_vcr(corpus, encoder_of(corpus, text_length), DownstreamConfig(**settings))

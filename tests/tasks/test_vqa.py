@@ -29,13 +29,6 @@ def vqa(tiny_corpus):
     return open_vqa(tiny_corpus, encoder_of(tiny_corpus), SMALL)
 
 
-@pytest.fixture
-def root(tiny_corpus, tmp_path):
-    """A copy of the corpus that a test may damage."""
-    shutil.copytree(tiny_corpus.root, tmp_path / "corpus")
-    return tmp_path / "corpus"
-
-
 def edit(path, change):
     content = json.loads(path.read_text())
     change(content)

@@ -239,16 +239,6 @@ def test_resumed_run_is_bit_equal(model, tmp_path, fail_at, checkpoints):
     assert all(torch.equal(kept[name], value) for name, value in expected_kept.items())
 
 
-def test_run_interrupted_twice_is_bit_equal(model, tmp_path):
-    expected, expected_rows = run(model, tmp_path / "whole")
-    for fail_at in (5, 10):
-        with pytest.raises(KeyboardInterrupt):
-            run(model, tmp_path / "resumed", Regression(fail_at=fail_at))
-    found, rows = run(model, tmp_path / "resumed")
-    assert without_time(rows) == without_time(expected_rows)
-    assert all(torch.equal(found.state_dict()[k], v) for k, v in expected.state_dict().items())
-
-
 def test_resumed_run_remembers_its_lowest_validation_loss(model, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path, Regression(fail_at=7, values=[5.0, 1.0, 3.0]))
@@ -311,20 +301,6 @@ def test_restart_goes_on_with_the_same_configuration(model, tmp_path):
         run(model, tmp_path, Regression(fail_at=7))
     _, rows = run(model, tmp_path, Regression(fail_at=3), restart=True)  # step 3 was done before
     assert rows[-1]["step"] == STEPS
-
-
-def test_tuples_in_a_configuration_are_json_lists(model, tmp_path):
-    for _ in range(2):
-        run(model, tmp_path, about={"model": {"layers": (1, 2), "inner": {"range": (0.8, 1.2)}}})
-
-
-def test_other_code_is_noted_and_the_run_goes_on(model, tmp_path, monkeypatch):
-    run(model, tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    monkeypatch.setattr("vlp_lib.provenance.code_of", lambda entry: {"vlp_lib.trainers.loop": "f" * 64})
-    run(model, tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    assert "vlp_lib.trainers.loop" in json.loads((tmp_path / "code.json").read_text())["changed"]
 
 
 # Losses
