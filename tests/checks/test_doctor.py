@@ -55,6 +55,13 @@ def test_packages_are_checked(monkeypatch):
     assert not (old.fine or missing.fine or broken.fine)
 
 
+def test_a_checkout_that_is_not_installed_is_said_to_be(monkeypatch):
+    monkeypatch.setattr(doctor, "_PACKAGE", "no-such-kit")
+    [check] = doctor.check_packages()
+    assert (check.name, check.fine) == ("no-such-kit", False)
+    assert "pip install -e ." in check.said
+
+
 def test_disk_and_folder_are_checked(tmp_path):
     assert all(check.fine for check in doctor.check_machine(tmp_path, 1))
     full = doctor.check_machine(tmp_path, 10**18)[-1]

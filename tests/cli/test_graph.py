@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -139,3 +141,49 @@ def test_where_the_time_went_is_summed_over_the_new_copies(tmp_path):
     assert pretraining.split() == ["10_pretrain", "2", "4.0", "0.6"]
     assert together.split() == ["all", "2", "4.0", "0.6"]
     assert time_report(tmp_path / "absent", 0) == []
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A disk of 2 MB for the results, which can be made larger."""
+    results = tmp_path / "results"
+    results.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(results)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small disk is made by root on Linux")
+    yield lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(results)], check=True)
+    subprocess.run(["umount", "--lazy", str(results)], check=True)
+
+
+FILLS = {
+    "what is written": "write_text(Path('made'), 'x' * 4_000_000)",
+    "beside what is written": (
+        "with contextlib.suppress(OSError), Path('made').open('wb') as file:\n"
+        "    for _ in range(4_000): file.write(bytes(1000)); file.flush()"
+    ),
+}
+
+
+ONCE, *OTHERS = FILLS
+
+
+@pytest.mark.parametrize("how", [ONCE, *(pytest.param(how, marks=pytest.mark.fuzz) for how in OTHERS)])
+def test_a_full_disk_is_the_last_word_and_loses_nothing(graph, disk, tmp_path, how):
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("snakemake")
+    code = "import contextlib, os\nfrom pathlib import Path\nfrom vlp_lib.io import write_text\n"
+    code += f"os.chdir({str(tmp_path / 'results')!r})\nwrite_text(Path('before'), 'kept')\n{FILLS[how]}"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
+    nbformat.write(notebook, graph.parent / "fill.ipynb")
+    command = f"{sys.executable} -m vlp_lib.cli run .kit/notebooks/fill.ipynb out.ipynb"
+    graph.write_text(f"rule all:\n    output: touch('done')\n    shell: '{command}'\n")
+    with pytest.raises(UserError, match=r"^a stage failed: .*No space left on device.*; mend it and run the same"):
+        run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    assert (tmp_path / "results/before").read_text() == "kept"
+    disk()
+    run_graph("smoke", [0], "", ["segl"], [], cores=1)
+    assert (tmp_path / "results/done").is_file()
+    assert (tmp_path / "results/made").stat().st_size == 4_000_000

@@ -43,8 +43,12 @@ def _import(name: str) -> str | None:
 
 def check_packages() -> list[Check]:
     """Every package that the library needs: there, of a version in its range, and importable."""
+    try:
+        requirements = metadata.requires(_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return [Check(_PACKAGE, False, "not installed: run `pip install -e .` in the checkout")]
     checks = []
-    for text in metadata.requires(_PACKAGE) or []:
+    for text in requirements:
         needed = Requirement(text)
         if needed.marker and not needed.marker.evaluate({"extra": ""}):
             continue

@@ -150,6 +150,8 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
             f"{notebook.name}: its kernel died, most likely for want of memory: close other programs or choose a "
             f"smaller profile (executed so far: {output})"
         ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {output} ({error}): make room or choose another folder") from error
     except Exception as error:  # papermill and nbformat have one for every kind of damage
         raise UserError(f"{notebook} is no notebook that can be executed ({reason(error)}): fetch it again") from error
 
