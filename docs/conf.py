@@ -98,19 +98,30 @@ def point_to_results(app, doctree):
             link.replace_self(link.children)
 
 
+def describe_figures(app, doctree):
+    """A picture that a cell has drawn has no words of its own: it is called by the section it stands in."""
+    for image in doctree.findall(nodes.image):
+        section = image
+        while section is not None and not isinstance(section, nodes.section):
+            section = section.parent
+        if section is not None:
+            image.setdefault("alt", f"{section[0].astext()}: what the code above draws")
+
+
 def copy_results(app, error):
     """The page of results with its figures and tables; and notebooks to take along fetch the kit in Google Colab."""
     if error is None and app.builder.name == "html":
         for notebook in Path(app.outdir, "_sources").rglob("*.ipynb") if REPOSITORY else ():
             notebook.write_text(json.dumps(for_colab(json.loads(notebook.read_text()), REPOSITORY)))
-        leave = shutil.ignore_patterns("notebooks", "seed*", "weights", "*.txt", "finetune-*", "pretrain", "retrieval")
+        leave = shutil.ignore_patterns("*seed*", "weights", "*.txt", "finetune-*", "pretrain", "retrieval")
         shutil.copytree(ROOT / RESULTS, Path(app.outdir) / RESULTS, dirs_exist_ok=True, ignore=leave)
 
 
 def show_math(translator, node):
     """An equation as MathML, which browsers draw themselves."""
     block = isinstance(node, nodes.math_block)
-    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    equation = tex2mathml(node.astext().replace(r"\log ", r"\log\, "), as_block=block)
+    translator.body.append(f"<div style='overflow-x:auto;margin:1em 0'>{equation}</div>" if block else equation)
     raise nodes.SkipNode
 
 
@@ -119,4 +130,5 @@ def setup(app):
     app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
     app.connect("source-read", add_contents)
     app.connect("doctree-read", point_to_results)
+    app.connect("doctree-read", describe_figures)
     app.connect("build-finished", copy_results)

@@ -25,7 +25,7 @@ from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskBatch
-from vlp_lib.trainers.finetune import finetune
+from vlp_lib.trainers.finetune import finetune, load_finetuned
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 
@@ -380,6 +380,17 @@ def test_view_of_one_question(tiny_corpus, finetuned):
     assert words.axes[1].get_title() == "0  [CLS]"
     with pytest.raises(UserError, match="no question 36: choose from 0 to 35"):
         pointing.view_question(finetuned, tiny_corpus, 36)
+
+
+def test_a_model_of_the_kit_is_looked_at_and_nothing_is_written(tiny_corpus, finetuned):
+    model, encoder = load_finetuned(finetuned, "vqa", tiny_corpus)
+    other = dataclasses.replace(finetuned, seed=7, settings=())  # which has no model of its own
+    vars(other)["config"] = finetuned.config
+    given = pointing.attend(other, tiny_corpus, of_the_kit=lambda run: (model, encoder.tokenizer))
+    assert not given.kept and not other.folder("attention").exists()
+    assert given.rows == pointing.attend(finetuned, tiny_corpus, restart=True).rows
+    view = pointing.view_question(other, tiny_corpus, 3, lambda run: (model, encoder.tokenizer))
+    assert view.text == pointing.view_question(finetuned, tiny_corpus, 3).text
 
 
 def test_attend_needs_a_finetuned_model(tiny_corpus, small_profile, results):

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from vlp_lib.config import VARIANTS
-from vlp_lib.figures.plots import draw_claims
+from vlp_lib.figures.plots import _claimed, draw_claims
 from vlp_lib.figures.style import save_all, save_figure
 from vlp_lib.items import write_items
 from vlp_lib.paper import CLAIMS, Ranking
@@ -288,3 +288,15 @@ def test_picture_and_files(made_up, tmp_path):
     save_all(overview(table), tmp_path, "claims_overview", "claims")
     assert (tmp_path / "claims_overview.png").stat().st_size < 1_000_000  # or it could not be published
     assert len(pd.read_csv(tmp_path / "claims.csv")) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("words", "claimed"),
+    [
+        ("SEGL > SSUL", (0, 9)),
+        ("SSUL ≈ SPL (large) within 0.46", (-0.46, 0.46)),
+        ("segl+ssul gains less than 1.5 over SEGL", (-9, 1.5)),
+    ],
+)
+def test_the_band_of_a_claim_is_what_its_words_say(words, claimed):
+    assert _claimed(words, 9) == claimed

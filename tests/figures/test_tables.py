@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from vlp_lib import paper
 from vlp_lib.bench.cost import COST, METHODS
@@ -12,7 +13,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
 from vlp_lib.figures.plots import draw_claims
-from vlp_lib.figures.style import draw_table, save_all
+from vlp_lib.figures.style import draw_table, save_all, save_figure
 from vlp_lib.io import read_json, write_json
 from vlp_lib.study import scores
 from vlp_lib.study.claims import claims_table, overview
@@ -283,7 +284,7 @@ def test_tables_are_saved_in_three_forms_and_titled(made_up):
         assert path.read_text(encoding="utf-8").endswith("profile tiny, embedded corpus\n")
         assert (path.parent / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(pd.read_csv(path.parent / f"{name}.csv")) == len(table)
-        assert TITLES[name] == f"Table {number} – {paper.table(number).title}"
+        assert TITLES["16_tables"][name] == f"Table {number} – {paper.table(number).title}"
     page = write_index(made_up.root).read_text(encoding="utf-8")
     assert page.index("id='table_i'>") < page.index("id='table_ii'>") < page.index("id='table_vi'>")
 
@@ -301,6 +302,30 @@ def test_every_link_of_the_page_leads_somewhere(made_up):
     assert page.index("id='order'") < page.index("id='claims'") < page.index("id='of_my_own'")
     # A long table is folded away.
     assert page.count("<details>") == 1 and page.index("id='claims'") < page.index("all 60 rows")
+
+
+def test_a_figure_of_the_page_has_words_and_says_how_it_was_made(made_up):
+    made_up.finetune("vqa", "segl", 0.6)
+    save_figure(
+        draw_claims(claims_table(read_results(made_up.root))), pd.DataFrame(), made_up.root / "figures", "claims"
+    )
+    page = write_index(made_up.root).read_text(encoding="utf-8")
+    (image,) = re.findall(r"<img [^>]*>", page)
+    assert "the band that the paper claims" in image
+    (caption,) = re.findall(r"<figcaption.*?</figcaption>", page, re.DOTALL)
+    assert "figures/claims.csv" in caption and "the embedded synthetic corpus" in caption
+    assert "vlp run notebooks/17_claims.ipynb executed.ipynb -p profile=tiny" in caption and "code " in caption
+
+
+def test_the_text_of_a_drawn_table_stays_in_its_cell():
+    head, row = "image R@10 of all", "MSCOCO (WWWWWW image)"
+    figure = draw_table(
+        pd.DataFrame({head: [row, "1"], "x": ["2", "MMMM"]}), "a title that is longer than the table", "note"
+    )
+    FigureCanvasAgg(figure).draw()
+    for cell in figure.axes[0].tables[0].get_celld().values():
+        drawn, room = cell.get_text().get_window_extent(), cell.get_window_extent()
+        assert room.x0 <= drawn.x0 and drawn.x1 <= room.x1
 
 
 def test_a_named_run_has_its_row(made_up):

@@ -13,6 +13,7 @@ from vlp_lib.hub import packed
 from vlp_lib.hub.model import from_pretrained
 from vlp_lib.hub.packed import pack, ready_model, ready_models, unpack
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.run import Run
 from vlp_lib.trainers.pretrain import PretrainingTask
 
 
@@ -116,3 +117,11 @@ def test_what_comes_with_the_kit_can_be_read():
         assert file.stat().st_size < 3_000_000
         model = unpack(file)
         assert file.stem == f"{model.record.run['stage']}-{model.record.run['name']}"
+
+
+def test_the_kits_model_of_vqa_is_for_its_own_profile_only(capsys):
+    model, tokenizer = packed.shipped_vqa(Run("tiny", "segl"))
+    assert model.pairs == 1 and len(tokenizer) == len(model.vlp.language.word_embedding)
+    assert "come with the kit" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no finished finetune-vqa in .*knows the answers of the profile tiny only"):
+        packed.shipped_vqa(Run("smoke", "segl"))

@@ -12,10 +12,10 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -24,18 +24,19 @@ from vlp_lib import io, provenance
 from vlp_lib.arrays import read_npz, write_arrays
 from vlp_lib.attention.maps import Places, Query, QuestionAttention, look, places_of
 from vlp_lib.batches.augment import View, show_label_map
+from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.config import Profile, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file, read_entries
-from vlp_lib.run import Run
-from vlp_lib.tasks.common import collate
+from vlp_lib.run import RECORD, Run
+from vlp_lib.tasks.common import Encoder, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa import VqaSplit, open_vqa
 from vlp_lib.tasks.vqa_accuracy import normalise_answer
-from vlp_lib.trainers.finetune import load_finetuned
+from vlp_lib.trainers.finetune import load_finetuned, task_encoder
 from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.trained import device_at_hand
 
@@ -263,11 +264,19 @@ class Attended:
         rows: see `summarise`.
         missing: questions without numbers, by reason.
         examples: figure 6's questions, each with its own look first, then those of the other questions.
+        panel: looks at the questions of `choose_panel`.
+        lines: each question's answer and numbers.
+        split: whose questions they are.
+        kept: whether a run's folder holds all this.
     """
 
     rows: list[dict[str, Any]]
     missing: dict[str, int]
     examples: list[tuple[Shown, list[Look]]]
+    panel: list[Look]
+    lines: list[dict[str, Any]]
+    split: str
+    kept: bool
 
 
 def save_panel(path: Path, looks: Sequence[Look]) -> None:
@@ -361,7 +370,18 @@ class _Observer:
         )
 
 
-def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500, restart: bool = False) -> Attended:
+OfTheKit: TypeAlias = Callable[[Run], tuple[DownstreamModel, Tokenizer]]
+"""A model of VQA that comes with the kit, for those who have not finetuned one."""
+
+
+def attend(
+    run: Run,
+    corpus: Corpus,
+    query: Query = "cls",
+    questions: int = 1500,
+    restart: bool = False,
+    of_the_kit: OfTheKit | None = None,
+) -> Attended:
     """Pointing accuracy and figure 6's questions of the run's VQA model.
 
     Writes into the run's folder of "attention": config.json, metrics.jsonl (a line a kind of question),
@@ -371,26 +391,42 @@ def attend(run: Run, corpus: Corpus, query: Query = "cls", questions: int = 1500
     Args:
         query: the word whose attention is drawn, see `QuestionAttention.on_image`.
         questions: how many are looked at, the first by id.
+        of_the_kit: where the run has no finished model; of its model nothing is written.
 
     Raises UserError for a missing or other model, a folder that another process works in, and (without `restart`) one
     that another configuration began.
     """
     if questions < 1:
         raise UserError(f"questions is {questions}: at least one has to be looked at")
+    if of_the_kit is not None and not _is_finetuned(run):
+        return _observe(run, corpus, query, questions, *_model(run, corpus, of_the_kit), kept=False)
     run = run.at("attention")
     with held(run.folder("attention")):
         return _attend(run, corpus, query, questions, restart)
 
 
-def _attend(run: Run, corpus: Corpus, query: Query, questions: int, restart: bool) -> Attended:
-    begun, start = provenance.now(), time.monotonic()
-    profile, folder = run.config, run.folder("attention")
-    model, encoder = load_finetuned(run, "vqa", corpus)
-    split = evaluation_split(corpus, profile, encoder)
-    identity = run.identity("attention") | {"query": query}
-    config = {name: value for name, value in identity.items() if name != "name"}
-    config |= {"questions": questions, "model": to_dict(profile.model), "corpus": corpus.fingerprint}
-    provenance.begin(folder, config, restart, __name__, recomputed=True)
+def with_its_settings(run: Run) -> Run:
+    """The run as `attend` takes it: with the settings that its model was made with, where there is one."""
+    return run.at("attention") if _is_finetuned(run) else run
+
+
+def _is_finetuned(run: Run) -> bool:
+    return (run.folder("finetune-vqa") / RECORD).is_file()
+
+
+def _model(run: Run, corpus: Corpus, of_the_kit: OfTheKit | None) -> tuple[DownstreamModel, Encoder]:
+    """The run's own VQA model where it is finished, or the kit's."""
+    if of_the_kit is None or _is_finetuned(run):
+        return load_finetuned(run.at("attention"), "vqa", corpus)
+    model, tokenizer = of_the_kit(run)
+    return model, task_encoder(run.config, "vqa", run.chosen, corpus, tokenizer)
+
+
+def _observe(
+    run: Run, corpus: Corpus, query: Query, questions: int, model: DownstreamModel, encoder: Encoder, kept: bool
+) -> Attended:
+    """Look at the questions, and say how many were scored."""
+    split = evaluation_split(corpus, run.config, encoder)
     order = in_order(split)[:questions]
     observer = _Observer(model.to(device_at_hand()), split, corpus, query)
     images = [split.items[index].question.image_id for index in order]
@@ -407,23 +443,35 @@ def _attend(run: Run, corpus: Corpus, query: Query, questions: int, restart: boo
     usable = [isinstance(score, Pointing) for _, score in points]
     shown = choose_examples(kinds, images, right, usable)
     examples = [(one, list(observer.looks([order[i] for i in (one.question, *one.others)]))) for one in shown]
+    panel = list(observer.looks([order[i] for i in choose_panel(kinds, usable)]))
     print(f"{len(points):,} questions of {split.name}: {len(points) - sum(missing.values()):,} have a mask to point at")
     for reason, count in missing.items():
         print(f"not scored: {count:,} questions, {reason}")
-    io.write_lines(folder / METRICS, rows)
-    io.write_lines(folder / POINTS, lines)
-    save_panel(folder / PANEL, list(observer.looks([order[i] for i in choose_panel(kinds, usable)])))
+    return Attended(rows, missing, examples, panel, lines, split.name, kept)
+
+
+def _attend(run: Run, corpus: Corpus, query: Query, questions: int, restart: bool) -> Attended:
+    begun, start = provenance.now(), time.monotonic()
+    folder, identity = run.folder("attention"), run.identity("attention") | {"query": query}
+    config = {name: value for name, value in identity.items() if name != "name"}
+    config |= {"questions": questions, "model": to_dict(run.config.model), "corpus": corpus.fingerprint}
+    model, encoder = load_finetuned(run, "vqa", corpus)
+    provenance.begin(folder, config, restart, __name__, recomputed=True)
+    found = _observe(run, corpus, query, questions, model, encoder, kept=True)
+    io.write_lines(folder / METRICS, found.rows)
+    io.write_lines(folder / POINTS, found.lines)
+    save_panel(folder / PANEL, found.panel)
     facts = identity | {
         "synthetic": corpus.synthetic,
         "corpus": corpus.fingerprint,
         "weights": str(run.folder("finetune-vqa") / WEIGHTS),
-        "split": split.name,
-        "questions": len(points),
-        "not_scored": missing,
-        "pointing": {row["kind"]: row for row in rows},
+        "split": found.split,
+        "questions": len(found.lines),
+        "not_scored": found.missing,
+        "pointing": {row["kind"]: row for row in found.rows},
     }
     provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
-    return Attended(rows, missing, examples)
+    return found
 
 
 @dataclass(frozen=True)
@@ -445,15 +493,16 @@ class QuestionView:
     places: Places
 
 
-def view_question(run: Run, corpus: Corpus, question: int) -> QuestionView:
+def view_question(run: Run, corpus: Corpus, question: int, of_the_kit: OfTheKit | None = None) -> QuestionView:
     """All the attention of one question of the split that figure 6 is drawn of.
 
     Args:
         question: its place among the questions, by ascending id.
+        of_the_kit: as for `attend`.
 
     Raises UserError for a missing or other model, or a question that there is not.
     """
-    model, encoder = load_finetuned(run.at("attention"), "vqa", corpus)
+    model, encoder = _model(run, corpus, of_the_kit)
     split = evaluation_split(corpus, run.config, encoder)
     order = in_order(split)
     if not 0 <= question < len(order):

@@ -62,7 +62,7 @@ def without_answers(content: dict[str, Any]) -> dict[str, Any]:
 def for_colab(content: dict[str, Any], repository: str) -> dict[str, Any]:
     """A copy of a notebook with a cell that fetches the kit before the first code, where an address is given."""
     content = copy.deepcopy(content)
-    if repository:
+    if repository and content["cells"][1].get("id") != "colab":
         source = _COLAB.format(repository=repository).splitlines(True)
         cell: dict[str, Any] = {
             "cell_type": "code",

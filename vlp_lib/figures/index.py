@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vlp_lib.errors import UserError
 from vlp_lib.figures.tables import title
 from vlp_lib.io import write_text
+from vlp_lib.run import DATA_ROOT
 from vlp_lib.study.runs import CHECK_ONLY, is_check, read_records
 
 TITLES = {
-    "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
-    "figure_5_left": "Figure 5 (left) – convergence of every variant",
-    "order": "The paper's order of convergence, pair by pair",
-    "ablations": "Named runs, each against its own variant",
-    "convergence": "Images until the matching loss falls below a threshold",
-    "claims_overview": "The paper's claims: how many comparisons confirm each",
-    "claims": "The paper's claims, comparison by comparison",
-    "table_i": title("I"),
-    "table_ii": title("II"),
-    "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
-    "inference_time": "Inference time of ours, region pipelines and peers",
-    "cost": "Table I, measured – what each visual loss costs",
-    "table_iii": title("III"),
-    "table_iv": title("IV"),
-    "table_v": title("V"),
-    "table_vi": title("VI"),
-    "figure_6": "Figure 6 – where the model looks",
-    "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
-    "corpus_annotations": "The corpus: images, label maps, detections",
-    "corpus_pairs": "The corpus: matched and mismatched pairs",
-    "corpus_colours": "The corpus: mean colours do not give classes away",
+    "20_convergence": {
+        "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
+        "figure_5_left": "Figure 5 (left) – convergence of every variant",
+        "order": "The paper's order of convergence, pair by pair",
+        "ablations": "Named runs, each against its own variant",
+        "convergence": "Images until the matching loss falls below a threshold",
+    },
+    "17_claims": {
+        "claims_overview": "The paper's claims: how many comparisons confirm each",
+        "claims": "The paper's claims, comparison by comparison",
+    },
+    "16_tables": {
+        "table_i": title("I"),
+        "table_ii": title("II"),
+        "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
+        "table_iii": title("III"),
+        "table_iv": title("IV"),
+        "table_v": title("V"),
+        "table_vi": title("VI"),
+        "figure_6": "Figure 6 – where the model looks",
+        "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
+    },
+    "13_speed": {
+        "inference_time": "Inference time of ours, region pipelines and peers",
+        "cost": "Table I, measured – what each visual loss costs",
+    },
+    "00_corpus": {
+        "corpus_annotations": "The corpus: images, label maps, detections",
+        "corpus_pairs": "The corpus: matched and mismatched pairs",
+        "corpus_colours": "The corpus: mean colours do not give classes away",
+    },
 }
-"""What stands on the page, in this order."""
+"""What stands on the page, in this order, by the notebook that makes it."""
+
+_SEEN = {
+    "figure_1": "curves that fall, a line a variant, from chance (ln 2, dotted), against the images seen",
+    "figure_5_left": "curves that fall, a line a variant, from chance (ln 2, dotted), against the images seen",
+    "ablations": "curves of the matching loss above and of the attention's entropy below, a column a variant",
+    "claims": "a panel a score, a row a comparison: its difference beside the band that the paper claims",
+    "figure_5_right": "points of the variants, accuracy against milliseconds: left these runs, right the paper",
+    "figure_6": "three images in rows, a column a model, brighter where it looks; what is asked for is outlined",
+    "inference_time": "left each model's milliseconds, right what share of them each stage takes",
+    "corpus_annotations": "images in rows, beside each its label map and the boxes of a detector",
+    "corpus_pairs": "images, each with a sentence of its own above and another's below",
+    "corpus_colours": "dots, the mean colours of regions by class, which overlap",
+}
+"""What a picture shows, for those who do not see it; its numbers are in the CSV."""
 
 _LONG = 20
 """Rows from which on a table is folded away."""
@@ -46,7 +73,8 @@ _STYLE = (
     "img{max-width:100%;background:#fff;border-radius:.4rem}.wide{overflow-x:auto}"
     "table{border-collapse:collapse;font-size:.9rem}td,th{border:1px solid #8886;padding:.25rem .6rem;text-align:left}"
     "td:first-child{min-width:11rem}"
-    ".note{opacity:.75}nav{columns:20rem 2;font-size:.9rem}nav ul{margin:0}"
+    "figure{margin:0}code{font-size:.85em;overflow-wrap:anywhere}.note{opacity:.8;font-size:.9rem}"
+    "nav{columns:20rem 2;font-size:.9rem}nav ul{margin:0}"
 )
 
 
@@ -62,19 +90,24 @@ def write_index(root: Path) -> Path:
         )
     named = {name: html.escape(words) for name, words in _titles({*figures, *tables}).items()}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
-    checks = {run["profile"] for run in read_records(root, "*").values() if is_check(run["profile"])}
-    heading = f"{root.name}: {CHECK_ONLY}" if checks else f"Results of {root.name}"
+    runs = list(read_records(root, "*").values())
+    heading = (
+        f"{root.name}: {CHECK_ONLY}" if any(is_check(run["profile"]) for run in runs) else f"Results of {root.name}"
+    )
     parts = [
         f"<h1>{html.escape(heading)}</h1>",
-        f"<p class=note>{html.escape(_provenance(root))}</p>",
+        f"<p class=note>{html.escape(_provenance(runs))}</p>",
         f"<nav><ul>{links}</ul></nav>",
     ]
     for name, words in named.items():
         parts.append(f"<h2 id='{html.escape(name)}'>{words}</h2>")
+        made = _made(root, name, runs)
         if name in figures:
+            seen = f"{words}: {html.escape(_SEEN[name])}" if name in _SEEN else words
             parts.append(
-                f"<img src='figures/{name}.png' alt='{words}'><p class=note>"
-                f"<a href='figures/{name}.pdf'>PDF</a> · <a href='figures/{name}.csv'>data</a></p>"
+                f"<figure><img src='figures/{name}.png' alt='{seen}' loading=lazy><figcaption class=note>"
+                f"<a href='figures/{name}.pdf'>PDF</a> · <a href='figures/{name}.csv'>data</a>{made}"
+                "</figcaption></figure>"
             )
         if name in tables:
             frame = pd.read_csv(tables[name], dtype=str, keep_default_na=False)
@@ -83,7 +116,7 @@ def write_index(root: Path) -> Path:
                 table = f"<details><summary>all {len(frame)} rows</summary>{table}</details>"
             parts.append(table)
             parts.append(
-                f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a></p>"
+                f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a>{made}</p>"
             )
     body = "\n".join(parts)
     head = f"<meta charset=utf-8><title>{html.escape(root.name)}</title>"  # as `_is_ours` knows it
@@ -99,23 +132,41 @@ def _is_ours(page: Path) -> bool:
 
 def _titles(present: set[str]) -> dict[str, str]:
     """The title of each figure and table that there is, in the order of the page."""
-    titles = {name: words for name, words in TITLES.items() if name in present}
+    titles = {name: words for page in TITLES.values() for name, words in page.items() if name in present}
     return titles | {name: name.replace("_", " ") for name in sorted(present - set(titles))}
 
 
-def _provenance(root: Path) -> str:
+def _made(root: Path, name: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """What stands below a figure or table: notebook, data, command, commits."""
+    notebook = next((notebook for notebook, page in TITLES.items() if name in page), "")
+    if not notebook:
+        return ""
+    words = ["vlp", "run", f"notebooks/{notebook}.ipynb", "executed.ipynb"]
+    words += [f"-p profile={profile}" for profile in sorted({run["profile"] for run in runs})[:1]]
+    words += ["-p data_root=DATA"] if (root / DATA_ROOT).is_file() else []
+    executed = f"<a href='notebooks/{notebook}.ipynb'>{notebook}</a>"
+    by = executed if (root / "notebooks" / f"{notebook}.ipynb").is_file() else notebook
+    commits = f" · code {', '.join(_commits(runs))}" if runs else ""
+    return f" · {by} on {html.escape(_corpus(runs))}: <code>{html.escape(' '.join(words))}</code>{html.escape(commits)}"
+
+
+def _corpus(runs: Sequence[Mapping[str, Any]]) -> str:
+    return "the embedded synthetic corpus" if all(run["synthetic"] for run in runs) else "real images"
+
+
+def _commits(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The code that made the runs, each commit once."""
+    return sorted({f"{(run['commit'] or 'unknown')[:10]}{' (with changes)' if run['dirty'] else ''}" for run in runs})
+
+
+def _provenance(runs: Sequence[Mapping[str, Any]]) -> str:
     """Where the numbers come from, in a sentence."""
-    runs = read_records(root, "*").values()
     if not runs:
         return "No finished runs."
     seeds = sorted({run["seed"] for run in runs})
-    corpus = "the embedded synthetic corpus" if all(run["synthetic"] for run in runs) else "real images"
     hours = sum(run["seconds"] for run in runs) / 3600
-    commits = sorted(
-        {f"{(run['commit'] or 'unknown')[:10]}{' (with changes)' if run['dirty'] else ''}" for run in runs}
-    )
     devices = sorted({f"{run['device']}, {run['threads']} thread(s)" for run in runs})
     return (
-        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, on {corpus}; {hours:.2f} hours of computation on "
-        f"{'; '.join(devices)}; code {', '.join(commits)}."
+        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, on {_corpus(runs)}; {hours:.2f} hours of computation "
+        f"on {'; '.join(devices)}; code {', '.join(_commits(runs))}."
     )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from vlp_lib.figures.bench_tables import name_of
-from vlp_lib.figures.palette import OTHER, RIGHT, STAGES, WRONG, colours, line_style, marker
+from vlp_lib.figures.palette import LINE, OTHER, RIGHT, STAGES, WRONG, colours, line_style, marker
 from vlp_lib.figures.style import draw_chance, new_figure, plain_log_ticks
 from vlp_lib.study.claims import POINTS
 from vlp_lib.study.convergence import LN2, convergence_curves
@@ -176,34 +179,57 @@ def _name(axes: Axes, points: pd.DataFrame) -> None:
 
 
 def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
-    """The claims about scores: a panel a metric, each paired difference with its 95 % interval, coloured by verdict.
+    """The claims about scores: a panel a metric, each paired difference with its 95 % interval, marked by verdict.
 
-    Hollow points are those that Holm's correction leaves undecided.
-
-    Comparisons that were not run, and claims of other units, are in the table only.
+    A pale band is where the paper's claim has the difference. Hollow points are those that Holm's correction leaves
+    undecided. Comparisons that were not run, and claims of other units, are in the table only.
     """
-    tints = {CONFIRMED: RIGHT, CONTRADICTED: WRONG}
+    looks = {CONFIRMED: (RIGHT, "o"), CONTRADICTED: (WRONG, "s")}
     shown = table[(table["unit"] == POINTS) & table["estimate"].notna()]
     panels = list(shown.groupby("metric", sort=False))
     heights = [len(rows) for _, rows in panels] or [4]
-    figure = Figure(figsize=(8.5, 0.24 * sum(heights) + 0.75 * len(heights) + 0.6), layout="constrained")
-    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights, sharex=True)[:, 0]
+    figure = Figure(figsize=(9, 0.22 * sum(heights) + 0.85 * len(heights) + 0.9), layout="constrained")
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (metric, rows) in zip(grid, panels, strict=False):
+        ends = rows[["low", "high"]].fillna({"low": rows["estimate"], "high": rows["estimate"]}).abs()
+        reach = 1.15 * max(ends.to_numpy().max(), 1.0)
         for place, row in enumerate(rows.to_dict("records")):
-            tint = tints.get(row["verdict"], "0.5")
+            tint, mark = looks.get(row["verdict"], ("0.35", "D"))
+            low, high = _claimed(row["comparison"], reach)
+            axes.barh(place, high - low, 0.86, low, color=LINE, alpha=0.12)
             axes.plot([row["low"], row["high"]], [place, place], color=tint, lw=2)
-            axes.plot(row["estimate"], place, "o", color=tint, mfc=tint if row["survives"] else "w", ms=5)
+            axes.plot(row["estimate"], place, mark, color=tint, mfc=tint if row["survives"] else "w", ms=5)
+            axes.text(
+                1.01, place, f"{row['estimate']:+.1f}", transform=axes.get_yaxis_transform(), fontsize=8, va="center"
+            )
         axes.axvline(0, color="0.5", lw=0.8, ls=":")
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), list(rows["comparison"]), fontsize=8)
-        axes.invert_yaxis()
+        axes.tick_params(axis="x", labelsize=8)
         axes.set_title(str(metric), fontsize=10, loc="left")
     if not panels:
         grid[0].text(0.5, 0.5, "no two variants with scores", ha="center", va="center", color="0.4")
         grid[0].set_axis_off()
     grid[-1].set_xlabel("difference in points of %")
-    key = "green: confirmed, red: contradicted, grey: neither; filled: still decided with Holm's correction"
-    figure.suptitle(f"{key}\n{note}", fontsize=9)
+    key: list[Artist] = [Patch(color=LINE, alpha=0.12, label="what the paper claims")]
+    for words, (tint, mark) in looks.items():
+        key.append(Line2D([], [], color=tint, marker=mark, ls="", ms=5, label=words))
+    words = "neither (coloured and hollow: not with Holm's correction)"
+    key.append(Line2D([], [], color="0.35", marker="D", mfc="w", ls="", ms=5, label=words))
+    single = len(shown) and shown["low"].isna().all()
+    title = f"{note} – a single seed gives no interval and decides nothing" if single else note
+    figure.legend(
+        handles=key, title=title, loc="outside upper center", ncols=4, fontsize=8, title_fontsize=9, frameon=False
+    )
     return figure
+
+
+def _claimed(comparison: str, reach: float) -> tuple[float, float]:
+    """Where a claim has a difference, by its words: within so much of 0, less than so much, or above 0."""
+    found = re.search(r" (within|less than) ([\d.]+)", comparison)
+    bound = float(found[2]) if found else 0.0
+    return (bound if not found else -bound if found[1] == "within" else -reach, bound if found else reach)
 
 
 def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
@@ -80,12 +81,15 @@ def draw_table(table: pd.DataFrame, title: str = "", note: str = "", widest: int
     heads = [[textwrap.fill(str(column), widest) for column in table.columns]]
     rows = heads + [[textwrap.fill(_cell(v), widest) for v in row] for row in table.itertuples(index=False)]
     lines = [max(cell.count("\n") + 1 for cell in row) for row in rows]
-    letters = [max(len(line) for row in rows for line in row[i].splitlines() or [""]) + 2 for i in range(len(rows[0]))]
-    # A letter of 8 points is about 0.065 inch wide, a line with its share of the rule 0.17 inch high.
-    figure = Figure(figsize=(0.065 * sum(letters) + 0.2, 0.17 * (sum(lines) + 4)), layout="constrained")
+    cells = [[line for row in rows for line in row[i].splitlines()] for i in range(len(rows[0]))]
+    # matplotlib leaves a tenth of a cell free before its text.
+    widths = [max(map(_inches, column), default=0.0) / 0.9 + 0.12 for column in cells]
+    # A line of 8 points with its share of the rule is 0.17 inch high.
+    width = max(sum(widths) + 0.2, _inches(title, 10) + 0.3)
+    figure = Figure(figsize=(width, 0.17 * (sum(lines) + 4)), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
-    drawn = axes.table(rows, colWidths=[n / sum(letters) for n in letters], cellLoc="left", bbox=Bbox.unit())
+    drawn = axes.table(rows, colWidths=[one / sum(widths) for one in widths], cellLoc="left", bbox=Bbox.unit())
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
     for (row, _), cell in drawn.get_celld().items():
@@ -93,8 +97,13 @@ def draw_table(table: pd.DataFrame, title: str = "", note: str = "", widest: int
         cell.set_edgecolor("0.8")
         cell.set_facecolor("0.93" if row == 0 else "w")
     axes.set_title(title, fontsize=10)
-    figure.supxlabel(note, fontsize=8)
+    figure.supxlabel(textwrap.fill(note, max(40, round(width / 0.068))), fontsize=8)
     return figure
+
+
+def _inches(line: str, points: float = 8) -> float:
+    """How wide a line of text is drawn."""
+    return float(TextPath((0, 0), line, size=points).get_extents().width) / 72 if line.strip() else 0.0
 
 
 def _cell(value: object) -> str:

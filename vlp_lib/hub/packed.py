@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from vlp_lib import io
+from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.errors import UserError
 from vlp_lib.hub.model import CARD, FILES, TrainedModel, from_pretrained
 from vlp_lib.run import CONFIG, RECORD, Run, reference_root
+from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.trainers.checkpoint import read_tensors
 from vlp_lib.trainers.loop import WEIGHTS
 
@@ -88,6 +90,22 @@ def ready_models(*runs: Run, stage: str = "pretrain") -> list[TrainedModel]:
 def ready_model(run: Run, stage: str = "pretrain") -> TrainedModel:
     """As `ready_models`, of one run."""
     return ready_models(run, stage=stage)[0]
+
+
+def shipped_vqa(run: Run) -> tuple[DownstreamModel, Tokenizer]:
+    """The model of VQA that comes with the kit, for the profile and the corpus whose answers it knows.
+
+    Raises UserError for a run of others, and a variant that does not come with the kit.
+    """
+    made = reference_root().name
+    if run.profile != made or run.data_root or run.settings:
+        raise UserError(
+            f"no finished finetune-vqa in {run.folder('finetune-vqa')}, and the kit's model knows the answers of the "
+            f"profile {made} only: run `{run.command('finetune-vqa')}` first"
+        )
+    model = _shipped_model(run, "finetune-vqa")
+    assert isinstance(model.network, DownstreamModel)
+    return model.network, model.tokenizer
 
 
 def _shipped_model(run: Run, stage: str) -> TrainedModel:

@@ -1,0 +1,81 @@
+"""What the documents quote of the committed results is what stands there; new results make the sentence fail."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vlp_lib.config import VARIANTS
+from vlp_lib.run import reference_root
+from vlp_lib.study.runs import label, read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return list(read_records(reference_root(), "pretrain").values())
+
+
+@pytest.fixture(scope="module")
+def convergence():
+    return pd.read_csv(reference_root() / "tables/convergence.csv").set_index("variant")
+
+
+def page(name):
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+def seeds(pretrained):
+    return sorted({run["seed"] for run in pretrained})
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("README.md", r"every variant on the embedded corpus, (\w+) seeds? each"),
+        ("docs/running.md", r"naive model's images \((\w+) seeds?\)"),
+    ],
+)
+def test_as_many_seeds_as_are_said(name, sentence, pretrained):
+    assert re.search(sentence, page(name))[1] == NUMBERS[len(seeds(pretrained))]
+
+
+def test_what_the_reference_is_made_of(pretrained):
+    said = page("results/README.md")
+    assert f"--seeds {' '.join(map(str, seeds(pretrained)))}` gave" in said.replace('"', "")
+    assert {run["name"] for run in pretrained} == {*VARIANTS, "segl+ssul"} and "`segl+ssul`, a mix" in said
+
+
+def test_segl_takes_the_share_of_the_naive_models_images_that_is_said(convergence):
+    images = convergence["images until 0.5"].str.replace(",", "").astype(str)
+    share = float(images["SEGL"]) / float(images["Naive (ViT)"])
+    assert re.search(r"SEGL in (\w+) of the naive model's images", page("docs/running.md"))[1] == "half"
+    assert 0.45 <= share <= 0.55
+
+
+def test_a_pretraining_takes_the_minutes_that_are_said(pretrained):
+    took = [run["seconds"] / 60 for run in pretrained]
+    low, high = map(int, re.search(r"one pretraining (\d+) to (\d+)", page("docs/running.md")).groups())
+    assert low <= min(took) + 0.5 and max(took) - 0.5 <= high
+
+
+def test_the_table_of_the_log_is_the_references(pretrained, convergence):
+    """As long as the committed results are those that the log speaks of."""
+    section = re.search(r"## [\d-]+ · Reference results, seed (\d+)\n(.*?)\n## ",
+                        (ROOT / "docs/experiments.md").read_text(encoding="utf-8"), re.DOTALL)  # fmt: skip
+    commit = re.search(r"code `(\w+)`", section[2])[1]
+    if [int(section[1])] != seeds(pretrained) or not any(
+        (run["commit"] or "").startswith(commit) for run in pretrained
+    ):
+        pytest.skip("the committed results are newer than this entry of the log")
+    accuracy = {run["name"]: run["test"]["overall"] for run in read_records(reference_root(), "finetune-vqa").values()}
+    of_label = {label(name): value for name, value in accuracy.items()}
+    rows = re.findall(r"^\| ([^|]+) \| (>? ?[\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", section[2], re.MULTILINE)
+    assert len(rows) == len(convergence)
+    for name, images, loss, score in rows:
+        assert images == convergence.loc[name, "images until 0.5"]
+        assert float(loss) == convergence.loc[name, "final matching loss"]
+        assert float(score) == pytest.approx(of_label[name], abs=0.006)
