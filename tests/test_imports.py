@@ -60,6 +60,7 @@ if __name__ == "__main__":
 def test_pretrains_without_fork_and_without_the_modules_of_unix(tmp_path):
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE.replace("{HIDE}", HIDE))
     command = ["pretrain", "--profile", "smoke", "--variant", "segl", "--set", "data.workers=1"]
+    command += ["--set", "training.steps=2", "--set", "training.evaluations=1"]
     results = {**os.environ, "VLP_RESULTS": str(tmp_path / "results")}
     done = subprocess.run(
         [sys.executable, str(tmp_path / "elsewhere.py"), *command], capture_output=True, text=True, env=results

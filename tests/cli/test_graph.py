@@ -39,13 +39,6 @@ def test_graph_is_handed_its_settings(graph, tmp_path):
     assert seen["results"] == str(tmp_path / "results")
 
 
-def test_a_failing_stage_is_one_sentence(graph):
-    pytest.importorskip("snakemake")
-    graph.write_text("rule all:\n    shell: 'exit 3'\n")
-    with pytest.raises(UserError, match=r"a stage failed: .*exit status 3.*; mend it and run the same command"):
-        run_graph("smoke", [0], "", ["segl"], [], cores=1)
-
-
 def test_the_sentences_of_stages_are_the_last_word(graph, capfd):
     pytest.importorskip("snakemake")
     graph.write_text(
@@ -69,7 +62,6 @@ RULE = "rule all:\n    output: 'x'\n    shell: {!r}\n"
         (RULE.format("touch x"), ["nonsense"], "MissingRuleException: No rule to produce nonsense"),
         ("rule all:\n    output 'x'\n", [], "SyntaxError: Colon expected after keyword output"),
         ("import no_such_module\n", [], "ModuleNotFoundError in file .*No module named 'no_such_module'"),
-        (RULE.replace("output", "input: 'x'\n    output").format("true"), [], "CyclicGraphException"),
         (RULE.format("echo > /proc/nowhere"), [], "CalledProcessError .*/proc/nowhere"),
         (RULE.format("kill -9 $$"), [], "died with <Signals.SIGKILL: 9>"),
         (RULE.format("kill -9 $PPID; sleep 9"), [], "Snakemake was ended by SIGKILL, by hand or for want of memory"),
@@ -99,7 +91,7 @@ def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
         "rule bad:\n    output: 'bad'\n    priority: 1\n    shell: 'exit 3'\n"
         "rule good:\n    output: 'good'\n    shell: 'touch {output}'\n"
     )
-    with pytest.raises(UserError, match="a stage failed"):
+    with pytest.raises(UserError, match=r"^a stage failed: .*exit status 3.*; mend it and run the same command"):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
     assert (tmp_path / "results" / "good").is_file()
 
@@ -110,7 +102,7 @@ def test_outside_of_a_checkout_there_is_no_graph(tmp_path, monkeypatch):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
 
-@pytest.mark.parametrize("tasks", [["vqa", "nlvr2", "vcr", "retrieval"], ["retrieval"], []])
+@pytest.mark.parametrize("tasks", [["vqa", "nlvr2", "vcr"], ["retrieval"]])
 def test_the_projects_graph_can_be_planned(tasks, capfd):
     pytest.importorskip("snakemake")
     run_graph("smoke", [0], "", ["region", "segl"], tasks, 1, extra=["--dry-run", "--quiet", "rules"])

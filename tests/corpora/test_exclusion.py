@@ -156,7 +156,7 @@ def _in_flickr(numbers: dict[int, int], flickr30k: frozenset[int]) -> set[int]:
         b"\x8b\xff\xff\xff\x7f.",
         b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"L" + b"9" * 5000 + b"L\n.",
-        b"(" * 10**6,
+        b"(" * 10**5,
         b"cos\nsystem\n(S'touch started'\ntR.",
         b"(S'touch started'\nios\nsystem\n.",
         b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0dtouch started\x85R.",

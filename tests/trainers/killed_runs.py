@@ -19,7 +19,7 @@ import torch
 from made_runs import pretrain_into
 from safetensors.torch import load_file
 
-from vlp_lib.config import Profile, profile
+from vlp_lib.config import profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.io import read_json, read_lines
@@ -30,18 +30,18 @@ PROFILE = replace(
     model=replace(SMOKE.model, dropout=0.1),
     training=replace(
         SMOKE.training,
-        steps=40,
+        steps=20,
         batch_size=4,
-        evaluations=8,
+        evaluations=4,
         validation_images=8,
-        checkpoints=20,
+        checkpoints=10,
         keep=2,
         precision="float32",
     ),
 )
 
 
-def start(corpus: Corpus, folder: Path, scale: Profile = PROFILE) -> int:
+def start(corpus: Corpus, folder: Path) -> int:
     """A process that begins or continues the run; its id."""
     child = os.fork()
     if child:
@@ -51,7 +51,7 @@ def start(corpus: Corpus, folder: Path, scale: Profile = PROFILE) -> int:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         torch.set_num_threads(1)
-        pretrain_into(folder, scale, "segl", corpus)
+        pretrain_into(folder, PROFILE, "segl", corpus)
         status = 0
     finally:
         os._exit(status)
@@ -78,10 +78,13 @@ def readable_states(folder: Path) -> int:
     return len(states)
 
 
-def result(folder: Path, scale: Profile = PROFILE) -> dict[str, object]:
+def result(folder: Path) -> dict[str, object]:
     """Everything of a finished run that must not depend on its interruptions."""
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_lines(folder / "metrics.jsonl")]
-    weights = [folder / "model.safetensors", folder / f"checkpoints/step-{scale.training.steps:08d}/model.safetensors"]
+    weights = [
+        folder / "model.safetensors",
+        folder / f"checkpoints/step-{PROFILE.training.steps:08d}/model.safetensors",
+    ]
     return {
         "rows": rows,
         "weights": [path.read_bytes().hex() for path in weights],

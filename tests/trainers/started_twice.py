@@ -9,7 +9,6 @@ import random
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import killed_runs
@@ -19,19 +18,17 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
 
-PROFILE = replace(killed_runs.PROFILE, training=replace(killed_runs.PROFILE.training, steps=20, checkpoints=10))
-
 
 def main(corpus: Corpus, root: Path, starts: int) -> None:
     moments = random.Random(0)
-    killed_runs.finish(killed_runs.start(corpus, root / "whole", PROFILE))
+    killed_runs.finish(killed_runs.start(corpus, root / "whole"))
     folder, refused, killed = root / "twice", [], 0
     folder.mkdir()
-    first = killed_runs.start(corpus, folder, PROFILE)
+    first = killed_runs.start(corpus, folder)
     time.sleep(0.5)
     while len(refused) < starts:
         try:
-            pretrain_into(folder, PROFILE, "segl", corpus)
+            pretrain_into(folder, killed_runs.PROFILE, "segl", corpus)
             refused.append("not refused")
         except UserError as error:
             refused.append(str(error).replace(str(first), "FIRST"))
@@ -40,10 +37,10 @@ def main(corpus: Corpus, root: Path, starts: int) -> None:
             os.kill(first, signal.SIGKILL)
             os.waitpid(first, 0)
             killed += 1
-            first = killed_runs.start(corpus, folder, PROFILE)
+            first = killed_runs.start(corpus, folder)
             time.sleep(0.5)
     killed_runs.finish(first)
-    equal = killed_runs.result(folder, PROFILE) == killed_runs.result(root / "whole", PROFILE)
+    equal = killed_runs.result(folder) == killed_runs.result(root / "whole")
     print(json.dumps({"refused": refused, "killed": killed, "equal": equal}))
 
 

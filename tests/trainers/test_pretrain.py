@@ -313,17 +313,18 @@ def test_validation_reads_undamaged_images_once(make_task, monkeypatch, name, ti
 
 
 def test_what_validation_cannot_measure_is_left_out(small_profile, tiny_corpus, tmp_path, capsys):
+    profile = with_training(small_profile, steps=2, evaluations=1, checkpoints=0)
     of_val = {record.path.stem for record in tiny_corpus.split("val")}
     maps = {stem: folder for stem, folder in tiny_corpus._pixel_maps.items() if stem not in of_val}
     without = replace(tiny_corpus, _pixel_maps=maps)
     assert 0 < len(maps) < len(tiny_corpus._pixel_maps)
-    row = run(small_profile, without, "segl", tmp_path / "segl")[-1]
+    row = run(profile, without, "segl", tmp_path / "segl")[-1]
     assert row["train_segl"] > 0 and not {"val_segl", "val_visual"} & row.keys()
     assert row["val_loss"] == pytest.approx(row["val_mlm"] + row["val_itm"], rel=0.2)
-    mixed = run(small_profile, without, "segl+ssul", tmp_path / "mixed")[-1]
+    mixed = run(profile, without, "segl+ssul", tmp_path / "mixed")[-1]
     assert "val_segl" not in mixed and mixed["val_visual"] == pytest.approx(mixed["val_ssul"])
     assert capsys.readouterr().out.count("no validation image has a label map") == 2
-    run(small_profile, tiny_corpus, "segl", tmp_path / "whole")
+    run(profile, tiny_corpus, "segl", tmp_path / "whole")
     assert "no validation image" not in capsys.readouterr().out
 
 
