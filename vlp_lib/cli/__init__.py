@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vlp_lib import __version__
 from vlp_lib.errors import UserError
+
+if TYPE_CHECKING:
+    from vlp_lib.cli.options import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,16 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def _parser() -> Parser:
     # Imported here, where Ctrl-C is one sentence: it takes half a second.
     from vlp_lib.cli import data, graph, lessons, measuring, notebook, sharing, training
-    from vlp_lib.cli.options import Parser, check
+    from vlp_lib.cli.options import Parser
 
     parser = Parser(prog="vlp", description="The vision language pretraining kit.")
     parser.add_argument("--version", action="version", version=f"vlp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for group in (graph, training, notebook, lessons, data, measuring, sharing):
         group.add(commands)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    from vlp_lib.cli.options import check
+
     check(options)
     options.run(options)
