@@ -152,12 +152,9 @@ def test_a_lessons_checks_fail_without_and_pass_with_the_solutions(name, shell, 
 @pytest.mark.parametrize("name", ["16_tables", "17_claims", "20_convergence"])
 def test_without_runs_of_ones_own_those_of_the_kit_are_shown(name, shell, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path))
-    shell.reset(new_session=False)
-    shell.displayed.clear()
-    for cell, _ in cells_of(json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))):
-        assert shell.run_cell("".join(cell["source"])).error_in_exec is None
+    displayed = run_here(name, shell, monkeypatch)
     assert "come with the kit" in capsys.readouterr().out
-    assert sum("text/html" in data or "image/png" in data or "text/markdown" in data for data in shell.displayed) >= 2
+    assert sum("text/html" in data or "image/png" in data or "text/markdown" in data for data in displayed) >= 2
     # Apart from one's own figures, which the page of results will show.
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["reference"]
 

@@ -118,7 +118,7 @@ def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
     if layout.data_root or any(True for pattern in needed for _ in layout.root.glob(pattern)):
         return own
     kit = Shown(reference_root(), reference_root().name, layout.root / "reference")
-    print(f"nothing of your own in {layout.root} yet: these are the runs of {kit.profile} that come with the kit")
+    print(f"no runs of your own in the profile {layout.profile} yet: those of {kit.profile} come with the kit")
     return kit
 
 
