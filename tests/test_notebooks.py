@@ -23,6 +23,7 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 CHAIN = {
     "00_start": {},
     "00_corpus": {},
+    "07_ablation_bench": {},
     "10_pretrain": {"variant": "segl"},
     "20_convergence": {},
     "11_finetune": {"task": "vqa", "variant": "segl"},
@@ -122,7 +123,7 @@ def test_executes_at_the_smallest_scale(name, shell, results, monkeypatch):
         # 00_start opens this one's corpus whatever its profile.
         monkeypatch.setitem(config.PROFILES, "lesson", replace(config.profile("smoke"), name="lesson"))
         displayed = run_here(name, shell, monkeypatch, **given)
-    if name in ("00_corpus", "10_pretrain", "20_convergence"):
+    if name in ("00_corpus", "07_ablation_bench", "10_pretrain", "20_convergence"):
         assert pictures(displayed) >= 1
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from vlp_lib.config import profile
 from vlp_lib.errors import UserError
-from vlp_lib.study_file import read_study
+from vlp_lib.run import Run
+from vlp_lib.study_file import read_study, write_study
 
 
 def study(tmp_path, text):
@@ -20,6 +21,24 @@ def test_runs_of_a_file(tmp_path):
     )
     assert (baseline.name, baseline.seed, baseline.settings) == ("segl", 0, ())
     assert (named.name, named.seed, named.config.training.steps) == ("majority", 3, 5)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_what_was_written_is_read_again_with_more_seeds(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text('@visual_loss("mine")\nclass Mine(VisualLoss): ...\n')
+    runs = [
+        Run("smoke", "segl+0.5*ssul", 3, name="hard", settings=("losses.ssul.probability=0.5", "corpus.maps=0.2")),
+        Run("smoke", "segl+0.5*ssul", 4, name="hard", settings=("losses.ssul.probability=0.5", "corpus.maps=0.2")),
+        Run("smoke", "naive_vit", 3),
+        Run("smoke", "mine", 3, plugin=str(plugin)),
+    ]
+    again = read_study(write_study(tmp_path / "a" / "study.toml", runs, "why\n\nhow"), "smoke", "", [0, 1])
+    assert [(run.name, run.variant, run.settings, run.plugin) for run in again[::2]] == [
+        (run.name, run.variant, run.settings, run.plugin) for run in (runs[0], *runs[2:])
+    ]
+    assert [run.seed for run in again] == [0, 1] * 3
+    assert (tmp_path / "a" / "study.toml").read_text().startswith("# why\n#\n# how\n")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ Only `variant` must be there. `seeds` are the command's where they are left out,
 
 from __future__ import annotations
 
+import json
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.io import read_text
+from vlp_lib.io import read_text, write_text
 from vlp_lib.run import Run, settings_of_stage, split_settings
 
 _EXAMPLES: dict[str, tuple[type, str]] = {
@@ -54,6 +56,21 @@ def read_study(path: Path, profile: str, data_root: str, seeds: Sequence[int]) -
         raise UserError(f"{path} has no [[run]]: write one for each run")
     runs = [run for entry in entries for run in _runs(path, entry, profile, data_root, seeds)]
     return require_different(runs, str(path))
+
+
+def write_study(path: Path, runs: Sequence[Run], about: str) -> Path:
+    """Write such a file, one entry a name and without seeds, which the command gives; returns its path.
+
+    `about` becomes the comment at its head.
+    """
+    lines = [f"# {line}".rstrip() for line in about.splitlines()]
+    for run in {run.name: run for run in runs}.values():
+        entry = {"name": run.name, "variant": run.chosen.name, "settings": shlex.join(run.settings)}
+        if run.plugin:
+            entry["plugin"] = str(Path(run.plugin).resolve())
+        lines += ["", "[[run]]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items() if value)]
+    write_text(path, "\n".join(lines) + "\n")
+    return path
 
 
 def require_different(runs: list[Run], where: str) -> list[Run]:

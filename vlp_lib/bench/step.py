@@ -8,14 +8,15 @@ import torch
 
 from vlp_lib.batches.sample import Batch
 from vlp_lib.batches.tokenizer import Tokenizer
-from vlp_lib.clock import Stopwatch
+from vlp_lib.clock import Stopwatch, take_turns, timed
 from vlp_lib.config import Profile, TrainingConfig, Variant
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.run import Run
 from vlp_lib.trainers.efficiency import prepare_model, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
-from vlp_lib.trainers.pretrain import PretrainingTask
+from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
 
 PARTS = ("data", "forward", "backward", "optimiser")
@@ -68,3 +69,22 @@ def start_training(
     model = PretrainingModel(VLPModel(profile.model, variant, sizes, pretrained=False)).to(device).train()
     prepare_model(model, training, device)
     return task, TrainingStep(model, lambda model, batch: task.losses(model, batch)["loss"], training, device)
+
+
+def seconds_of(run: Run, corpus: Corpus, steps: int = 4) -> float:
+    """Seconds that a whole pretraining will take on the device at hand, from some of its steps and a validation."""
+    training = run.config.training
+    tokenizer = make_tokenizer(run.config, corpus)
+    sizes = vocabularies(corpus, tokenizer)
+    task, step = start_training(run.config, run.chosen, corpus, tokenizer, sizes, training.steps)
+    batches = task.batches(0, 0, 1)
+    parts = training.accumulation
+
+    def validate() -> None:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=step.bf16):
+            task.evaluate(step.model.eval(), device)
+
+    device = step.device
+    of_steps = take_turns({"": timed(lambda: step([next(batches) for _ in range(parts)], parts), device)}, steps)[""]
+    (of_validation,) = timed(validate, device)()
+    return task.steps * float(of_steps.mean()) + (training.evaluations + 1) * of_validation

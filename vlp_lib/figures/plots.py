@@ -70,11 +70,13 @@ def _name_ends(axes: Axes, ends: Mapping[str, pd.Series], tints: Mapping[str, st
                       annotation_clip=False, arrowprops=leader)  # fmt: skip
 
 
-def _draw_curve(axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "") -> float:
+def _draw_curve(
+    axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "", alpha: float = 1.0, lw: float = 1.8
+) -> float:
     """One run's mean with its interval; returns the highest value."""
     curve = curves[curves["name"] == name].sort_values("samples")
     axes.plot(
-        curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=1.8,
+        curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=lw, alpha=alpha,
         marker=marker(name), ms=4.5, markevery=(len(name) % 3, 3),
     )  # fmt: skip
     low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
@@ -119,6 +121,39 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
         axes.legend(frameon=False, fontsize=8, loc="lower left")
     figure.supxlabel("images seen, each with its own and another's sentence", fontsize=9)
     figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def draw_courses(own: pd.DataFrame, reference: pd.DataFrame, end: float, threshold: float) -> Figure:
+    """Matching, word and visual loss of runs as far as they have come, over reference runs drawn pale; a panel a loss.
+
+    Args:
+        own: see `study.ablation.courses`; may be empty.
+        reference: see `study.runs.read_runs`.
+        end: the images that are drawn at most: what the own runs will have seen at their end.
+        threshold: of the matching loss; a line.
+    """
+    losses = {"val_itm": "matching loss (dotted: a coin, ln 2)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
+    figure = new_figure(10.5, 4.2, columns=len(losses))
+    tints = colours([*(own["name"] if len(own) else ()), *reference["name"]])
+    for axes, (value, words) in zip(figure.axes, losses.items(), strict=True):
+        highest = 0.0
+        for runs, suffix, alpha, lw in ((reference, " (kit)", 0.4, 4.0), (own, "", 1.0, 1.8)):
+            measured = runs[(runs["samples"] <= end) & runs[value].notna()] if value in runs else runs[:0]
+            curves = convergence_curves(measured, value) if len(measured) else measured
+            for name in in_order(curves["name"]) if len(curves) else ():
+                shown = label(name) + suffix
+                highest = max(highest, _draw_curve(axes, curves, name, tints[name], shown, alpha, lw))
+        axes.set_title(words, fontsize=10)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        if value == "val_itm":
+            axes.axhline(threshold, color="0.5", lw=0.8, ls="--", label=f"threshold, {threshold:g}")
+            draw_chance(axes, highest)
+        axes.set_xlabel("images seen")
+        axes.set_xlim(0, end)
+        axes.set_ylim(bottom=0)
+    key = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(key.values(), key.keys(), frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     return figure
 
 

@@ -83,8 +83,8 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Samples until the validation matching loss falls below `threshold`, and the speed-up over the naive model.
 
     A seed that never gets there counts as "more than the samples it saw"; a mean over such seeds is a lower bound and
-    written with ">". Columns: variant (label or name), seeds, seeds below, images, speed-up, final loss and accuracy
-    with their half-widths.
+    written with ">". Columns: variant (label or name), seeds, seeds below, images, speed-up, final loss and accuracy,
+    with the half-widths of their intervals.
     """
     rows = []
     means: dict[str, tuple[float, bool]] = {}  # and whether every seed got there
@@ -94,14 +94,15 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     for name in names:
         own = runs[runs["name"] == name].sort_values("samples")
         until, last = _until(own, threshold), own.groupby("seed").last()
-        means[name] = until["images"].mean(), bool(until["reached"].all())
+        images = estimate(until["images"])
+        means[name] = images.mean, bool(until["reached"].all())
         loss, accuracy = (estimate(last[column]) for column in ("val_itm", "val_itm_accuracy"))
         rows.append(
             {
                 "variant": label(name),
                 "seeds": len(until),
                 "seeds below": until["reached"].sum(),
-                f"images until {threshold:g}": _bound(*means[name], ",.0f"),
+                f"images until {threshold:g}": images.written(0, ",") if means[name][1] else f"> {images.mean:,.0f}",
                 column: "not decidable",
                 "final matching loss": loss.written(3),
                 "final matching accuracy": accuracy.written(3),

@@ -62,9 +62,11 @@ class Estimate(NamedTuple):
         """Two-sided p-value of the mean being `bound`: below 0.05 where the interval leaves it out."""
         return float(2 * stdtr(self.freedom, -abs(self.mean - bound) / self.error))
 
-    def written(self, digits: int) -> str:
-        """ "70.12 ± 0.34"; without the half-width where that is unknown."""
-        return f"{self.mean:z.{digits}f}" + ("" if math.isnan(self.half) else f" ± {self.half:.{digits}f}")
+    def written(self, digits: int, group: str = "") -> str:
+        """ "70.12 ± 0.34"; without the half-width where that is unknown. `group` stands between thousands."""
+        return f"{self.mean:z{group}.{digits}f}" + (
+            "" if math.isnan(self.half) else f" ± {self.half:{group}.{digits}f}"
+        )
 
 
 class Decision(NamedTuple):
