@@ -24,6 +24,7 @@ CHAIN = {
     "00_start": {},
     "00_corpus": {},
     "07_ablation_bench": {},
+    "08_ask_the_model": {},
     "10_pretrain": {"variant": "segl"},
     "20_convergence": {},
     "11_finetune": {"task": "vqa", "variant": "segl"},

@@ -82,14 +82,14 @@ def test_help_lists_every_command_on_a_line(tmp_path):
     assert (status, heavy) == (0, [])
     lines = re.findall(r"^    (\w+) +\S", shown, re.MULTILINE)
     assert lines == [
-        "reproduce", "pretrain", "finetune", "evaluate", "run", "lessons", "data", "bench", "model", "doctor",
-        "index", "publish", "export", "pack",
+        "reproduce", "pretrain", "finetune", "evaluate", "run", "lessons", "demo", "data", "bench", "model",
+        "doctor", "index", "publish", "export", "pack",
     ]  # fmt: skip
 
 
 def test_notebooks_commands_make_and_the_graph_mean_the_same_profile():
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        lesson = "01" <= notebook.name[:2] <= "06"
+        lesson = "01" <= notebook.name[:2] <= "07"
         assert defaults(notebook)["profile"] == ("lesson" if lesson else "tiny"), notebook
     for words in (["reproduce"], ["pretrain", "--variant", "segl"], ["finetune", "--variant", "segl", "--task", "vqa"]):
         assert _parser().parse_args(words).profile == "tiny"

@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_and_cannot_be_trained(bench, trained):
 def test_the_button_trains_what_is_not_done_yet(bench, trained):
     bench.texts["seeds"].value = "0"
     bench.button.click()
-    assert len(trained) == 2 and bench.said.value == hands.sentence("all runs are done")
+    assert len(trained) == 2 and bench.said.value == hands.paragraph("all runs are done")
     assert "Naive (ViT)" in bench.table.value and "nothing" in bench.plan.value
     before = dict(trained)
     bench.texts["seeds"].value = "0 5"

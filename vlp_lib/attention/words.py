@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from vlp_lib.attention.maps import look, places_of
-from vlp_lib.batches.tokenizer import Tokenizer
+from vlp_lib.batches.sample import Pictures
+from vlp_lib.batches.tokenizer import UNK, Tokenizer
 from vlp_lib.batches.whole import pad_texts, whole_pictures
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import ImageRecord
@@ -50,11 +51,44 @@ def words_of(tokenizer: Tokenizer, caption: str) -> list[tuple[str, list[int]]]:
     return list(places.items())
 
 
-@torch.inference_mode()
-def look_at_words(run: Run, corpus: Corpus, records: Sequence[ImageRecord], count: int = 4) -> list[WordLook]:
-    """Where the longest words of each image's first caption look, by the run's pretrained model.
+def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The words of a text that a vocabulary lacks: half of their pieces or more are single letters, or unknown."""
+    encoding = tokenizer.engine.encode(text)
+    pieces: dict[int, list[int]] = {}
+    for place, word in enumerate(encoding.word_ids):
+        if word is not None:
+            pieces.setdefault(word, []).append(place)
+    lacking = []
+    for own in pieces.values():
+        begin, end = encoding.offsets[own[0]][0], encoding.offsets[own[-1]][1]
+        letters = sum(len(encoding.tokens[place].removeprefix("##")) == 1 for place in own)
+        if UNK in (encoding.tokens[place] for place in own) or (end - begin > 1 and 2 * letters >= len(own)):
+            lacking.append(text[begin:end])
+    return lacking
 
-    The last cross-modality layer's attention from the word to the image, the mean over its heads and the word's tokens.
+
+@torch.inference_mode()
+def look_at_sentence(vlp: VLPModel, tokenizer: Tokenizer, pictures: Pictures, sentence: str) -> dict[str, np.ndarray]:
+    """Where each word of a sentence looks on its one picture: maps [S, S] by word, in its order; 1 is even attention.
+
+    The last cross-modality layer's attention from word to image, the mean over its heads and the word's tokens.
+
+    Raises UserError for a visual loss whose tokens have no place on the image.
+    """
+    ids, mask = pad_texts([tokenizer.encode(sentence)[0]])
+    one = torch.zeros(1, dtype=torch.long)
+    batch = TaskBatch(pictures, ids, mask, one, one, one).to(next(vlp.parameters()).device)
+    seen = look(vlp, batch)
+    places = places_of(vlp, seen.features, batch, 0)
+    maps = {
+        word: places.paint(np.mean([seen.on_image(0, "to_vision", place) for place in tokens], axis=0))
+        for word, tokens in words_of(tokenizer, sentence)
+    }
+    return {word: painted / max(float(painted.mean()), 1e-12) for word, painted in maps.items()}
+
+
+def look_at_words(run: Run, corpus: Corpus, records: Sequence[ImageRecord], count: int = 4) -> list[WordLook]:
+    """Where the longest words of each image's first caption look (`look_at_sentence`), by the run's pretrained model.
 
     Raises UserError where the model is missing, and for a visual loss whose tokens have no place on the image.
     """
@@ -65,15 +99,7 @@ def look_at_words(run: Run, corpus: Corpus, records: Sequence[ImageRecord], coun
     for record in records:
         caption = record.captions[0]
         pictures = whole_pictures(corpus, [record], profile.model.image_size, regions, profile.data.detector_threshold)
-        ids, mask = pad_texts([tokenizer.encode(caption)[0]])
-        one = torch.zeros(1, dtype=torch.long)
-        batch = TaskBatch(pictures, ids, mask, one, one, one).to(device_at_hand())
-        seen = look(vlp, batch)
-        places = places_of(vlp, seen.features, batch, 0)
-        maps = {
-            word: places.paint(np.mean([seen.on_image(0, "to_vision", place) for place in tokens], axis=0))
-            for word, tokens in longest_words(words_of(tokenizer, caption), count)
-        }
-        even = {word: painted / max(float(painted.mean()), 1e-12) for word, painted in maps.items()}
-        looks.append(WordLook(caption, pictures.images[0].permute(1, 2, 0).numpy(), even))
+        maps = look_at_sentence(vlp, tokenizer, pictures, caption)
+        chosen = {word: maps[word] for word, _ in longest_words(words_of(tokenizer, caption), count)}
+        looks.append(WordLook(caption, pictures.images[0].permute(1, 2, 0).numpy(), chosen))
     return looks

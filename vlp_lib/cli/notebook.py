@@ -130,7 +130,7 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     if content != read_json(notebook):
         write_text(output, json.dumps(content))
         source = output
-    os.environ.setdefault("IPYTHONDIR", str(_quiet_ipython()))
+    os.environ.setdefault("IPYTHONDIR", str(quiet_ipython()))
     begun = time.monotonic()
     try:
         papermill.execute_notebook(
@@ -161,7 +161,7 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     print(f"done  {notebook.stem}  {shown}  {time.monotonic() - begun:.0f} s{memory}", flush=True)
 
 
-def _quiet_ipython() -> Path:
+def quiet_ipython() -> Path:
     """A folder for IPython's settings and history beside the results.
 
     In the home folder several kernels at once would wait for each other's lock on the history; and a kernel that only

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from vlp_lib.bench.step import seconds_of
 from vlp_lib.config import profile as profile_of
 from vlp_lib.errors import UserError
-from vlp_lib.figures.hands import by_hand, image_tag, sentence
+from vlp_lib.figures.hands import by_hand, image_tag, paragraph
 from vlp_lib.figures.palette import WRONG
 from vlp_lib.figures.plots import draw_courses
 from vlp_lib.run import Layout, Run, reference_root
@@ -108,9 +108,9 @@ class AblationBench:
         seeds = ablation.numbers(written["seeds"], "seeds", int)
         mixes, backbones = written["variants"].split(), written["backbones"].split()
         runs = ablation.grid(self.profile, mixes, backbones, values, seeds, self.plugin)
-        self.plan.value = sentence("measuring how long a step takes …")
+        self.plan.value = paragraph("measuring how long a step takes …")
         words, table = self.forecast(runs)
-        self.plan.value = sentence(words) + table.to_html(index=False)
+        self.plan.value = paragraph(words) + table.to_html(index=False)
         self.runs, self.button.disabled = runs, False
         self.show()
 
@@ -136,11 +136,11 @@ class AblationBench:
         self.button.disabled = True
         try:
             for place, run in enumerate(self.runs, 1):
-                self.said.value = sentence(f"run {place} of {len(self.runs)}: {run.name}, seed {run.seed} …")
+                self.said.value = paragraph(f"run {place} of {len(self.runs)}: {run.name}, seed {run.seed} …")
                 if not finished(run):
                     with self._live(run.folder("pretrain") / METRICS):
                         pretrain(run, open_run_corpus(run))
-            self.said.value = sentence("all runs are done")
+            self.said.value = paragraph("all runs are done")
         finally:
             self.choose()
 
@@ -170,7 +170,7 @@ class AblationBench:
         write_study(
             path, self.runs, f"More seeds of the same runs; those that are done are not run again:\n\n    {command}"
         )
-        self.said.value = sentence(f"saved. Three seeds of it: {command}")
+        self.said.value = paragraph(f"saved. Three seeds of it: {command}")
         return path
 
     def _guarded(self, act: Callable[[], object]) -> None:
@@ -178,9 +178,9 @@ class AblationBench:
         try:
             act()
         except UserError as error:
-            self.plan.value = sentence(error, WRONG)
+            self.plan.value = paragraph(error, WRONG)
         except KeyboardInterrupt:
-            self.said.value = sentence("stopped; Train goes on from the state that was saved last", WRONG)
+            self.said.value = paragraph("stopped; Train goes on from the state that was saved last", WRONG)
 
     @contextmanager
     def _live(self, file: Path | None = None) -> Iterator[None]:

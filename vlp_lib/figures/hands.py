@@ -32,6 +32,6 @@ def image_tag(picture: Figure | Image.Image, words: str, style: str = "max-width
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(words)}" style="{style}">'
 
 
-def sentence(text: object, tint: str = "inherit") -> str:
+def paragraph(text: object, tint: str = "inherit") -> str:
     """Plain text as an HTML paragraph, in a colour."""
     return f'<p style="color:{tint}">{html.escape(str(text))}</p>'

@@ -118,7 +118,7 @@ def _reads(run: Run, factor: str) -> bool:
 def finished(run: Run) -> bool:
     """Whether a pretraining of these settings is there already."""
     folder = run.folder("pretrain")
-    return (folder / RECORD).is_file() and tuple(read_json(folder / CONFIG)["settings"]) == run.settings
+    return (folder / RECORD).is_file() and tuple(read_json(folder / CONFIG).get("settings", ())) == run.settings
 
 
 def courses(runs: Sequence[Run]) -> pd.DataFrame:

@@ -1,0 +1,294 @@
+"""Ask the model: a picture that one makes, a sentence and a question about it, and what trained models say."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from vlp_lib.attention.words import look_at_sentence, unknown_words
+from vlp_lib.batches.sample import Pictures
+from vlp_lib.batches.whole import square_images
+from vlp_lib.corpora.images import as_rgb
+from vlp_lib.corpora.synthetic import CorpusSpec
+from vlp_lib.corpora.synthetic.compose import PLACES, SIZES, Wanted, compose, wanted_of
+from vlp_lib.corpora.synthetic.dice import Dice
+from vlp_lib.corpora.synthetic.language import Caption, captions
+from vlp_lib.corpora.synthetic.questions import questions
+from vlp_lib.corpora.synthetic.scenes import Scene
+from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
+from vlp_lib.errors import UserError, reason
+from vlp_lib.figures.hands import by_hand, image_tag, paragraph
+from vlp_lib.figures.palette import RIGHT, WRONG, colours
+from vlp_lib.hub.model import TrainedModel
+from vlp_lib.hub.packed import ready_model, ready_models
+from vlp_lib.io import readable
+from vlp_lib.run import Run, corpus_settings
+from vlp_lib.study.runs import label
+
+_THINGS = 3
+"""That a scene may have: as many as the corpus's."""
+
+TRUE, OTHER, QUESTION = "a true sentence", "a sentence of another picture", "a question"
+"""What the page proposes."""
+
+_ANSWERS = 3
+"""The likeliest answers that are shown."""
+
+_LARGEST = (800, 800)
+"""Pixels of a picture of one's own; larger ones are made smaller, for the page carries them."""
+
+_PIXELS = "image-rendering:pixelated;border-radius:4px;"
+
+
+def match_bars(models: Sequence[TrainedModel], image: Image.Image, text: str) -> str:
+    """The probability that a sentence belongs to a picture, a bar a model, as HTML."""
+    bars = []
+    for model in models:
+        name, share = model.variant.name, float(model.match([image], [text])[0])
+        bars.append(
+            f'<div style="display:flex;gap:8px;align-items:center;margin:4px 0">'
+            f'<span style="width:7em">{html.escape(label(name))}</span>'
+            f'<span style="flex:1;max-width:16em;background:#8883;height:14px"><span style="display:block;height:14px;'
+            f'width:{share:.0%};background:{colours([name])[name]}"></span></span>'
+            f'<b class="match" data-run="{name}">{share:.0%}</b></div>'
+        )
+    return "".join(bars)
+
+
+def answers(model: TrainedModel, image: Image.Image, text: str) -> list[tuple[str, float]]:
+    """The likeliest answers to a question with the model's confidence in each, the likeliest first."""
+    found = model.logits([[image]], [[text]])[0].sigmoid().topk(min(_ANSWERS, len(model.answers)))
+    return [(model.answers[int(place)], float(share)) for share, place in zip(*found, strict=True)]
+
+
+def word_maps(models: Sequence[TrainedModel], image: Image.Image, text: str) -> str:
+    """Where each word looks, a card a word with a map of each model, one scale for all; as HTML."""
+    looks = {}
+    for model in models:
+        vlp = model.network.vlp
+        pictures = Pictures(square_images([as_rgb(image)], vlp.config.image_size))
+        grey = pictures.images[0].mean(0).numpy()
+        looks[label(model.variant.name)] = grey, look_at_sentence(vlp, model.tokenizer, pictures, text)
+    # The few brightest cells would leave everything else dark.
+    most = float(np.quantile(np.concatenate([m.ravel() for _, maps in looks.values() for m in maps.values()]), 0.99))
+    cards = []
+    for word in next(iter(looks.values()))[1]:
+        shown = [
+            f'<div style="text-align:center;font-size:80%">'
+            f"{image_tag(_over(grey, maps[word] / most), f'where {word!r} looks, {name}', _PIXELS + 'width:76px')}"
+            f"<br>{html.escape(name)}</div>"
+            for name, (grey, maps) in looks.items()
+            if word in maps
+        ]
+        cards.append(
+            f'<div style="margin:0 12px 10px 0"><b>{html.escape(word)}</b>'
+            f'<div style="display:flex;gap:4px">{"".join(shown)}</div></div>'
+        )
+    return f'<div style="display:flex;flex-wrap:wrap">{"".join(cards)}</div>'
+
+
+def _over(grey: np.ndarray, weights: np.ndarray) -> Image.Image:
+    """A map [S, S], 1 is brightest, over its grey picture."""
+    heat = matplotlib.colormaps["inferno"](np.clip(weights, 0, 1))[..., :3]
+    return Image.fromarray((255 * (0.35 * grey[..., None] + 0.65 * heat)).astype(np.uint8))
+
+
+class AskPage:
+    """The page: by hand (`panel`), or executed, with what it begins with.
+
+    Args:
+        baseline, run: the models that are compared; one's own where both are finished, else the kit's.
+        scene: number of the validation scene that it begins with.
+        picture: a file to begin with instead of the scene.
+        sentence, question: to begin with; "" takes true ones of the scene.
+
+    Raises UserError where there are no such models, and for a picture that cannot be read.
+    """
+
+    def __init__(
+        self, baseline: Run, run: Run, scene: int = 0, picture: str = "", sentence: str = "", question: str = ""
+    ) -> None:
+        import ipywidgets as widgets
+
+        with redirect_stdout(io.StringIO()) as told:
+            self.models = ready_models(baseline, run)
+            self.vqa, self.no_vqa = None, ""
+            try:
+                self.vqa = ready_model(run, "finetune-vqa")
+            except UserError as error:
+                self.no_vqa = str(error)
+        notes = widgets.HTML(f"<small>{html.escape(told.getvalue()).replace(chr(10), '<br>')}</small>")
+        settings = corpus_settings(run.config) | {"image_size": self.models[0].network.vlp.config.image_size}
+        self.spec = CorpusSpec(**settings)
+        self.claims: dict[str, Caption] = {}
+        self.truths: dict[str, str] = {}
+        self._busy = False
+        self._turn = 0
+
+        def choice(options: Sequence[str], width: str = "5.6em") -> Any:
+            return widgets.Dropdown(options=options, layout={"width": width})
+
+        self.number = widgets.BoundedIntText(scene, min=0, max=999_999, description="scene", layout={"width": "12em"})
+        self.ground, self.background = choice(GROUNDS, "7em"), choice(BACKGROUNDS, "7em")
+        self.things = [
+            {"size": choice(SIZES), "color": choice(COLOR_NAMES), "shape": choice(("nothing", *SHAPES), "6em"),
+             "place": choice(PLACES, "8em")}
+            for _ in range(_THINGS)
+        ]  # fmt: skip
+        self.upload = widgets.FileUpload(
+            accept="image/*", description="a picture of your own", layout={"width": "auto"}
+        )
+        wide = {"style": {"description_width": "5em"}, "layout": {"width": "98%", "max_width": "44em"}}
+        self.sentence = widgets.Text(sentence, description="Sentence", continuous_update=False, **wide)
+        self.question = widgets.Text(question, description="Question", continuous_update=False, **wide)
+        self.suggest = {
+            words: widgets.Button(description=words, layout={"width": "auto"}) for words in (TRUE, OTHER, QUESTION)
+        }
+        self.shown, self.said, self.answered = (widgets.HTML() for _ in range(3))
+
+        for words, button in self.suggest.items():
+            button.on_click(lambda _, words=words: self.propose(words))
+        self.number.observe(lambda _: self.draw_scene(), "value")
+        parts = [self.ground, self.background, *(part for thing in self.things for part in thing.values())]
+        for part in parts:
+            part.observe(lambda _: self.draw_scene(changed=True), "value")
+        self.upload.observe(lambda _: self.take_upload(), "value")
+        self.sentence.observe(lambda _: self.look(), "value")
+        self.question.observe(lambda _: self.look(), "value")
+        row = {"flex_flow": "row wrap", "width": "100%"}
+        box = widgets.Box
+        ground = box([self.ground, widgets.Label("below"), self.background], layout=row)
+        made = [box(list(thing.values()), layout=row) for thing in self.things]
+        left = widgets.VBox([self.shown, self.number, ground, *made, self.upload], layout={"max_width": "28em"})
+        right = widgets.VBox(
+            [box(list(self.suggest.values()), layout=row), self.sentence, self.said, self.question, self.answered],
+            layout={"flex": "1 1 22em", "min_width": "20em"},
+        )
+        self.panel = widgets.VBox([box([left, right], layout=row), notes])
+        self.draw_scene()
+        for field, kind in ((self.sentence, TRUE), (self.question, QUESTION)):
+            if not field.value:
+                self.propose(kind)
+        if picture:
+            with readable(Path(picture)):
+                self.take(Path(picture).read_bytes())
+
+    def start(self) -> None:
+        """Put the page before whoever is there; where nobody is, what it shows at its beginning."""
+        from IPython.display import HTML, display
+
+        if by_hand():
+            display(self.panel)
+        else:
+            said = paragraph(self.sentence.value) + self.said.value
+            display(HTML(self.shown.value + said + paragraph(self.question.value) + self.answered.value))
+
+    # ------------------------------------------------------------------------------------------------ the picture
+
+    def draw_scene(self, changed: bool = False) -> None:
+        """Draw the scene of the number, or what the choices have made of it."""
+        if self._busy:
+            return
+        spec, number = self.spec, self.number.value
+        if changed:
+            chosen = ({name: part.value for name, part in thing.items()} for thing in self.things)
+            wanted = [Wanted(**one) for one in chosen if one["shape"] != "nothing"]
+            if not wanted:
+                self.said.value = paragraph("a scene has at least one thing: choose a shape", WRONG)
+                return
+            self.scene, pixels = compose(spec, number, self.ground.value, self.background.value, wanted)
+        else:
+            self.scene, pixels = compose(spec, number)
+            self._write_choices(self.scene)
+        self.image, self.drawn, self.truths = Image.fromarray(pixels), True, {}
+        self.look()
+
+    def _write_choices(self, scene: Scene) -> None:
+        """Show what is in a scene."""
+        self._busy = True
+        self.ground.value, self.background.value = STUFFS[scene.ground], STUFFS[scene.background]
+        for place, thing in enumerate(self.things):
+            thing["shape"].value = "nothing"
+            if place < len(scene.things):
+                for name, value in vars(wanted_of(scene.things[place], scene.image_size)).items():
+                    thing[name].value = value
+        self._busy = False
+
+    def take_upload(self) -> None:
+        """The picture that was uploaded."""
+        if self.upload.value:
+            self.take(bytes(self.upload.value[-1]["content"]))
+
+    def take(self, data: bytes) -> None:
+        """A picture of one's own instead of the scene; what is none is said."""
+        try:
+            image = as_rgb(Image.open(io.BytesIO(data)))
+        except Exception as error:  # Pillow has one for every kind of damage
+            self.shown.value = paragraph(f"this is no picture ({reason(error)}): choose a PNG or JPEG", WRONG)
+            return
+        image.thumbnail(_LARGEST)
+        self.image, self.drawn = image, False
+        self.look()
+
+    # ------------------------------------------------------------------------------------------------ the words
+
+    def propose(self, kind: str) -> None:
+        """Write a sentence or question of the kind that the models have learned from, each time another one."""
+        self._turn += 1
+        dice = Dice(self.number.value, self._turn)
+        if kind == QUESTION:
+            asked = questions(self.scene, dice, 1)[0]
+            self.truths[asked.text] = asked.answer
+            self.question.value = asked.text
+        else:
+            shown = self.scene if kind == TRUE else compose(self.spec, self.number.value + self._turn)[0]
+            said = dice.choice(captions(shown, dice))
+            self.claims[said.text] = said
+            self.sentence.value = said.text
+
+    def look(self) -> None:
+        """Ask the models what they say to the picture and the words, as they are now."""
+        words = "the scene that is chosen below" if self.drawn else "your own picture"
+        self.shown.value = image_tag(self.image, words, _PIXELS * self.drawn + "width:288px;max-width:100%")
+        self.said.value = self._guarded(self._of_sentence, self.sentence.value)
+        self.answered.value = self._guarded(self._of_question, self.question.value)
+
+    def _of_sentence(self, text: str) -> str:
+        truth = ""
+        if self.drawn and text in self.claims:
+            holds = self.claims[text].holds(self.scene)
+            truth = paragraph(
+                "It is true of this picture." if holds else "It is not true of this picture.", RIGHT if holds else WRONG
+            )
+        bars = match_bars(self.models, self.image, text)
+        return f"<p>Does it belong to the picture?</p>{bars}{truth}{word_maps(self.models, self.image, text)}"
+
+    def _of_question(self, text: str) -> str:
+        if self.vqa is None:
+            return paragraph(self.no_vqa)
+        (first, share), *others = answers(self.vqa, self.image, text)
+        rest = ", ".join(f"{html.escape(word)} {other:.0%}" for word, other in others if other >= 0.01)
+        right = paragraph(f"Right is: {self.truths[text]}.", RIGHT) if self.drawn and text in self.truths else ""
+        return (
+            f'<p>{html.escape(label(self.vqa.variant.name))} answers: <b class="answer">{html.escape(first)}</b> '
+            f"{share:.0%} <small>({rest})</small></p>{right}{word_maps([self.vqa], self.image, text)}"
+        )
+
+    def _guarded(self, say: Callable[[str], str], text: str) -> str:
+        """What is said to a text, with the words that the models do not know; nothing to an empty one."""
+        if not text.strip():
+            return ""
+        lacking = unknown_words(self.models[0].tokenizer, text)
+        note = f"Not in the vocabulary, so read letter by letter: {', '.join(lacking)}." if lacking else ""
+        try:
+            return (paragraph(note, WRONG) if lacking else "") + say(text)
+        except UserError as error:
+            return paragraph(error, WRONG)
