@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+_BLOCK = 64
+"""Rows that the masked positions are filled up to a multiple of."""
+
 
 class MLMHead(nn.Module):
     """BERT's prediction head: dense, GELU, normalisation, then the word embedding's own weights and a bias."""
@@ -18,7 +21,10 @@ class MLMHead(nn.Module):
 
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Features [M, C] of the masked positions and the embedding [V, C] to logits [M, V]."""
-        return F.linear(self.norm(F.gelu(self.dense(features))), embedding, self.bias)
+        rows = len(features)
+        # M differs from batch to batch, and for each new size a CPU's library builds, and keeps, new kernels.
+        features = F.pad(features, (0, 0, 0, -rows % _BLOCK))
+        return F.linear(self.norm(F.gelu(self.dense(features))), embedding, self.bias)[:rows]
 
 
 class Pooler(nn.Module):
