@@ -48,7 +48,12 @@ def test_the_page_answers_to_a_sentence_shows_no_code_and_asks_nobody_else(tmp_p
     port = free_port()
     command = [sys.executable, "-m", "vlp_lib.cli", "demo", "--no-browser", "--port", str(port), "-p", "scene=1"]
     demo = subprocess.Popen(
-        command, env={**os.environ, "VLP_RESULTS": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, "VLP_RESULTS": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, SIGINT is ignored, and a child would go on ignoring it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert f"http://127.0.0.1:{port}" in demo.stdout.readline()
