@@ -20,11 +20,16 @@ class MLMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Features [M, C] of the masked positions and the embedding [V, C] to logits [M, V]."""
-        rows = len(features)
-        # M differs from batch to batch, and for each new size a CPU's library builds, and keeps, new kernels.
-        features = F.pad(features, (0, 0, 0, -rows % _BLOCK))
-        return F.linear(self.norm(F.gelu(self.dense(features))), embedding, self.bias)[:rows]
+        """Features [..., C] and the embedding [V, C] to logits [..., V]."""
+        return F.linear(self.norm(F.gelu(self.dense(features))), embedding, self.bias)
+
+    def of_masked(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of features [M, C] whose number differs from batch to batch.
+
+        They are filled up to whole blocks: a CPU's library builds kernels for each new size, and keeps them.
+        """
+        filled = F.pad(features, (0, 0, 0, -len(features) % _BLOCK))
+        return self(filled, embedding)[: len(features)]
 
 
 class Pooler(nn.Module):

@@ -188,7 +188,7 @@ class PretrainingModel(nn.Module):
         """
         output = self.vlp(batch, seen=seen)
         rows = batch.mlm_labels != NO_MATCHED_TOKEN
-        mlm_logits = self.mlm_head(output.language[rows], self.vlp.language.word_embedding)
+        mlm_logits = self.mlm_head.of_masked(output.language[rows], self.vlp.language.word_embedding)
         itm_logits = self.itm_head(output.pooled)
         mlm = batch.weighted("mlm", mlm_loss(mlm_logits, batch.mlm_labels[rows]))
         itm = itm_loss(itm_logits, batch.matched)
