@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from vlp_lib.bench import step
-from vlp_lib.figures import ablation_bench, hands
+from vlp_lib.figures import ablation_bench, interactive
 from vlp_lib.figures.ablation_bench import AblationBench
 from vlp_lib.run import Run
 from vlp_lib.study_file import read_study
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_and_cannot_be_trained(bench, trained):
 def test_the_button_trains_what_is_not_done_yet(bench, trained):
     bench.texts["seeds"].value = "0"
     bench.button.click()
-    assert len(trained) == 2 and bench.said.value == hands.paragraph("all runs are done")
+    assert len(trained) == 2 and bench.status.value == interactive.paragraph("all runs are done")
     assert "Naive (ViT)" in bench.table.value and "nothing" in bench.plan.value
     before = dict(trained)
     bench.texts["seeds"].value = "0 5"
@@ -82,7 +82,7 @@ def test_a_training_that_is_interrupted_says_so(bench, trained, monkeypatch):
 
     monkeypatch.setattr(ablation_bench, "pretrain", interrupted)
     bench.button.click()
-    assert "stopped" in bench.said.value and not bench.button.disabled
+    assert "stopped" in bench.status.value and not bench.button.disabled
 
 
 def test_the_saved_study_is_what_the_graph_takes(bench, trained, tmp_path):
@@ -90,7 +90,7 @@ def test_the_saved_study_is_what_the_graph_takes(bench, trained, tmp_path):
     bench.texts["variants"].value = "naive ssul"
     bench.save_button.click()
     path = tmp_path / "smoke" / "studies" / "mine.toml"
-    assert str(path) in bench.said.value
+    assert str(path) in bench.status.value
     assert [(run.name, run.seed) for run in read_study(path, "smoke", "", [7])] == [
         ("naive_vit", 7),
         ("ssul-hidden0.5", 7),

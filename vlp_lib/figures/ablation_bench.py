@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from vlp_lib.bench.step import seconds_of
 from vlp_lib.config import profile as profile_of
 from vlp_lib.errors import UserError
-from vlp_lib.figures.hands import by_hand, image_tag, paragraph
+from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
 from vlp_lib.figures.palette import WRONG
 from vlp_lib.figures.plots import draw_courses
 from vlp_lib.run import Layout, Run, reference_root
@@ -72,7 +72,7 @@ class AblationBench:
         )
         self.button = widgets.Button(description="Train", button_style="primary", icon="play")
         self.save_button = widgets.Button(description="Save the study", icon="save")
-        self.plan, self.said, self.curves, self.table = (widgets.HTML() for _ in range(4))
+        self.plan, self.status, self.curves, self.table = (widgets.HTML() for _ in range(4))
         self.log = widgets.Output()
         for text in self.texts.values():
             text.observe(lambda _: self._guarded(self.choose), "value")
@@ -82,7 +82,7 @@ class AblationBench:
         buttons = widgets.HBox([self.button, self.save_button])
         folded = widgets.Accordion([self.log], titles=["What the trainings print"])
         self.panel = widgets.VBox(
-            [*self.texts.values(), self.threshold, self.plan, buttons, self.said, self.curves, self.table, folded]
+            [*self.texts.values(), self.threshold, self.plan, buttons, self.status, self.curves, self.table, folded]
         )
 
     def start(self) -> None:
@@ -136,11 +136,11 @@ class AblationBench:
         self.button.disabled = True
         try:
             for place, run in enumerate(self.runs, 1):
-                self.said.value = paragraph(f"run {place} of {len(self.runs)}: {run.name}, seed {run.seed} …")
+                self.status.value = paragraph(f"run {place} of {len(self.runs)}: {run.name}, seed {run.seed} …")
                 if not finished(run):
                     with self._live(run.folder("pretrain") / METRICS):
                         pretrain(run, open_run_corpus(run))
-            self.said.value = paragraph("all runs are done")
+            self.status.value = paragraph("all runs are done")
         finally:
             self.choose()
 
@@ -170,7 +170,7 @@ class AblationBench:
         write_study(
             path, self.runs, f"More seeds of the same runs; those that are done are not run again:\n\n    {command}"
         )
-        self.said.value = paragraph(f"saved. Three seeds of it: {command}")
+        self.status.value = paragraph(f"saved. Three seeds of it: {command}")
         return path
 
     def _guarded(self, act: Callable[[], object]) -> None:
@@ -180,7 +180,7 @@ class AblationBench:
         except UserError as error:
             self.plan.value = paragraph(error, WRONG)
         except KeyboardInterrupt:
-            self.said.value = paragraph("stopped; Train goes on from the state that was saved last", WRONG)
+            self.status.value = paragraph("stopped; Train goes on from the state that was saved last", WRONG)
 
     @contextmanager
     def _live(self, file: Path | None = None) -> Iterator[None]:

@@ -16,7 +16,7 @@ from PIL import Image
 from vlp_lib.attention.words import look_at_sentence, unknown_words
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.whole import square_images
-from vlp_lib.corpora.images import as_rgb
+from vlp_lib.corpora.images import as_rgb, read_image
 from vlp_lib.corpora.synthetic import CorpusSpec
 from vlp_lib.corpora.synthetic.compose import PLACES, SIZES, Wanted, compose, wanted_of
 from vlp_lib.corpora.synthetic.dice import Dice
@@ -24,8 +24,8 @@ from vlp_lib.corpora.synthetic.language import Caption, captions
 from vlp_lib.corpora.synthetic.questions import questions
 from vlp_lib.corpora.synthetic.scenes import Scene
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
-from vlp_lib.errors import UserError, reason
-from vlp_lib.figures.hands import by_hand, image_tag, paragraph
+from vlp_lib.errors import UserError
+from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
 from vlp_lib.figures.palette import RIGHT, WRONG, colours
 from vlp_lib.hub.model import TrainedModel
 from vlp_lib.hub.packed import ready_model, ready_models
@@ -152,7 +152,7 @@ class AskPage:
         self.suggest = {
             words: widgets.Button(description=words, layout={"width": "auto"}) for words in (TRUE, OTHER, QUESTION)
         }
-        self.shown, self.said, self.answered = (widgets.HTML() for _ in range(3))
+        self.view, self.match, self.answer = (widgets.HTML() for _ in range(3))
 
         for words, button in self.suggest.items():
             button.on_click(lambda _, words=words: self.propose(words))
@@ -167,9 +167,9 @@ class AskPage:
         box = widgets.Box
         ground = box([self.ground, widgets.Label("below"), self.background], layout=row)
         made = [box(list(thing.values()), layout=row) for thing in self.things]
-        left = widgets.VBox([self.shown, self.number, ground, *made, self.upload], layout={"max_width": "28em"})
+        left = widgets.VBox([self.view, self.number, ground, *made, self.upload], layout={"max_width": "28em"})
         right = widgets.VBox(
-            [box(list(self.suggest.values()), layout=row), self.sentence, self.said, self.question, self.answered],
+            [box(list(self.suggest.values()), layout=row), self.sentence, self.match, self.question, self.answer],
             layout={"flex": "1 1 22em", "min_width": "20em"},
         )
         self.panel = widgets.VBox([box([left, right], layout=row), notes])
@@ -179,7 +179,7 @@ class AskPage:
                 self.propose(kind)
         if picture:
             with readable(Path(picture)):
-                self.take(Path(picture).read_bytes())
+                self.take(Path(picture), Path(picture).read_bytes())
 
     def start(self) -> None:
         """Put the page before whoever is there; where nobody is, what it shows at its beginning."""
@@ -188,8 +188,8 @@ class AskPage:
         if by_hand():
             display(self.panel)
         else:
-            said = paragraph(self.sentence.value) + self.said.value
-            display(HTML(self.shown.value + said + paragraph(self.question.value) + self.answered.value))
+            said = paragraph(self.sentence.value) + self.match.value
+            display(HTML(self.view.value + said + paragraph(self.question.value) + self.answer.value))
 
     # ------------------------------------------------------------------------------------------------ the picture
 
@@ -202,7 +202,7 @@ class AskPage:
             chosen = ({name: part.value for name, part in thing.items()} for thing in self.things)
             wanted = [Wanted(**one) for one in chosen if one["shape"] != "nothing"]
             if not wanted:
-                self.said.value = paragraph("a scene has at least one thing: choose a shape", WRONG)
+                self.match.value = paragraph("a scene has at least one thing: choose a shape", WRONG)
                 return
             self.scene, pixels = compose(spec, number, self.ground.value, self.background.value, wanted)
         else:
@@ -225,14 +225,15 @@ class AskPage:
     def take_upload(self) -> None:
         """The picture that was uploaded."""
         if self.upload.value:
-            self.take(bytes(self.upload.value[-1]["content"]))
+            file = self.upload.value[-1]
+            self.take(Path(file["name"]), bytes(file["content"]))
 
-    def take(self, data: bytes) -> None:
+    def take(self, name: Path, data: bytes) -> None:
         """A picture of one's own instead of the scene; what is none is said."""
         try:
-            image = as_rgb(Image.open(io.BytesIO(data)))
-        except Exception as error:  # Pillow has one for every kind of damage
-            self.shown.value = paragraph(f"this is no picture ({reason(error)}): choose a PNG or JPEG", WRONG)
+            image = read_image(name, io.BytesIO(data))
+        except UserError as error:
+            self.view.value = paragraph(error, WRONG)
             return
         image.thumbnail(_LARGEST)
         self.image, self.drawn = image, False
@@ -257,9 +258,9 @@ class AskPage:
     def look(self) -> None:
         """Ask the models what they say to the picture and the words, as they are now."""
         words = "the scene that is chosen below" if self.drawn else "your own picture"
-        self.shown.value = image_tag(self.image, words, _PIXELS * self.drawn + "width:288px;max-width:100%")
-        self.said.value = self._guarded(self._of_sentence, self.sentence.value)
-        self.answered.value = self._guarded(self._of_question, self.question.value)
+        self.view.value = image_tag(self.image, words, _PIXELS * self.drawn + "width:288px;max-width:100%")
+        self.match.value = self._guarded(self._of_sentence, self.sentence.value)
+        self.answer.value = self._guarded(self._of_question, self.question.value)
 
     def _of_sentence(self, text: str) -> str:
         truth = ""
