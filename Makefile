@@ -25,11 +25,11 @@ help: ## list the targets
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cpu)
 	.venv/bin/python vlp_lib/checks/lock.py --cpu > .venv/cpu.lock
-	.venv/bin/python -m pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu \
+	.venv/bin/python -m pip install --quiet --no-compile --no-deps --index-url https://download.pytorch.org/whl/cpu \
 	  $(shell grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
-	.venv/bin/python -m pip install --quiet --requirement .venv/cpu.lock
+	.venv/bin/python -m pip install --quiet --no-compile --requirement .venv/cpu.lock
 else
-	.venv/bin/python -m pip install --quiet --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --no-compile --requirement requirements.lock
 endif
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch .venv/.ready
