@@ -13,8 +13,8 @@ SIZES = Vocabularies(words=50, segmentation=6, detector=10, attributes=4)
 CPU = torch.device("cpu")
 
 
-def probe(profile, name="segl", dropout=0.0, size=64):
-    model = replace(profile.model, dropout=dropout, image_size=size)
+def probe(profile, name="segl", size=64):
+    model = replace(profile.model, image_size=size)
     return Probe(replace(profile, model=model), parse_variant(name), SIZES, CPU)
 
 
@@ -22,16 +22,13 @@ def test_saved_bytes_by_hand():
     """Of a two-layer perceptron: its input, and the hidden units once, though two operations keep them."""
     model = nn.Sequential(nn.Linear(10, 20, bias=False), nn.ReLU(), nn.Linear(20, 3, bias=False))
     x = torch.randn(7, 10)
-    assert saved_for_backward(lambda: model(x).sum(), model).total == 4 * (7 * 10 + 7 * 20)
-    dropping = nn.Sequential(*model, nn.Dropout(0.1))
-    assert saved_for_backward(lambda: dropping(x).sum(), dropping).total == 4 * (7 * 10 + 7 * 20) + 7 * 3
-    assert dropping[3].p == 0.1
+    assert saved_for_backward(lambda: model(x).sum(), model) == (4 * (7 * 10 + 7 * 20), 0)
 
 
 @pytest.mark.parametrize("name", ["naive_vit", "segl", "spl_small", "segl_resnet", "region"])
 def test_two_images_foretell_eight(small_profile, name):
     ready = probe(small_profile, name)
-    (need, _), found = ready.needs(), ready.saved(ready.model, 8).total
+    (need, _), found = ready.needs(), ready.saved(ready.model, 8)[0]
     assert need.fixed + 8 * need.per_image == pytest.approx(found, rel=0.05)
 
 
@@ -42,15 +39,16 @@ def test_weights_and_moments_are_what_torch_holds(small_profile):
     ready.loss(ready.model, ready.batch(2)).backward()
     optimiser.step()
     tensors = [t for state in optimiser.state.values() for t in state.values()]
-    assert need.optimiser == sum(t.numel() * t.element_size() for t in tensors)
-    assert need.gradients == sum(p.grad.numel() * 4 for p in ready.model.parameters() if p.grad is not None)
-    assert need.parameters == 4 * sum(p.numel() for p in ready.model.parameters())
+    weights = 4 * sum(p.numel() for p in ready.model.parameters())
+    gradients = sum(p.grad.numel() * 4 for p in ready.model.parameters() if p.grad is not None)
+    moments = sum(t.numel() * t.element_size() for t in tensors)
+    assert need.total(0) - need.fixed == pytest.approx(weights + gradients + moments, rel=1e-3)  # and counts of steps
 
 
 def test_checkpointing_needs_less(small_profile):
-    plain, checkpointed = probe(small_profile, dropout=0.1).needs()
+    plain, checkpointed = probe(small_profile).needs()
     assert checkpointed.per_image < 0.7 * plain.per_image
-    assert replace(checkpointed, fixed=0, per_image=0) == replace(plain, fixed=0, per_image=0)
+    assert checkpointed[:2] == plain[:2]
 
 
 def test_operations_of_a_matrix_product():
@@ -72,8 +70,8 @@ def test_measured_rates_are_rates(small_profile):
     assert 0 < probe(small_profile).step_seconds(2, 2) < 60
 
 
-NEED = Need(parameters=GIB, gradients=GIB, optimiser=2 * GIB, fixed=0, per_image=GIB)
-THRIFTY = replace(NEED, per_image=GIB // 4)
+NEED = Need(weights=GIB, trained=GIB, fixed=0, per_image=GIB)
+THRIFTY = NEED._replace(per_image=GIB // 4)
 
 
 @pytest.mark.parametrize(

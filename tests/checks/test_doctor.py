@@ -74,7 +74,7 @@ def test_disk_and_folder_are_checked(tmp_path):
 
 def test_time_follows_from_the_parts():
     """By hand: 1 TFLOP a sample at 100 TFLOP/s is 100 samples a second, and a measured step of half that pace 50 %."""
-    need = Need(GIB, GIB, 2 * GIB, 0, GIB)
+    need = Need(GIB, GIB, 0, GIB)
     found = Budget(1, 2, need, need, 4 * GIB, 10**12, 1e14, 50.0, 360_000)
     chosen = replace(profile("smoke"), training=replace(profile("smoke").training, batch_size=8))
     said = report(found, chosen, parse_variant("segl"))
