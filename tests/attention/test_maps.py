@@ -12,7 +12,7 @@ from torch import nn
 from vlp_lib.attention import maps as attention
 from vlp_lib.attention import pointing
 from vlp_lib.attention.maps import Places, box_places, grid_places, look, places_of
-from vlp_lib.attention.pointing import Asked, Pointing, choose_examples, object_mask, point, read_asked, summarise
+from vlp_lib.attention.pointing import Asked, Pointing, choose_panel, object_mask, point, read_asked, summarise
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.config import parse_variant
 from vlp_lib.corpora.opening import open_corpus
@@ -59,7 +59,7 @@ def test_a_view_is_a_distribution_over_places(seen, questions, variant, query):
     model, found = seen(variant)
     for row in range(3):
         for layer, head in ((-1, None), (0, 1)):
-            weights = found.on_image(row, "to_vision", query, layer, head)
+            weights = found.on_image(row, query, layer, head)
             assert weights.sum() == pytest.approx(1, abs=1e-5)
             assert (weights >= 0).all()
         places = places_of(model, found.features, questions, row)
@@ -79,19 +79,17 @@ def test_looking_gives_the_same_features_as_the_model(seen, questions):
 def test_which_word_and_which_layer(seen):
     _, found = seen("segl")
     maps = found.layers[-1].to_vision[1].double()  # the question of 5 tokens: three words
-    np.testing.assert_allclose(found.on_image(1, "to_vision", "cls"), maps.mean(0)[0])
-    np.testing.assert_allclose(found.on_image(1, "to_vision", "mean"), maps.mean(0)[1:4].mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.on_image(1, "to_vision", 2, head=1), maps[1, 2])
-    np.testing.assert_allclose(found.on_image(1, "to_language", 2, 0, 1), found.layers[0].to_language[1, 1, :, 2])
+    np.testing.assert_allclose(found.on_image(1, "cls"), maps.mean(0)[0])
+    np.testing.assert_allclose(found.on_image(1, "mean"), maps.mean(0)[1:4].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.on_image(1, 2, head=1), maps[1, 2])
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("to_vision", 5), "no word 5: choose from 0 to 4"),
-        (("to_vision", "cls", 2), "no layer 2"),
-        (("to_vision", "cls", 0, 2), "no head 2"),
-        (("to_language", "cls"), "no vision branch"),
+        ((5,), "no word 5: choose from 0 to 4"),
+        (("cls", 2), "no layer 2"),
+        (("cls", 0, 2), "no head 2"),
     ],
 )
 def test_views_that_there_are_not(seen, arguments, text):
@@ -106,7 +104,7 @@ def test_set_predictions_are_spread_over_the_grid(seen, questions):
     assert found.decoder.shape == (3, 4, 16)
     torch.testing.assert_close(found.decoder.sum(-1), torch.ones(3, 4))
     expected = found.layers[-1].to_vision[0].mean(0)[0] @ found.decoder[0]
-    np.testing.assert_allclose(found.on_image(0, "to_vision", "cls"), expected, rtol=1e-5)
+    np.testing.assert_allclose(found.on_image(0, "cls"), expected, rtol=1e-5)
     # The decoder's own output is what the model reads.
     loss = model.visual_loss.losses["spl_small"]
     with torch.inference_mode():
@@ -136,8 +134,6 @@ def test_parameters_of_a_notebook():
     assert [attention.parse_query(text) for text in ("cls", "mean", "3", 2)] == ["cls", "mean", 3, 2]
     with pytest.raises(UserError, match="'verb' is no word"):
         attention.parse_query("verb")
-    with pytest.raises(UserError, match="unknown direction"):
-        attention.parse_direction("to_image")
 
 
 # ---------------------------------------------------------------------------------------------------- places
@@ -299,18 +295,9 @@ def test_what_embedded_questions_ask_for(tiny_corpus):
 
 def test_the_rule_of_figure_6():
     kinds = ["yesno", "count", "count", "small", "count", "count", "small"]
-    images = [1, 1, 2, 2, 3, 3, 3]
-    right = [True, False, True, False, False, True, False]
     usable = [True, False, True, True, True, True, True]
-    found = list(choose_examples(kinds, images, right, usable))
-    assert [(one.kind, one.right, one.question, one.others) for one in found] == [
-        ("small", False, 3, (2,)),  # none is answered right, and none asks for stuff
-        ("count", True, 2, (3,)),
-        ("count", False, 4, (5, 6)),  # not question 1, whose object nobody knows
-    ]
-    unknown = list(choose_examples(kinds, images, right, [False] * 7))
-    assert [one.question for one in unknown if one.kind == "count"] == [2, 1]
-    assert pointing.choose_panel(kinds, usable) == [3, 2]  # whatever is answered
+    assert choose_panel(kinds, usable) == [3, 2]  # none asks for stuff, and question 1's object nobody knows
+    assert choose_panel(kinds, [False] * 7) == [3, 1]
 
 
 # ---------------------------------------------------------------------------------------------------- a run
@@ -347,11 +334,8 @@ def test_attend(tiny_corpus, finetuned, capsys):
         (line["question_id"], line["answer"], line["right"]) for line in of_kinds
     ]
     assert all(look.map.shape == look.mask.shape == look.image.shape[:2] for look in panel)
-    for shown, (first, *others) in done.examples:
-        assert (first.question_id, first.right) == (lines[shown.question]["question_id"], shown.right)
-        assert lines[shown.question]["kind"] == shown.kind
-        assert all(str(other.question_id)[:-3] == str(first.question_id)[:-3] for other in others)
-        assert first.map.shape == (32, 32) and first.map.sum() == pytest.approx(1, abs=1e-5)
+    assert [look.question_id for look in done.panel] == [look.question_id for look in panel]
+    assert done.panel[0].map.shape == (32, 32) and done.panel[0].map.sum() == pytest.approx(1, abs=1e-5)
 
     with pytest.raises(UserError, match="was begun with questions = 1500"):
         pointing.attend(finetuned, tiny_corpus, questions=5)
@@ -372,11 +356,11 @@ def test_view_of_one_question(tiny_corpus, finetuned):
     view = pointing.view_question(finetuned, tiny_corpus, 3)
     assert (view.pieces[0], view.pieces[-1]) == ("[CLS]", "[SEP]")
     assert len(view.places.corners) == 16
-    heads = figures.draw_heads(view, "to_language", "cls")
+    heads = figures.draw_heads(view, "cls")
     layers, columns = len(view.attention.layers), 3  # two heads and their mean
     assert len(heads.axes) == layers * columns
-    assert [len(axes.images) for axes in heads.axes] == [2] * columns * (layers - 1) + [0] * columns
-    words = figures.draw_words(view, "to_vision", -1, None)
+    assert all(len(axes.images) == 2 for axes in heads.axes)
+    words = figures.draw_words(view, -1, None)
     assert words.axes[1].get_title() == "0  [CLS]"
     with pytest.raises(UserError, match="no question 36: choose from 0 to 35"):
         pointing.view_question(finetuned, tiny_corpus, 36)

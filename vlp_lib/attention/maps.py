@@ -18,29 +18,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vlp_lib.errors import UserError, unknown
+from vlp_lib.errors import UserError
 from vlp_lib.models.cross_modality import CrossAttentionMaps
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import RegionStream, VisionFeatures
 from vlp_lib.tasks.common import TaskBatch
 
 Query = Literal["cls", "mean"] | int
-Direction = Literal["to_vision", "to_language"]
-
-# ---------------------------------------------------------------------------------------------------- places
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where tokens lie on an image: the cells of a grid, or boxes, which may overlap.
+    """Where tokens lie on an image: the cells of a grid, or boxes, which may overlap."""
 
-    Attributes:
-        corners: [tokens, 4] int64 (x1, y1, x2, y2) in pixels of the model's input, the end excluded.
-        side: S, of the input.
-    """
-
-    corners: np.ndarray
-    side: int
+    corners: np.ndarray  # [tokens, 4] int64 (x1, y1, x2, y2) in pixels of the model's input, the end excluded
+    side: int  # S, of the input
 
     @property
     def areas(self) -> np.ndarray:
@@ -92,51 +84,34 @@ def places_of(model: VLPModel, features: VisionFeatures, batch: TaskBatch, row: 
     return box_places(side, batch.pictures.boxes[row, : features.tokens.shape[1]].cpu().numpy())
 
 
-# ---------------------------------------------------------------------------------------------------- maps
-
-
 @dataclass(frozen=True)
 class QuestionAttention:
     """The cross-attention of a batch of questions.
 
     Attributes:
-        layers: each layer's maps, see `CrossAttentionMaps`.
         features: the vision stream's own output, whose tokens have places.
         decoder: [B, Q, N], where the visual loss makes a set of Q tokens of the grid: its attention to the grid's, the
             mean over heads; None where the model reads tokens that have places.
-        text_mask: [B, L] bool, True at tokens.
-        pooled: [B, C], what the answer is read from.
     """
 
     layers: list[CrossAttentionMaps]
     features: VisionFeatures
     decoder: torch.Tensor | None
-    text_mask: torch.Tensor
-    pooled: torch.Tensor
+    text_mask: torch.Tensor  # [B, L] bool, True at tokens
+    pooled: torch.Tensor  # [B, C], what the answer is read from
 
-    def on_image(
-        self, row: int, direction: Direction, query: Query, layer: int = -1, head: int | None = None
-    ) -> np.ndarray:
-        """How the attention of one question lies on the tokens that have places; [N] float64.
+    def on_image(self, row: int, query: Query, layer: int = -1, head: int | None = None) -> np.ndarray:
+        """How the attention of one question lies on the tokens that have places; a distribution [N], float64.
 
         Args:
-            direction: "to_vision" from the words to the tokens, a distribution; "to_language" from each token to the
-                words, where the value is how much a token reads of the word.
             query: "cls"; "mean" over the words between [CLS] and [SEP]; or a position (0 is [CLS]).
             layer: −1 is the last.
             head: None takes the mean over heads.
 
-        Raises UserError for a layer, head or position that there is not, and for the vision side of a layer that has
-        no vision branch.
+        Raises UserError for a layer, head or position that there is not.
         """
-        maps = self._pick("layer", self.layers, layer)
-        attention = maps.to_vision if direction == "to_vision" else maps.to_language
-        if attention is None:
-            raise UserError(
-                f"layer {layer} has no vision branch, for nothing reads it: choose a lower layer, or to_vision"
-            )
-        weights = attention[row].mean(0) if head is None else self._pick("head", attention[row], head)
-        weights = (weights if direction == "to_vision" else weights.T).double().cpu()
+        attention = self._pick("layer", self.layers, layer).to_vision[row]
+        weights = (attention.mean(0) if head is None else self._pick("head", attention, head)).double().cpu()
         length = int(self.text_mask[row].sum())
         if query == "mean":
             chosen = weights[1 : max(length - 1, 2)].mean(0)
@@ -144,7 +119,7 @@ class QuestionAttention:
             chosen = self._pick("word", weights[:length], 0 if query == "cls" else query)
         if self.decoder is not None:
             chosen = chosen @ self.decoder[row].double().cpu()
-        return chosen.numpy()
+        return np.asarray(chosen)
 
     @staticmethod
     def _pick(kind: str, items: Any, index: int) -> Any:
@@ -163,13 +138,6 @@ def parse_query(text: str | int) -> Query:
         raise UserError(f"{text!r} is no word to look from: give cls, mean or a position (0 is [CLS])") from None
 
 
-def parse_direction(text: str) -> Direction:
-    """A direction as a notebook's parameter; raises UserError on anything else."""
-    if text not in ("to_vision", "to_language"):
-        raise unknown("direction", text, ("to_vision", "to_language"))
-    return text  # type: ignore[return-value]
-
-
 @torch.inference_mode()
 def look(model: VLPModel, batch: TaskBatch) -> QuestionAttention:
     """The attention of a batch of questions, each about one picture; the model in evaluation mode, in float32."""
@@ -183,10 +151,5 @@ def look(model: VLPModel, batch: TaskBatch) -> QuestionAttention:
             "the visual loss makes a set of tokens and does not say by what attention (VisualLoss.token_attention), so "
             "they have no place on the image: choose another variant for this figure"
         )
-    return QuestionAttention(
-        maps,
-        features.of_texts(batch.picture_of),
-        None if decoder is None else decoder[batch.picture_of],
-        mask,
-        pooled,
-    )
+    decoder = None if decoder is None else decoder[batch.picture_of]
+    return QuestionAttention(maps, features.of_texts(batch.picture_of), decoder, mask, pooled)

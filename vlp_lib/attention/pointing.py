@@ -71,21 +71,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Pointing:
-    """One question's numbers, 0 to 1.
+    """One question's numbers, 0 to 1."""
 
-    Attributes:
-        pointing: share of the most attended token's area that lies on the object.
-        mass: share of the attention on the object.
-        chance: the object's share of the image.
-        even: what attention spread evenly over the tokens scores (the chance level, but for a detector's boxes).
-        source: what says where the object is.
-    """
-
-    pointing: float
-    mass: float
-    chance: float
-    even: float
-    source: Source
+    pointing: float  # share of the most attended token's area that lies on the object
+    mass: float  # share of the attention on the object
+    chance: float  # the object's share of the image
+    even: float  # what attention spread evenly over the tokens scores: the chance level, but for a detector's boxes
+    source: Source  # what says where the object is
 
 
 def point(weights: np.ndarray, places: Places, mask: np.ndarray, source: Source = "label map") -> Pointing:
@@ -111,9 +103,6 @@ def object_mask(
     """Where what is asked for lies on the squared image, [side, side] bool, and what says so; or why there is no mask.
 
     The label map's pixels of the category inside of the boxes; without label map or category, the boxes themselves.
-
-    Args:
-        labels: of the image, see `Corpus.read_label_map`.
     """
     if asked.boxes is None:
         return "the annotations do not say where the object is"
@@ -136,10 +125,7 @@ def object_mask(
 def summarise(points: Sequence[tuple[str, Pointing | str]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Means by kind of question and over all, and how many questions could not be scored, by reason.
 
-    Args:
-        points: kind and numbers (or the reason why there are none) of each question.
-
-    A row: kind, questions, pointing, mass, chance, even, from_label_maps.
+    From each question's kind and numbers. A row: kind, questions, pointing, mass, chance, even, from_label_maps.
     """
     scored = [(kind, one) for kind, one in points if isinstance(one, Pointing)]
     kinds = [*KINDS, *sorted({kind for kind, _ in scored} - set(KINDS))]
@@ -183,100 +169,47 @@ def read_asked(corpus: Corpus, wanted: Mapping[int | str, str]) -> dict[int | st
     return asked
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A question of figure 6 and the other questions about its image.
-
-    Attributes:
-        kind: the row.
-        right: whether the model answers it.
-        question: its index in the split.
-        others: indices of further questions about the same image.
-    """
-
-    kind: str
-    right: bool
-    question: int
-    others: tuple[int, ...]
-
-
-def _of_kind(kind: str, kinds: Sequence[str], usable: Sequence[bool]) -> list[int]:
-    """The questions of a kind; where the objects of some of them are known, only these."""
-    members = [i for i, one in enumerate(kinds) if one == kind]
-    return [i for i in members if usable[i]] or members
-
-
 def choose_panel(kinds: Sequence[str], usable: Sequence[bool]) -> list[int]:
-    """The questions that every model is drawn with side by side: the first of each kind, whatever is answered."""
-    return [members[0] for kind in KINDS if (members := _of_kind(kind, kinds, usable))]
+    """Figure 6's questions, by rule and whatever is answered: the first of each kind, in the order given.
 
-
-def choose_examples(
-    kinds: Sequence[str], images: Sequence[int | str], right: Sequence[bool], usable: Sequence[bool], others: int = 2
-) -> Iterator[Shown]:
-    """Figure 6's questions, by rule: of each kind the first that is answered right and the first that is not.
-
-    "First" is in the order given (by question id). Where the objects of some questions of a kind are known, only these
-    are looked at. A kind that has no such question is left out.
+    Where the objects of some questions of a kind are known, only these are looked at.
     """
+    chosen = []
     for kind in KINDS:
-        members = _of_kind(kind, kinds, usable)
-        chosen = [(answered, i) for answered in (True, False) for i in members if right[i] == answered]
-        first = {answered: i for answered, i in reversed(chosen)}
-        for answered, index in sorted(first.items(), reverse=True):
-            same = [i for i, image in enumerate(images) if image == images[index] and i != index]
-            yield Shown(kind, answered, index, tuple(same[:others]))
-
-
-# ---------------------------------------------------------------------------------------------------- a run
+        members = [i for i, one in enumerate(kinds) if one == kind]
+        chosen += ([i for i in members if usable[i]] or members)[:1]
+    return chosen
 
 
 @dataclass(frozen=True)
 class Look:
-    """One question's answer and map, to be drawn.
-
-    Attributes:
-        text, answer, truth: the question, what the model says, the annotators' most common answer.
-        right: whether these two are one. An answer that a few annotators share has some official accuracy, but a
-            picture that calls it right misleads.
-        map: [S, S], the attention on the pixels of `image`.
-        image: [S, S, 3] float from 0 to 1, as the model saw it.
-        mask: [S, S] bool, what is asked for; None where that is unknown.
-        score: its numbers, or why there are none.
-    """
+    """One question's answer and map, to be drawn."""
 
     question_id: int | str
     text: str
-    answer: str
-    truth: str
-    right: bool
-    map: np.ndarray
-    image: np.ndarray
-    mask: np.ndarray | None
-    score: Pointing | str
+    answer: str  # what the model says
+    truth: str  # the annotators' most common answer
+    map: np.ndarray  # [S, S], the attention on the pixels of `image`
+    image: np.ndarray  # [S, S, 3] float from 0 to 1, as the model saw it
+    mask: np.ndarray | None  # [S, S] bool, what is asked for; None where that is unknown
+    score: Pointing | str  # its numbers, or why there are none
+
+    @property
+    def right(self) -> bool:
+        """Whether it says the truth. What a few annotators say has some accuracy, but to call it right misleads."""
+        return normalise_answer(self.answer) == normalise_answer(self.truth)
 
 
 @dataclass(frozen=True)
 class Attended:
-    """What `attend` found.
+    """What `attend` found."""
 
-    Attributes:
-        rows: see `summarise`.
-        missing: questions without numbers, by reason.
-        examples: figure 6's questions, each with its own look first, then those of the other questions.
-        panel: looks at the questions of `choose_panel`.
-        lines: each question's answer and numbers.
-        split: whose questions they are.
-        kept: whether a run's folder holds all this.
-    """
-
-    rows: list[dict[str, Any]]
-    missing: dict[str, int]
-    examples: list[tuple[Shown, list[Look]]]
-    panel: list[Look]
-    lines: list[dict[str, Any]]
-    split: str
-    kept: bool
+    rows: list[dict[str, Any]]  # see `summarise`
+    missing: dict[str, int]  # questions without numbers, by reason
+    panel: list[Look]  # at figure 6's questions, see `choose_panel`
+    lines: list[dict[str, Any]]  # each question's answer and numbers
+    split: str  # whose questions they are
+    kept: bool  # whether a run's folder holds all this
 
 
 def save_panel(path: Path, looks: Sequence[Look]) -> None:
@@ -301,7 +234,6 @@ def read_panel(path: Path) -> list[Look]:
                 text=one["text"],
                 answer=one["answer"],
                 truth=one["truth"],
-                right=normalise_answer(one["answer"]) == normalise_answer(one["truth"]),
                 map=arrays[f"map{place}"],
                 image=arrays[f"image{place}"],
                 mask=arrays.get(f"mask{place}"),
@@ -313,16 +245,15 @@ def read_panel(path: Path) -> list[Look]:
         raise UserError(f"{path} holds no maps of questions ({error}): run the notebook 14_attention again") from None
 
 
-def evaluation_split(corpus: Corpus, profile: Profile, encoder: Any) -> VqaSplit:
-    """The questions that maps are drawn of: test where its answers are public, else val."""
+def questions_of(corpus: Corpus, profile: Profile, encoder: Encoder) -> tuple[VqaSplit, list[int]]:
+    """The split that maps are drawn of, test where its answers are public, else val; and its items by question id.
+
+    Ids that are texts (VizWiz) are in alphabetical order.
+    """
     data = open_vqa(corpus, encoder, profile.downstream)
-    return data.test if data.test is not None and data.test.labelled else data.val
-
-
-def in_order(split: VqaSplit) -> list[int]:
-    """Indices of the split's items by ascending question id; ids that are texts (VizWiz) in alphabetical order."""
+    split = data.test if data.test is not None and data.test.labelled else data.val
     ids = [item.question.question_id for item in split.items]
-    return sorted(range(len(ids)), key=lambda i: (0, ids[i], "") if isinstance(ids[i], int) else (1, 0, ids[i]))
+    return split, sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
 
 
 class _Observer:
@@ -346,7 +277,7 @@ class _Observer:
             for row, (index, decision) in enumerate(zip(chosen, decisions, strict=True)):
                 image = batch.pictures.images[row].permute(1, 2, 0).cpu().numpy()
                 places = places_of(self.model.vlp, attention.features, batch, row)
-                weights = attention.on_image(row, "to_vision", self.query)
+                weights = attention.on_image(row, self.query)
                 yield self._look(index, self.split.answers.answers[int(decision)], image, weights, places)
 
     def _look(self, index: int, answer: str, image: np.ndarray, weights: np.ndarray, places: Places) -> Look:
@@ -362,7 +293,6 @@ class _Observer:
             text=question.question,
             answer=answer,
             truth=annotation.multiple_choice_answer,
-            right=normalise_answer(answer) == normalise_answer(annotation.multiple_choice_answer),
             map=places.paint(weights),
             image=image,
             mask=None if isinstance(mask, str) else mask[0],
@@ -401,8 +331,28 @@ def attend(
     if of_the_kit is not None and not _is_finetuned(run):
         return _observe(run, corpus, query, questions, *_model(run, corpus, of_the_kit), kept=False)
     run = run.at("attention")
-    with held(run.folder("attention")):
-        return _attend(run, corpus, query, questions, restart)
+    begun, start, folder = provenance.now(), time.monotonic(), run.folder("attention")
+    identity = run.identity("attention") | {"query": query}
+    config = {name: value for name, value in identity.items() if name != "name"}
+    config |= {"questions": questions, "model": to_dict(run.config.model), "corpus": corpus.fingerprint}
+    with held(folder):
+        model, encoder = load_finetuned(run, "vqa", corpus)
+        provenance.begin(folder, config, restart, __name__, recomputed=True)
+        found = _observe(run, corpus, query, questions, model, encoder, kept=True)
+        io.write_lines(folder / METRICS, found.rows)
+        io.write_lines(folder / POINTS, found.lines)
+        save_panel(folder / PANEL, found.panel)
+        facts = identity | {
+            "synthetic": corpus.synthetic,
+            "corpus": corpus.fingerprint,
+            "weights": str(run.folder("finetune-vqa") / WEIGHTS),
+            "split": found.split,
+            "questions": len(found.lines),
+            "not_scored": found.missing,
+            "pointing": {row["kind"]: row for row in found.rows},
+        }
+        provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
+    return found
 
 
 def with_its_settings(run: Run) -> Run:
@@ -426,85 +376,44 @@ def _observe(
     run: Run, corpus: Corpus, query: Query, questions: int, model: DownstreamModel, encoder: Encoder, kept: bool
 ) -> Attended:
     """Look at the questions, and say how many were scored."""
-    split = evaluation_split(corpus, run.config, encoder)
-    order = in_order(split)[:questions]
+    split, order = questions_of(corpus, run.config, encoder)
+    order = order[:questions]
     observer = _Observer(model.to(device_at_hand()), split, corpus, query)
-    images = [split.items[index].question.image_id for index in order]
-    kinds, points, right, lines = [], [], [], []
+    kinds, scores, lines = [], [], []
     for one in observer.looks(order):
         kind = observer.asked[one.question_id].kind
         kinds.append(kind)
-        points.append((kind, one.score))
-        right.append(one.right)
+        scores.append(one.score)
         numbers = {"not_scored": one.score} if isinstance(one.score, str) else asdict(one.score)
         answer = {"question_id": one.question_id, "kind": kind, "answer": one.answer, "right": one.right}
         lines.append(answer | numbers)
-    rows, missing = summarise(points)
-    usable = [isinstance(score, Pointing) for _, score in points]
-    shown = choose_examples(kinds, images, right, usable)
-    examples = [(one, list(observer.looks([order[i] for i in (one.question, *one.others)]))) for one in shown]
+    rows, missing = summarise(list(zip(kinds, scores, strict=True)))
+    usable = [isinstance(score, Pointing) for score in scores]
     panel = list(observer.looks([order[i] for i in choose_panel(kinds, usable)]))
-    print(f"{len(points):,} questions of {split.name}: {len(points) - sum(missing.values()):,} have a mask to point at")
+    print(f"{len(lines):,} questions of {split.name}: {sum(usable):,} have a mask to point at")
     for reason, count in missing.items():
         print(f"not scored: {count:,} questions, {reason}")
-    return Attended(rows, missing, examples, panel, lines, split.name, kept)
-
-
-def _attend(run: Run, corpus: Corpus, query: Query, questions: int, restart: bool) -> Attended:
-    begun, start = provenance.now(), time.monotonic()
-    folder, identity = run.folder("attention"), run.identity("attention") | {"query": query}
-    config = {name: value for name, value in identity.items() if name != "name"}
-    config |= {"questions": questions, "model": to_dict(run.config.model), "corpus": corpus.fingerprint}
-    model, encoder = load_finetuned(run, "vqa", corpus)
-    provenance.begin(folder, config, restart, __name__, recomputed=True)
-    found = _observe(run, corpus, query, questions, model, encoder, kept=True)
-    io.write_lines(folder / METRICS, found.rows)
-    io.write_lines(folder / POINTS, found.lines)
-    save_panel(folder / PANEL, found.panel)
-    facts = identity | {
-        "synthetic": corpus.synthetic,
-        "corpus": corpus.fingerprint,
-        "weights": str(run.folder("finetune-vqa") / WEIGHTS),
-        "split": found.split,
-        "questions": len(found.lines),
-        "not_scored": found.missing,
-        "pointing": {row["kind"]: row for row in found.rows},
-    }
-    provenance.write_run(folder, facts, model, begun, time.monotonic() - start)
-    return found
+    return Attended(rows, missing, panel, lines, split.name, kept)
 
 
 @dataclass(frozen=True)
 class QuestionView:
-    """One question with all its attention, for exploring.
-
-    Attributes:
-        text: the question.
-        pieces: its word pieces, [CLS] and [SEP] included.
-        image: [S, S, 3] float from 0 to 1, as the model saw it.
-        attention: of this one question.
-        places: where its tokens lie.
-    """
+    """One question with all its attention, for exploring."""
 
     text: str
-    pieces: tuple[str, ...]
-    image: np.ndarray
+    pieces: tuple[str, ...]  # of its words, [CLS] and [SEP] included
+    image: np.ndarray  # [S, S, 3] float from 0 to 1, as the model saw it
     attention: QuestionAttention
-    places: Places
+    places: Places  # where its tokens lie
 
 
 def view_question(run: Run, corpus: Corpus, question: int, of_the_kit: OfTheKit | None = None) -> QuestionView:
-    """All the attention of one question of the split that figure 6 is drawn of.
-
-    Args:
-        question: its place among the questions, by ascending id.
-        of_the_kit: as for `attend`.
+    """All the attention of one question, by its place among those of `questions_of`; `of_the_kit` as for `attend`.
 
     Raises UserError for a missing or other model, or a question that there is not.
     """
     model, encoder = _model(run, corpus, of_the_kit)
-    split = evaluation_split(corpus, run.config, encoder)
-    order = in_order(split)
+    split, order = questions_of(corpus, run.config, encoder)
     if not 0 <= question < len(order):
         raise UserError(f"there is no question {question}: choose from 0 to {len(order) - 1}")
     batch = collate([split[order[question]]])

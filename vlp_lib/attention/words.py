@@ -22,17 +22,11 @@ from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrai
 
 @dataclass(frozen=True)
 class WordLook:
-    """One image, and where some words of its caption look.
+    """One image, and where some words of its caption look."""
 
-    Attributes:
-        caption: the sentence, as the model read it.
-        image: [S, S, 3] float from 0 to 1.
-        maps: [S, S] by word, in the order of the sentence; 1 is as even attention.
-    """
-
-    caption: str
-    image: np.ndarray
-    maps: dict[str, np.ndarray]
+    caption: str  # the sentence, as the model read it
+    image: np.ndarray  # [S, S, 3] float from 0 to 1
+    maps: dict[str, np.ndarray]  # [S, S] by word, in the order of the sentence; 1 is as even attention
 
 
 def longest_words(words: Sequence[tuple[str, list[int]]], count: int) -> list[tuple[str, list[int]]]:
@@ -81,7 +75,7 @@ def look_at_sentence(vlp: VLPModel, tokenizer: Tokenizer, pictures: Pictures, se
     seen = look(vlp, batch)
     places = places_of(vlp, seen.features, batch, 0)
     maps = {
-        word: places.paint(np.mean([seen.on_image(0, "to_vision", place) for place in tokens], axis=0))
+        word: places.paint(np.mean([seen.on_image(0, place) for place in tokens], axis=0))
         for word, tokens in words_of(tokenizer, sentence)
     }
     return {word: painted / max(float(painted.mean()), 1e-12) for word, painted in maps.items()}
