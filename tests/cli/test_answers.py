@@ -82,7 +82,7 @@ def test_help_lists_every_command_on_a_line(tmp_path):
     assert (status, heavy) == (0, [])
     lines = re.findall(r"^    (\w+) +\S", shown, re.MULTILINE)
     assert lines == [
-        "reproduce", "pretrain", "finetune", "evaluate", "run", "lessons", "demo", "data", "bench", "model",
+        "reproduce", "run", "lessons", "demo", "pretrain", "finetune", "evaluate", "data", "bench", "model",
         "doctor", "index", "publish", "export", "pack",
     ]  # fmt: skip
 

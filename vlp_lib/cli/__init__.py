@@ -28,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     # Imported here, where Ctrl-C is one sentence: it takes half a second.
-    from vlp_lib.cli import data, demo, graph, lessons, measuring, notebook, sharing, training
+    from vlp_lib.cli import commands as calls
+    from vlp_lib.cli import demo, graph, lessons, notebook
     from vlp_lib.cli.options import Parser
 
     parser = Parser(prog="vlp", description="The vision language pretraining kit.")
     parser.add_argument("--version", action="version", version=f"vlp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (graph, training, notebook, lessons, demo, data, measuring, sharing):
+    for group in (graph, notebook, lessons, demo, calls):
         group.add(commands)
     return parser
 
