@@ -10,7 +10,7 @@ from made_runs import pretrained, run_of
 from nbclient import NotebookClient
 
 from vlp_lib import catalogue, cli
-from vlp_lib.bench.cost import bench_cost
+from vlp_lib.bench.speed import bench_cost
 from vlp_lib.config import override, parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.hub import export, from_pretrained

@@ -1,4 +1,4 @@
 """A wing: what is measured on the machine at hand. Not needed to understand the paper.
 
-`rows` are what `vlp bench` compares, `plain` is what with, `table` how; `record` writes what `vlp_lib.clock` measured.
+`rows` are what `vlp bench` compares, `plain` is what with, `table` how.
 """

@@ -25,18 +25,14 @@ IMAGE_SIZES = (384, 600, 800)
 class Architecture:
     """A variant's size.
 
-    Attributes:
-        variant: its name.
-        parameters: by part; every parameter of the pretraining model is in exactly one. Constants such as a frozen
-            norm's statistics are none. The heads are the pooler, MLM (which borrows the word embedding) and ITM.
-        at_inference: parameters that an answer is computed with, without a task's head.
-        tokens: visual tokens that the cross-modality encoder reads, by image size in pixels.
+    Every parameter of the pretraining model is in exactly one part; constants such as a frozen norm's statistics are
+    none. The heads are the pooler, MLM (which borrows the word embedding) and ITM.
     """
 
     variant: str
-    parameters: dict[str, int]
-    at_inference: int
-    tokens: dict[int, int]
+    parameters: dict[str, int]  # by part
+    at_inference: int  # parameters that an answer is computed with, without a task's head
+    tokens: dict[int, int]  # visual tokens that the cross-modality encoder reads, by image size in pixels
 
     @property
     def total(self) -> int:

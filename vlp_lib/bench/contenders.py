@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.architecture import at_inference, count
@@ -28,12 +27,9 @@ Stage = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the timed models are.
+    """How large the timed models are: ours, the region pipeline's detector, and the peers.
 
-    Attributes:
-        model: ours.
-        detector: of the region pipeline.
-        peers: sizes of the peers by their names in transformers; what is left out is as published.
+    `peers` are sizes by their names in transformers; what is left out is as published.
     """
 
     model: ModelConfig
@@ -63,23 +59,14 @@ MINIATURE = Scale(
 
 @dataclass(frozen=True)
 class Contender:
-    """A model to time.
+    """A model to time."""
 
-    Attributes:
-        name: a variant, or a name of its own.
-        kind: "ours", "pipeline" (a detector and the region model) or "peer".
-        stages: what it computes, in order, by name: functions of the result before (the first of None).
-        visual_tokens: what its (cross-modality) encoder reads of the image.
-        parameters: that are used at inference.
-        note: what a reader has to know.
-    """
-
-    name: str
-    kind: Literal["ours", "pipeline", "peer"]
-    stages: dict[str, Stage]
-    visual_tokens: int
-    parameters: int
-    note: str = ""
+    name: str  # a variant, or a name of its own
+    kind: Literal["ours", "pipeline", "peer"]  # "ours", "pipeline" (a detector and the region model) or "peer"
+    stages: dict[str, Stage]  # what it computes, in order, by name: functions of the result before (the first of None)
+    visual_tokens: int  # what its (cross-modality) encoder reads of the image
+    parameters: int  # that are used at inference
+    note: str = ""  # what a reader has to know
 
 
 def contenders(scale: Scale, image_size: int, device: torch.device) -> Iterator[Contender]:
@@ -166,9 +153,5 @@ def _peers(scale: Scale, batch: Batch, device: torch.device) -> Iterator[Contend
         ("lxmert", lxmert, places, regions, given),
         ("visual_bert", visual_bert, embedded, regions, given),
     ):
-        whole = partial(_answer, model.eval(), words | inputs)
-        yield Contender(name, "peer", {"whole": whole}, tokens, count(model), note)
-
-
-def _answer(model: nn.Module, inputs: dict[str, torch.Tensor], _: None) -> Any:
-    return model(**inputs)
+        call = partial(model.eval(), **words, **inputs)
+        yield Contender(name, "peer", {"whole": lambda _, call=call: call()}, tokens, count(model), note)

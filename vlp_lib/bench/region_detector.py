@@ -21,19 +21,12 @@ ASPECT = 1000 / 600
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Bottom-Up's detector (Anderson et al., arXiv 1707.07998, and the settings of its code).
+    """Bottom-Up's detector (Anderson et al., arXiv 1707.07998, and the settings of its code)."""
 
-    Attributes:
-        layers: blocks of the ResNet's stages ((3, 4, 23, 3) is ResNet-101).
-        classes: object classes, background not counted.
-        proposals: regions that reach the box head at inference.
-        regions: boxes whose features are handed on.
-    """
-
-    layers: tuple[int, int, int, int] = (3, 4, 23, 3)
-    classes: int = 1600
-    proposals: int = 300
-    regions: int = 36
+    layers: tuple[int, int, int, int] = (3, 4, 23, 3)  # blocks of the ResNet's stages ((3, 4, 23, 3) is ResNet-101)
+    classes: int = 1600  # object classes, background not counted
+    proposals: int = 300  # regions that reach the box head at inference
+    regions: int = 36  # boxes whose features are handed on
 
 
 class DetectedRegions(NamedTuple):
@@ -55,14 +48,10 @@ class Proposals(NamedTuple):
 
 
 class RegionDetector(nn.Module):
-    """A torchvision Faster R-CNN read for its region features.
+    """A torchvision Faster R-CNN read for its region features, in two stages that are timed.
 
-    Its stages are separate methods so that each can be timed: `propose` (backbone, region proposals, box head) and
-    `select` (non-maximum suppression and the best boxes).
-
-    Args:
-        per_class: suppress within each class and keep each box's best surviving class, as Bottom-Up's extractor does;
-            False suppresses once, whatever the class.
+    With `per_class` it suppresses within each class and keeps each box's best surviving class, as Bottom-Up's extractor
+    does; without, once, whatever the class.
     """
 
     def __init__(self, network: FasterRCNN, regions: int, per_class: bool) -> None:

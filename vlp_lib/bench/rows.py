@@ -22,10 +22,10 @@ from vlp_lib.batches.tokenizer import Tokenizer, train_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
 from vlp_lib.bench import budget
 from vlp_lib.bench.contenders import FULL_SIZE, MINIATURE, contenders
-from vlp_lib.bench.latency import one_pass
 from vlp_lib.bench.made_up import SIZES, fill
 from vlp_lib.bench.plain import PlainModel, detr_matching, plain_loader, plain_step
-from vlp_lib.bench.step import TrainingStep, start_training
+from vlp_lib.bench.speed import one_pass
+from vlp_lib.bench.step import TrainingStep, in_one_part, start_training
 from vlp_lib.bench.table import Pair, Row, Setting, row
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import VARIANTS, ModelConfig, Profile
@@ -47,9 +47,7 @@ from vlp_lib.trainers.pretrain import vocabularies
 
 def _step(setting: Setting) -> tuple[Profile, Vocabularies, TrainingStep, Batch]:
     """A training step of SEGL and a batch for it: what the device computes at once."""
-    training = setting.profile.training
-    training = replace(training, batch_size=training.batch_size // training.accumulation, accumulation=1)
-    profile, tokenizer = replace(setting.profile, training=training), _tokenizer(setting)
+    profile, tokenizer = in_one_part(setting.profile), _tokenizer(setting)
     # Where a tokenizer is named, the real data sets' sizes, whatever the corpus.
     sizes = SIZES if profile.model.tokenizer else vocabularies(setting.corpus, tokenizer)
     task, step = start_training(profile, VARIANTS["segl"], setting.corpus, tokenizer, sizes, 1)
@@ -172,7 +170,7 @@ _BLOCK = 60
 
 
 def _retrieval(setting: Setting, peer: bool) -> Pair:
-    """All pairs of a gallery, against a block of pairs each of which goes through the whole model."""
+    """All pairs of a gallery, against a block of pairs each of which goes through the whole model; seconds a pair."""
     profile, corpus, device = setting.profile, setting.corpus, setting.device
     size, bf16 = profile.model.image_size, resolve_precision(profile.retrieval.precision) == "bf16"
     gallery, tokenizer = gallery_of(corpus, profile.retrieval.images), _tokenizer(setting)
@@ -207,20 +205,14 @@ def _retrieval(setting: Setting, peer: bool) -> Pair:
     return Pair(ours, theirs, _BLOCK / (len(gallery.records) * len(gallery.captions)))
 
 
-@row("retrieval with SPL small, each image and sentence encoded once", "pair by pair through the whole model", 10)
-def retrieval(setting: Setting) -> Pair:
-    """In the precision that retrieval has; seconds a pair."""
-    return _retrieval(setting, peer=False)
-
-
-@row(
-    "retrieval with SPL small, each image and sentence encoded once",
-    "transformers' ViLT, as wide and deep",
-    3,
-)
-def retrieval_vilt(setting: Setting) -> Pair:
-    """ViLT is one stream: it has to see every pair."""
-    return _retrieval(setting, peer=True)
+_RETRIEVAL = [
+    Row(name, "retrieval with SPL small, each image and sentence encoded once", against, aim,
+        partial(_retrieval, peer=peer))
+    for name, against, aim, peer in (
+        ("retrieval", "pair by pair through the whole model", 10, False),
+        ("retrieval_vilt", "transformers' ViLT, as wide and deep", 3, True),  # one stream: it has to see every pair
+    )
+]  # fmt: skip
 
 
 # Inference
@@ -299,7 +291,7 @@ _STARTS = [
     )
 ]  # fmt: skip
 
-_ALL = (training_step, training_step_768, matrix_share, *_MATCHING, mlm_head, retrieval, retrieval_vilt, *_ANSWERS,
+_ALL = (training_step, training_step_768, matrix_share, *_MATCHING, mlm_head, *_RETRIEVAL, *_ANSWERS,
         input_files, synthesis, *_STARTS)  # fmt: skip
 ROWS = {one.name: one for one in _ALL}
 """By name, in the order of the table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 
@@ -24,11 +25,7 @@ PARTS = ("data", "forward", "backward", "optimiser")
 
 
 class TrainingStep:
-    """Forward pass, backward pass and optimiser of a pretraining.
-
-    Args:
-        loss: the scalar to minimise, of the model and a batch.
-    """
+    """Forward pass, backward pass and optimiser of a pretraining; `loss` is the scalar to minimise."""
 
     def __init__(
         self,
@@ -57,6 +54,13 @@ class TrainingStep:
             self.optimiser.step()
             self.optimiser.zero_grad()
             mark("optimiser")
+
+
+def in_one_part(profile: Profile) -> Profile:
+    """The profile with as large a batch as it computes at once, whatever its accumulation."""
+    training = profile.training
+    size = training.batch_size // training.accumulation
+    return replace(profile, training=replace(training, batch_size=size, accumulation=1))
 
 
 def start_training(

@@ -1,18 +1,50 @@
-"""The table of `vlp bench`: each row a ratio of two things that are measured in turns on the machine at hand."""
+"""How benchmarks are written, and the table of `vlp bench`: each row a ratio of two things measured in turns."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from vlp_lib.bench.record import Record
+from vlp_lib import io, provenance
 from vlp_lib.clock import processor_timed, spread, take_turns, timed
 from vlp_lib.config import Profile
 from vlp_lib.corpora.corpus import Corpus
+
+
+class Record:
+    """One benchmark, from its start to its files; `facts` hold for all rows, e.g. the profile's name."""
+
+    def __init__(self, stage: str, **facts: Any) -> None:
+        self.facts = {"stage": stage, **facts}
+        self.begun, self.start = provenance.now(), time.monotonic()
+
+    def write(
+        self,
+        path: Path,
+        rows: Sequence[Mapping[str, Any]],
+        device: torch.device,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write `path` (.json), and beside it .csv and .md.
+
+        `columns` are headings of the Markdown's columns by the rows' names; None shows all under their own names.
+        """
+        made = provenance.circumstances(device, self.begun, time.monotonic() - self.start)
+        io.write_json(path, self.facts | {"rows": list(rows)} | made)
+        table = pd.json_normalize(list(rows))
+        io.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
+        heads = columns or {name: name for name in table.columns}
+        shown = table[list(heads)].astype(object).where(table.notna(), "")
+        where = f"Measured on {made['device']} with {made['threads']} CPU thread(s), {made['system']}"
+        versions = f"torch {made['versions']['torch']}, commit {made['commit'] or 'unknown'}, {self.begun}"
+        text = io.markdown_table(heads.values(), shown.to_numpy())
+        io.write_text(path.with_suffix(".md"), f"{text.rstrip()}\n\n{where}; {versions}.\n")
 
 
 @dataclass(frozen=True)
@@ -27,47 +59,30 @@ class Setting:
 
 @dataclass(frozen=True)
 class Pair:
-    """The two things of a row.
+    """The two things of a row."""
 
-    Attributes:
-        ours: a call of it does the work once.
-        theirs: the same of what it is compared with; or seconds that the work may take.
-        share: of ours' work that a call of theirs does.
-        facts: what else is worth writing down; called after the measurement.
-    """
-
-    ours: Callable[[], object]
-    theirs: Callable[[], object] | float
-    share: float = 1.0
-    facts: Callable[[], Mapping[str, Any]] = field(default=dict)
+    ours: Callable[[], object]  # does the work once
+    theirs: Callable[[], object] | float  # the same of what it is compared with; or seconds that the work may take
+    share: float = 1.0  # of ours' work that a call of theirs does
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict)  # what else is worth writing down; called afterwards
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
-
-    Attributes:
-        ours, theirs: what is compared, in words.
-        aim: the least ratio of theirs' time to ours; with `above` the most seconds that ours may take longer.
-        measure: makes the two things.
-        slow: takes minutes, and is measured only where it is named.
-        above: processes are started: their wall time counts, and its difference.
-    """
+    """A row of the table: what is compared, in words, and what makes it."""
 
     name: str
     ours: str
     theirs: str
-    aim: float
+    aim: float  # the least ratio of theirs' time to ours; with `above` the most seconds that ours may take longer
     measure: Callable[[Setting], Pair]
-    slow: bool = False
-    above: bool = False
+    slow: bool = False  # takes minutes, and is measured only where it is named
+    above: bool = False  # processes are started: their wall time counts, and its difference
 
 
-def row(
-    ours: str, theirs: str, aim: float, slow: bool = False, above: bool = False
-) -> Callable[[Callable[[Setting], Pair]], Row]:
+def row(ours: str, theirs: str, aim: float, slow: bool = False) -> Callable[[Callable[[Setting], Pair]], Row]:
     """Make a function the row of its name."""
-    return lambda measure: Row(measure.__name__, ours, theirs, aim, measure, slow, above)
+    return lambda measure: Row(measure.__name__, ours, theirs, aim, measure, slow)
 
 
 def measure(one: Row, setting: Setting, runs: int, seconds: float) -> dict[str, Any]:

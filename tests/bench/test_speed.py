@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlp_lib.bench import cost, latency
+from vlp_lib.bench import speed
 from vlp_lib.bench.architecture import Architecture, count, describe
 from vlp_lib.bench.contenders import MINIATURE, contenders
 from vlp_lib.bench.made_up import SIZES
@@ -61,14 +61,14 @@ def test_heads_of_losses_are_no_parameters_at_inference(miniatures):
 
 def test_summary():
     runs = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]) / 1000
-    found = latency.summary(runs, ["vision", "cross"])
+    found = speed.summary(runs, ["vision", "cross"])
     assert (found["median_ms"], found["runs"], found["stages_ms"]) == (7.0, 3, {"vision": 3.0, "cross": 4.0})
     assert (found["p5_ms"], found["p95_ms"]) == pytest.approx((3.4, 10.6))
 
 
 def test_bench_speed_writes_its_record(tmp_path):
     smoke = profile("smoke")
-    rows = latency.bench_speed(smoke, 64, 2, 1, tmp_path)
+    rows = speed.bench_speed(smoke, 64, 2, 1, tmp_path)
     written = read_json(tmp_path / "latency.json")
     assert written["rows"] == rows
     assert (written["architecture"], written["random_weights"], written["batch"]) == ("miniature", True, 1)
@@ -83,7 +83,7 @@ def test_bench_speed_writes_its_record(tmp_path):
 @pytest.mark.parametrize(("size", "runs", "text"), [(20, 2, "image_size is 20"), (64, 0, "runs is 0")])
 def test_bench_speed_refuses(tmp_path, size, runs, text):
     with pytest.raises(UserError, match=text):
-        latency.bench_speed(profile("smoke"), size, runs, 1, tmp_path)
+        speed.bench_speed(profile("smoke"), size, runs, 1, tmp_path)
 
 
 def proposals(boxes, scores):
@@ -121,8 +121,8 @@ def test_detector_hands_on_as_many_boxes_as_a_trained_one():
 
 
 def test_cost(tiny_corpus, small_profile, tmp_path):
-    rows = {row["variant"]: row for row in cost.bench_cost(small_profile, tiny_corpus, 1, tmp_path)}
-    assert list(rows) == list(cost.METHODS)
+    rows = {row["variant"]: row for row in speed.bench_cost(small_profile, tiny_corpus, 1, tmp_path)}
+    assert list(rows) == list(speed.METHODS)
     assert rows["naive_vit"]["extra_parameters"] == 0
     assert rows["segl"]["extra_parameters"] == 768 * 172 + 172  # one 1×1 convolution to 172 classes
     assert rows["segl"]["extra_parameters_at_inference"] == rows["ssul"]["extra_parameters_at_inference"] == 0
@@ -136,9 +136,9 @@ def test_cost(tiny_corpus, small_profile, tmp_path):
 
 
 def test_cost_says_which_targets_are_missing(tiny_corpus, small_profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(cost, "describe", lambda *_: Architecture("", {"visual_loss": 0}, 0, {384: 0, 600: 0}))
+    monkeypatch.setattr(speed, "describe", lambda *_: Architecture("", {"visual_loss": 0}, 0, {384: 0, 600: 0}))
     bare = dataclasses.replace(tiny_corpus, detections=None)
-    rows = {row["variant"]: row for row in cost.bench_cost(small_profile, bare, 1, tmp_path)}
+    rows = {row["variant"]: row for row in speed.bench_cost(small_profile, bare, 1, tmp_path)}
     assert rows["spl_small"]["step_ms"] is None
     assert "has none" in rows["spl_small"]["note"]
 
