@@ -115,14 +115,6 @@ def test_other_settings_are_refused_by_name_or_moved_aside(tmp_path, capsys):
     assert len(list(tmp_path.glob("old-*"))) == 2
 
 
-def test_runs_of_earlier_versions_are_continued_unless_they_read_prepared_images(tmp_path):
-    for name, data in {"plain": {"data": {"prepared": ""}}, "prepared": {"prepared": "1-461"}}.items():
-        provenance.begin(tmp_path / name, {"a": 1, "code": "0", **data}, False, ENTRY)
-    provenance.begin(tmp_path / "plain", {"a": 1}, False, ENTRY)
-    with pytest.raises(UserError, match="begun with prepared = '1-461' and now it is None"):
-        provenance.begin(tmp_path / "prepared", {"a": 1}, False, ENTRY)
-
-
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_changed_code_is_noted_once_and_deletes_nothing(tmp_path, capsys, monkeypatch, recomputed):
     folder = tmp_path / "seed0"

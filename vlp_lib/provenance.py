@@ -83,7 +83,7 @@ def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recom
     """
     code = code_of(entry)
     if (folder / CONFIG).is_file():
-        old, new = _read_config(folder), flatten(config)
+        old, new = flatten(read_json(folder / CONFIG)), flatten(config)
         changed = sorted(n for n in (old.keys() | new.keys()) - {"settings"} if old.get(n) != new.get(n))
         if not changed:
             if not (_note_code(folder, code) and recomputed and (folder / RECORD).is_file()):
@@ -99,15 +99,6 @@ def begin(folder: Path, config: dict[str, Any], restart: bool, entry: str, recom
             )
     write_json(folder / CODE, {"modules": code, "changed": []})
     write_json(folder / CONFIG, config)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """What a folder was begun with, flat, without what earlier versions wrote and what decided nothing.
-
-    Those are "code", and an empty "data.prepared"; where prepared images were read, that is another run than today's.
-    """
-    old = flatten(read_json(folder / CONFIG))
-    return {name: value for name, value in old.items() if name != "code" and (name, value) != ("data.prepared", "")}
 
 
 def set_aside(path: Path) -> Path:
@@ -136,12 +127,8 @@ def write_run(
     Where the run was finished before with the same facts, its record stays but for the changed code; with other facts
     (scored anew by other code), the old record is moved aside.
 
-    Args:
-        facts: stage, profile, variant, seed, corpus and whatever else the stage knows.
-        module: the model, for its number of parameters and its device.
-        begun: when the run started, as `now` gives it.
-        seconds: what it took.
-        measured: numbers that differ from time to time, to be written as well.
+    `module` is the model, for its parameters and device; the run began at `begun` (as `now` gives it) and took so many
+    seconds. `measured` differs from time to time and is compared with nothing.
     """
     path = folder / RECORD
     noted = read_json(folder / CODE)

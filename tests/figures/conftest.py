@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from vlp_lib.attention.pointing import Pointing, summarise
-from vlp_lib.bench.cost import COST, METHODS
-from vlp_lib.bench.latency import LATENCY
+from vlp_lib.bench.speed import COST, LATENCY, METHODS
 from vlp_lib.config import VARIANTS
 from vlp_lib.io import read_json, write_json, write_lines
 from vlp_lib.provenance import CODE, write_run
@@ -37,7 +36,14 @@ class MadeUp:
 
     def _write(self, stage: str, variant: str, seed: int, facts: dict[str, Any], synthetic: bool) -> Path:
         folder = self.root / stage / variant / f"seed{seed}"
-        identity = {"stage": stage, "profile": "tiny", "variant": variant, "seed": seed, "synthetic": synthetic}
+        identity = {
+            "stage": stage,
+            "profile": "tiny",
+            "variant": variant,
+            "name": variant,
+            "seed": seed,
+            "synthetic": synthetic,
+        }
         write_json(folder / "run.json", identity | {"corpus": "0" * 64} | facts | self.machine)
         return folder
 

@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures.one_run import draw_run, first_and_last
-from vlp_lib.figures.palette import colours
 from vlp_lib.figures.plots import draw_ablations, draw_convergence
-from vlp_lib.figures.style import save_figure, save_table
+from vlp_lib.figures.style import colours, save_figure, save_table
 from vlp_lib.io import write_json, write_lines
 from vlp_lib.study.convergence import (
     LN2,
@@ -311,9 +310,8 @@ def test_finished_runs_are_read(tmp_path):
         folder = tmp_path / "pretrain" / variant / f"seed{seed}"
         write_lines(folder / "metrics.jsonl", [{"samples": s, "val_itm": 0.1 * seed} for s in SAMPLES])
         if finished:
-            # An older record has no name.
-            name = {"name": "majority"} if seed else {}
-            write_json(folder / "run.json", {"variant": variant, "seed": seed, "synthetic": seed == 0, **name})
+            name = "majority" if seed else variant
+            write_json(folder / "run.json", {"variant": variant, "name": name, "seed": seed, "synthetic": seed == 0})
     runs = read_runs(tmp_path, "pretrain")
     assert len(runs) == 2 * len(SAMPLES)
     assert set(runs["variant"]) == {"segl"}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_lib.figures.examples import draw_examples
-from vlp_lib.figures.one_run import draw_finetuning, score_table
+from vlp_lib.figures.one_run import draw_examples, draw_finetuning, score_table
 from vlp_lib.tasks.common import Example
 
 

@@ -9,8 +9,7 @@ from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.figures.plots import draw_trade_off
 from vlp_lib.figures.style import save_figure
-from vlp_lib.study.scores import read_results
-from vlp_lib.study.trade_off import not_shown, trade_off
+from vlp_lib.study.scores import not_shown, read_results, trade_off
 
 
 def test_points_by_hand(made_up):

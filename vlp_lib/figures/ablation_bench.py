@@ -14,8 +14,8 @@ from vlp_lib.bench.step import seconds_of
 from vlp_lib.config import profile as profile_of
 from vlp_lib.errors import UserError
 from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
-from vlp_lib.figures.palette import WRONG
 from vlp_lib.figures.plots import draw_courses
+from vlp_lib.figures.style import WRONG
 from vlp_lib.run import Layout, Run, reference_root
 from vlp_lib.study import ablation
 from vlp_lib.study.ablation import FACTORS, courses, finished
@@ -41,13 +41,8 @@ _TEXTS = {
 class AblationBench:
     """A study of the choices, for a notebook: executed (`train`), or by hand (`panel`).
 
-    Args:
-        profile: the scale of every run.
-        choices: by `variants`, `backbones`, `seeds` and the names of `ablation.FACTORS`: values with spaces between;
-            "" takes the profile's own.
-        threshold: of the matching loss, for the table.
-        study: the name of the file that `save` writes.
-        plugin: a Python file with visual losses of one's own.
+    `choices` are, by `variants`, `backbones`, `seeds` and the names of `ablation.FACTORS`, values with spaces between;
+    "" takes the profile's own. `threshold` is of the matching loss, `study` the name of the file that `save` writes.
     """
 
     def __init__(

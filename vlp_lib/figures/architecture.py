@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 
@@ -14,15 +12,15 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.architecture import count
 from vlp_lib.bench.made_up import SIZES, fill, question, shape_of, training_batch
 from vlp_lib.config import Profile, Variant
-from vlp_lib.figures.palette import STAGES
+from vlp_lib.figures.style import STAGES
 from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
 from vlp_lib.models.heads import ITMHead, MLMHead
 from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, ViTStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.study.runs import label
 
-# In pixels: the middles of the columns and of the page, a box's width, from a box to the next one, the first box.
-_VISION, _LANGUAGE, _PAGE, _WIDTH, _GAP, _TOP = 145, 425, 285, 260, 38, 160
+# In pixels: the middles of the columns and of the page, a box's width, from a box to the next one, the first arrow.
+_VISION, _LANGUAGE, _PAGE, _WIDTH, _GAP, _TOP = 145, 425, 285, 260, 38, 64
 
 # Strokes and tinted fills serve both modes; only the page and its letters change.
 _STYLE = """.vlp text{font:13px system-ui,sans-serif;text-anchor:middle;fill:#1b1b1b}.vlp .title{font-weight:600}
@@ -32,23 +30,14 @@ _STYLE = """.vlp text{font:13px system-ui,sans-serif;text-anchor:middle;fill:#1b
 
 @dataclass(frozen=True)
 class Station:
-    """A part of the network; every parameter of the pretraining model is in exactly one.
+    """A part of the network; every parameter of the pretraining model is in exactly one."""
 
-    Attributes:
-        stream: "vision", "language", "loss", "cross" or "head".
-        title: what it is.
-        parameters: how many numbers it learns.
-        gives: the shape of one picture or one sentence after it.
-        says: what it does, where title and shape do not say it.
-        replaces: of a visual loss, whether the cross-modality encoder reads what it makes.
-    """
-
-    stream: str
-    title: str
-    parameters: int
-    gives: tuple[int, ...]
-    says: str = ""
-    replaces: bool = False
+    stream: str  # "vision", "language", "loss", "cross" or "head"
+    title: str  # what it is
+    parameters: int  # how many numbers it learns
+    gives: tuple[int, ...]  # the shape of one picture or one sentence after it
+    says: str = ""  # what it does, where title and shape do not say it
+    replaces: bool = False  # of a visual loss, whether the cross-modality encoder reads what it makes
 
 
 def stations(profile: Profile, variant: Variant, sizes: Vocabularies = SIZES) -> list[Station]:
@@ -115,23 +104,24 @@ def _losses(loss: MixedVisualLoss, batch: Batch, features: VisionFeatures) -> li
 
 @dataclass
 class _Lane:
-    """A stream on the page: where its next arrow begins, the lowest box in it, what it hands on, a box in its way."""
+    """A stream on the page: its next arrow begins at (x, y), its lowest box ends at `low`, a box stands in its way."""
 
     x: int
     y: int
     low: int
-    gives: str
+    gives: str  # what it hands on
     around: bool = False
 
     def down(self, top: int) -> str:
         """An arrow to a box whose top is there, with what is handed on beside it."""
         path = f"v12H{_PAGE}V{top - 12}H{self.x}V{top}" if self.around else f"V{top}"
-        words = _text(self.x + 8, top - (18 if self.around else 14), self.gives, "shape")
-        return _arrow(f"M{self.x} {self.y}{path}") + words
+        return _arrow(self.x, self.y, path) + _text(self.x + 8, top - (18 if self.around else 14), self.gives, "shape")
 
-    def after(self, low: int, gives: str) -> None:
-        """Go on below a box."""
-        self.y, self.low, self.gives, self.around = low, low, gives, False
+    def box(self, top: int, station: Station, x: int = 0, width: int = _WIDTH) -> str:
+        """A box that it goes through, and goes on below."""
+        self.y = self.low = top + _height(station)
+        self.around = False
+        return _box(x or self.x, top, station, width)
 
 
 def draw_architecture(profile: Profile, variant: Variant, sizes: Vocabularies = SIZES) -> str:
@@ -140,27 +130,24 @@ def draw_architecture(profile: Profile, variant: Variant, sizes: Vocabularies = 
     side = profile.model.image_size
     picture = "detections" if variant.vision == "region" else f"picture 3 × {side} × {side}"
     vision, language = _Lane(_VISION, _TOP, _TOP, picture), _Lane(_LANGUAGE, _TOP, _TOP, "sentence")
-    cells, words = (next(one.gives[0] for one in found if one.stream == name) for name in ("vision", "language"))
-    rows = 1 if variant.vision == "region" else math.isqrt(cells)
-    parts = [_cells(_VISION, rows, cells // rows), _cells(_LANGUAGE, 1, words)]
-    for one in found:
+    parts = []
+    for one in found[:-2]:
         lane = language if one.stream == "language" else vision
-        below = [vision, language] if one.stream in ("cross", "head") else [lane]
-        top = max(each.low for each in below) + _GAP
-        low = top + _height(one)
+        top = (max(vision.low, language.low) if one.stream == "cross" else lane.low) + _GAP
         if one.stream == "cross":
-            parts += [vision.down(top), language.down(top), _box(_PAGE, top, one, 2 * _WIDTH + 20)]
-            vision.after(low, vision.gives)
-            language.after(low, _written(one.gives))
+            parts += [vision.down(top), language.down(top), vision.box(top, one, _PAGE, 2 * _WIDTH + 20)]
+            language.y = language.low = vision.low
+            language.gives = _written(one.gives)
         elif one.stream == "loss" and not one.replaces:
-            parts += [_arrow(f"M{lane.x} {lane.y}v12H{_PAGE}V{top + 24}h-26"), _box(lane.x - 2, top, one, _WIDTH - 28)]
-            lane.low, lane.around = low, True
-        elif one.stream != "head":
-            parts += [lane.down(top), _box(lane.x, top, one)]
-            lane.after(low, _written(one.gives))
+            aside = _arrow(lane.x, lane.y, f"v12H{_PAGE}V{top + 24}h-26")
+            parts += [aside, _box(lane.x - 2, top, one, _WIDTH - 28)]
+            lane.low, lane.around = top + _height(one), True
+        else:
+            parts += [lane.down(top), lane.box(top, one)]
+            lane.gives = _written(one.gives)
     top = language.y + _GAP
     cls = _text(_VISION + 8, top - 6, f"[CLS] {found[-3].gives[-1]}", "shape")
-    parts += [_arrow(f"M{_LANGUAGE} {language.y}v14H{_VISION}V{top}"), cls, language.down(top)]
+    parts += [_arrow(_LANGUAGE, language.y, f"v14H{_VISION}V{top}"), cls, language.down(top)]
     for x, one in zip((_VISION, _LANGUAGE), found[-2:], strict=True):
         parts += [_box(x, top, one), _text(x, top + _height(one) + 18, _written(one.gives))]
     title = f"{label(variant.name)}, profile {profile.name}: a pair on its way"
@@ -190,19 +177,8 @@ def _box(x: int, top: int, station: Station, width: int = _WIDTH) -> str:
     return f"<rect {shape} fill='{tint}' fill-opacity='.18' stroke='{tint}' stroke-width='1.5'/>" + "".join(words)
 
 
-def _cells(x: int, rows: int, columns: int) -> str:
-    """What a stream begins with, above its first arrow: a picture's cells, a detector's boxes, words."""
-    side = min(12, 72 // rows)
-    left, top = x - columns * side // 2, _TOP - 4 - rows * side
-    cells = product(range(rows), range(columns))
-    return "".join(
-        f"<rect class='line' x='{left + c * side}' y='{top + r * side}' width='{side - 1}' height='{side - 1}'/>"
-        for r, c in cells
-    )
-
-
-def _arrow(path: str) -> str:
-    return f"<path class='line' d='{path}' marker-end='url(#vlp-end)'/>\n"
+def _arrow(x: int, y: int, path: str) -> str:
+    return f"<path class='line' d='M{x} {y}{path}' marker-end='url(#vlp-end)'/>\n"
 
 
 def _text(x: int, y: int, words: str, kind: str = "") -> str:

@@ -26,7 +26,7 @@ from vlp_lib.corpora.synthetic.scenes import Scene
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 from vlp_lib.errors import UserError
 from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
-from vlp_lib.figures.palette import RIGHT, WRONG, colours
+from vlp_lib.figures.style import RIGHT, WRONG, colours
 from vlp_lib.hub.model import TrainedModel
 from vlp_lib.hub.packed import ready_model, ready_models
 from vlp_lib.io import readable
@@ -104,11 +104,8 @@ def _over(grey: np.ndarray, weights: np.ndarray) -> Image.Image:
 class AskPage:
     """The page: by hand (`panel`), or executed, with what it begins with.
 
-    Args:
-        baseline, run: the models that are compared; one's own where both are finished, else the kit's.
-        scene: number of the validation scene that it begins with.
-        picture: a file to begin with instead of the scene.
-        sentence, question: to begin with; "" takes true ones of the scene.
+    The models of `baseline` and `run` are one's own where both are finished, else the kit's. It begins with a scene by
+    its number, or with the file `picture`, and with the sentence and question, "" being true ones of the scene.
 
     Raises UserError where there are no such models, and for a picture that cannot be read.
     """

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vlp_lib.figures.palette import RIGHT, WRONG
-from vlp_lib.figures.style import new_figure, plain_log_ticks
+from vlp_lib.figures.style import RIGHT, WRONG, new_figure, plain_log_ticks
 from vlp_lib.paper import values
 from vlp_lib.study.runs import label
 from vlp_lib.study.scores import paper_ms
@@ -34,10 +33,11 @@ def name_of(contender: str) -> str:
     return _NAMES.get(contender, label(contender))
 
 
-def _paper_cost(variant: str) -> dict[str, str]:
+def paper_cost(variant: str) -> dict[str, str]:
     """Table I's words about a variant."""
     cells = {cell.column: cell.printed for cell in values("I") if cell.row == _COST_ROWS.get(variant, variant)}
     return {
+        "method": "No visual loss" if variant == "naive_vit" else label(variant),
         "paper: extra computation": cells["extra_computation"],
         "paper: extra data": cells["extra_data"],
         "paper: inference": cells["inference_speed"],
@@ -95,16 +95,17 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "method": "No visual loss" if row["variant"] == "naive_vit" else label(row["variant"]),
+                "method": said["method"],
                 "extra parameters (million)": round(row["extra_parameters"] / 1e6, 3),
                 "of these at inference": round(row["extra_parameters_at_inference"] / 1e6, 3),
                 "time of a training step": "" if row["step_ratio"] is None else f"{row['step_ratio']:.2f}×",
                 "visual tokens at 384 and 600 px": f"{row['tokens']['384']}, {row['tokens']['600']}",
                 "extra data": row["extra_data"],
                 "training images with it": f"{row['extra_data_share']:.0%}",
-                **_paper_cost(row["variant"]),
+                **said,
             }
             for row in rows
+            for said in [paper_cost(row["variant"])]
         ]
     )
 

@@ -16,8 +16,7 @@ from vlp_lib.batches.sample import Sample
 from vlp_lib.batches.tokenizer import SPECIAL, Tokenizer
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.records import IGNORED, ImageRecord
-from vlp_lib.figures.palette import RIGHT, WRONG
-from vlp_lib.figures.style import picture_grid
+from vlp_lib.figures.style import RIGHT, WRONG, picture_grid
 
 
 def class_colours(shown: Sequence[int], count: int) -> np.ndarray:
@@ -79,9 +78,9 @@ def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Fi
     return figure, pd.DataFrame(rows)
 
 
-def draw_pairs(samples: Sequence[Sample], tokenizer: Tokenizer, columns: int = 4) -> tuple[Figure, pd.DataFrame]:
+def draw_pairs(samples: Sequence[Sample], tokenizer: Tokenizer) -> tuple[Figure, pd.DataFrame]:
     """Augmented images: above, in green, their own sentence; below, in red, the other image's they get as well."""
-    figure, _ = picture_grid(-(-len(samples) // columns), columns, 2.4, 3.8)
+    figure, _ = picture_grid(-(-len(samples) // 4), 4, 2.4, 3.8)
     rows = []
     for axes, sample in zip(figure.axes, samples, strict=False):
         axes.set_axis_on()

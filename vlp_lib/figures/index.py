@@ -126,7 +126,7 @@ def write_index(root: Path) -> Path:
 
 
 def _is_ours(page: Path) -> bool:
-    """Whether this module wrote a page, now or in an earlier version; an interrupted write leaves none."""
+    """Whether this module wrote a page; an interrupted write leaves none."""
     return page.read_bytes().startswith(b"<!doctype html><html lang=en><meta charset=utf-8><title>")
 
 

@@ -14,8 +14,7 @@ from vlp_lib import paper
 from vlp_lib.config import VARIANTS
 from vlp_lib.figures.attention_maps import draw_map
 from vlp_lib.figures.corpus_tour import class_colours, draw_label_map
-from vlp_lib.figures.palette import LINE, OTHER, RIGHT, WRONG
-from vlp_lib.figures.style import new_figure, picture_grid
+from vlp_lib.figures.style import LINE, OTHER, RIGHT, WRONG, new_figure, picture_grid
 from vlp_lib.run import Run
 from vlp_lib.study.runs import CHECK_ONLY, label
 
@@ -76,8 +75,8 @@ def draw_bars(table: pd.DataFrame, words: str) -> Figure:
     return figure
 
 
-def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}) -> Figure:
-    """Each column of the losses against its step, a panel each; dotted lines at the levels named in `lines`.
+def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}, along: str = "step") -> Figure:
+    """Each column of the losses against the index, a panel each; dotted lines at the levels named in `lines`.
 
     Of many steps a mean over neighbours is drawn over the losses themselves.
     """
@@ -88,7 +87,7 @@ def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}) -> Figu
             losses.index, losses[name].rolling(max(1, len(losses) // 15), min_periods=1).mean(), color=LINE, lw=1.8
         )
         axes.set_title(str(name), fontsize=10)
-        axes.set_xlabel("step")
+        axes.set_xlabel(along)
         if name in lines:
             axes.axhline(lines[str(name)], color="0.5", lw=0.8, ls=":")
         axes.set_ylim(bottom=0)
@@ -110,9 +109,7 @@ def draw_matching(
 ) -> Figure:
     """Probabilities [queries, labels] by title, a panel each; a ring where a query is matched with a label.
 
-    Args:
-        matched: [queries] by title: the column of the label that a query was given, -1 for "no object".
-        words: the labels.
+    `matched` [queries] has the column of the label that a query was given, −1 for "no object"; `words` are the labels.
     """
     queries = len(next(iter(costs.values())))
     figure = new_figure(2.2 * len(costs) + 1, 0.17 * queries + 1.4, columns=len(costs))
@@ -160,8 +157,7 @@ def draw_looks(
 ) -> Figure:
     """Where words look: images [B, 3, H, W], a row each, beside their attention [B, h, w] by title.
 
-    Args:
-        masks: [B, h, w] bool, the cells that show what the word names; outlined.
+    `masks` [B, h, w] bool are the cells that show what the word names, outlined.
     """
     cell = images.shape[-1] // masks.shape[-1]
     figure, grid = picture_grid(len(images), 1 + len(shares), 1.6, 1.7)

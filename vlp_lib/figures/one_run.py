@@ -1,17 +1,26 @@
-"""What one run says: the course of a pretraining or finetuning, its scores, recalls and pointing accuracy."""
+"""What one run says: its course, scores, recalls and pointing accuracy, and what it answers and finds."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlp_lib.figures.palette import LINE
-from vlp_lib.figures.style import draw_chance, new_figure
+from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.corpora.images import read_image
+from vlp_lib.figures.lessons import draw_training
+from vlp_lib.figures.style import RIGHT, UNKNOWN, WRONG, picture_grid
+from vlp_lib.study.convergence import LN2
 from vlp_lib.study.scores import guessing
+from vlp_lib.tasks.common import Example
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls
+from vlp_lib.tasks.retrieval import Gallery
 
 _LOSSES = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
 _FINETUNED = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
@@ -19,27 +28,17 @@ _FINETUNED = {"val_loss": "validation loss", "val_accuracy": "validation accurac
 
 def draw_run(rows: list[dict[str, Any]]) -> Figure:
     """Each validation loss of a pretraining against the images it has seen, a panel a loss."""
-    return _draw_course(rows, _LOSSES, "images seen")
+    return draw_training(_course(rows, _LOSSES), {_LOSSES["val_itm"]: LN2}, "images seen")
 
 
 def draw_finetuning(rows: list[dict[str, Any]]) -> Figure:
     """Validation loss and accuracy against the items seen."""
-    return _draw_course(rows, _FINETUNED, "items seen")
+    return draw_training(_course(rows, _FINETUNED), along="items seen")
 
 
-def _draw_course(rows: list[dict[str, Any]], titles: Mapping[str, str], seen: str) -> Figure:
-    table = pd.DataFrame(rows)
-    names = [name for name in titles if name in table]
-    figure = new_figure(3.2 * len(names), 2.8, columns=len(names))
-    for axes, name in zip(figure.axes, names, strict=True):
-        axes.plot(table["samples"], table[name], color=LINE, lw=1.8, marker=".")
-        axes.set_title(titles[name], fontsize=10)
-        axes.set_xlabel(seen)
-        if name == "val_itm":
-            draw_chance(axes, table[name].max())
-        else:
-            axes.set_ylim(bottom=0)
-    return figure
+def _course(rows: list[dict[str, Any]], titles: Mapping[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows).set_index("samples")
+    return table[[name for name in titles if name in table]].rename(columns=titles)
 
 
 def first_and_last(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -69,27 +68,72 @@ def recall_table(found: Mapping[str, Recalls]) -> pd.DataFrame:
     """R@1, R@5 and R@10 both ways in percent, a row a gallery, with what guessing would score."""
     rows = []
     for name, one in found.items():
-        row: dict[str, object] = {"gallery": name, "images": one.images, "captions": one.captions}
-        for way, shares in (("text", one.text_retrieval), ("image", one.image_retrieval)):
-            row |= {f"{way} R@{k}": round(100 * shares[k], 1) for k in CUTOFFS}
-        chance = {
-            "chance, text R@1": guessing(one.images, one.captions, "text", 1),
-            "chance, image R@1": guessing(one.images, one.captions, "image", 1),
-        }
-        rows.append(row | {heading: round(100 * share, 1) for heading, share in chance.items()})
+        recalls = {"text": one.text_retrieval, "image": one.image_retrieval}
+        shares = {f"{way} R@{k}": of_way[k] for way, of_way in recalls.items() for k in CUTOFFS}
+        shares |= {f"chance, {way} R@1": guessing(one.images, one.captions, way, 1) for way in recalls}
+        percent = {heading: round(100 * share, 1) for heading, share in shares.items()}
+        rows.append({"gallery": name, "images": one.images, "captions": one.captions, **percent})
     return pd.DataFrame(rows)
 
 
 def pointing_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of `pointing.summarise` for people."""
-    return pd.DataFrame(
-        {
-            "questions about": [row["kind"] for row in rows],
-            "questions": [row["questions"] for row in rows],
-            "pointing accuracy": [round(row["pointing"], 3) for row in rows],
-            "attention on the object": [round(row["mass"], 3) for row in rows],
-            "the object's area (chance)": [round(row["chance"], 3) for row in rows],
-            "evenly spread attention": [round(row["even"], 3) for row in rows],
-            "by label map": [row["from_label_maps"] for row in rows],
-        }
-    )
+    heads = {
+        "kind": "questions about",
+        "questions": "questions",
+        "pointing": "pointing accuracy",
+        "mass": "attention on the object",
+        "chance": "the object's area (chance)",
+        "even": "evenly spread attention",
+        "from_label_maps": "by label map",
+    }
+    return pd.DataFrame(rows, columns=list(heads)).rename(columns=heads).round(3)
+
+
+def draw_examples(examples: Sequence[Example], columns: int = 4) -> tuple[Figure, pd.DataFrame]:
+    """Each item's pictures (side by side), what was asked, said and true; green where right, red where wrong.
+
+    The frame holds the same in words, with the score of each answer (0 to 1).
+    """
+    rows = -(-len(examples) // columns)
+    figure, panels = picture_grid(rows, columns, 2.9, 3.2)
+    table = []
+    for axes, example in zip(panels.flat, examples, strict=False):
+        _draw_pictures(axes, example)
+        said = f"says: {example.predicted}" + (f"\ntrue: {example.truth}" if example.truth else "")
+        axes.set_title(
+            "\n".join(line for text in (example.text, *said.splitlines()) for line in textwrap.wrap(text, 36)),
+            fontsize=8,
+            color=UNKNOWN if math.isnan(example.score) else RIGHT if example.score >= 0.5 else WRONG,
+        )
+        table.append(
+            {"asked": example.text, "predicted": example.predicted, "truth": example.truth, "score": example.score}
+        )
+    return figure, pd.DataFrame(table, columns=["asked", "predicted", "truth", "score"])
+
+
+def _draw_pictures(axes: Axes, example: Example) -> None:
+    """The pictures in a row, all of the first one's height."""
+    images = [read_image(path) for path in example.pictures]
+    height = images[0].height
+    shown = [np.asarray(image.resize((max(1, image.width * height // image.height), height))) for image in images]
+    gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+    parts = [part for array in shown for part in (gap, array)][1:]
+    axes.imshow(np.concatenate(parts, axis=1), interpolation="nearest")
+
+
+def draw_found(corpus: Corpus, gallery: Gallery, scores: np.ndarray, queries: int = 4, best: int = 4) -> Figure:
+    """The first images with the sentences that score best for each; green where the sentence is the image's own."""
+    queries = min(queries, len(gallery.records))
+    figure = Figure(figsize=(8.5, 1.7 * queries), layout="constrained")
+    grid = figure.subplots(queries, 2, squeeze=False, width_ratios=[1, 4])
+    for row, (left, right) in enumerate(grid):
+        left.imshow(np.asarray(corpus.read_image(gallery.records[row])), interpolation="nearest")
+        for place, column in enumerate(np.argsort(-scores[row], kind="stable")[:best]):
+            own = gallery.image_index[column] == row
+            sentence = textwrap.shorten(gallery.captions[column], 90, placeholder=" …")
+            right.text(0, 0.88 - place * 0.9 / best, f"{scores[row, column]:+.2f}  {sentence}", fontsize=9, va="center",
+                       color=RIGHT if own else WRONG, transform=right.transAxes)  # fmt: skip
+        for axes in (left, right):
+            axes.set_axis_off()
+    return figure

@@ -17,24 +17,32 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from vlp_lib.figures.bench_tables import name_of
-from vlp_lib.figures.palette import LINE, OTHER, RIGHT, STAGES, WRONG, colours, line_style, marker
-from vlp_lib.figures.style import draw_chance, new_figure, plain_log_ticks
+from vlp_lib.figures.style import (
+    LINE,
+    OTHER,
+    RIGHT,
+    STAGES,
+    WRONG,
+    colours,
+    draw_chance,
+    line_style,
+    marker,
+    new_figure,
+    plain_log_ticks,
+)
 from vlp_lib.study.claims import POINTS
 from vlp_lib.study.convergence import LN2, convergence_curves
 from vlp_lib.study.runs import in_order, label
-from vlp_lib.study.trade_off import RUN, not_shown
+from vlp_lib.study.scores import RUN, not_shown
 from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
 
 _MARKERS = {RUN: "o", "paper, table II": "o", "paper, table IV": "D"}
 
 
 def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str = "") -> Figure:
-    """Validation matching loss against samples seen: a line a name, its 95 % interval over seeds shaded.
+    """Validation matching loss against samples seen (`convergence_curves`): a line a name, all where none is given.
 
-    Args:
-        curves: see `study.convergence.convergence_curves`.
-        names: what is drawn of them; all where none is given.
-        title: above the figure.
+    The 95 % interval over seeds is shaded.
     """
     figure = new_figure()
     (axes,) = figure.axes
@@ -88,10 +96,7 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
     """Named runs beside the run of their own variant, a column a variant: matching loss above, entropy below.
 
     The entropy is that of the words' attention to the image: at 1 they look at all of it alike. A run called
-    "segl-mlm15" has the colour of every other "…-mlm15".
-
-    Args:
-        runs: see `study.runs.read_runs`.
+    "segl-mlm15" has the colour of every other "…-mlm15". The runs are those of `study.runs.read_runs`.
     """
     named = runs[runs["name"] != runs["variant"]]
     variants = in_order(named["variant"])
@@ -127,11 +132,7 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
 def draw_courses(own: pd.DataFrame, reference: pd.DataFrame, end: float, threshold: float) -> Figure:
     """Matching, word and visual loss of runs as far as they have come, over reference runs drawn pale; a panel a loss.
 
-    Args:
-        own: see `study.ablation.courses`; may be empty.
-        reference: see `study.runs.read_runs`.
-        end: the images that are drawn at most: what the own runs will have seen at their end.
-        threshold: of the matching loss; a line.
+    `own` (`study.ablation.courses`) may be empty; `end` are the images that are drawn at most, `threshold` is a line.
     """
     losses = {"val_itm": "matching loss (dotted: a coin, ln 2)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
     figure = new_figure(10.5, 4.2, columns=len(losses))

@@ -1,9 +1,10 @@
-"""How figures look and where they go."""
+"""How figures look and where they go. Nothing else gives a run, a verdict or a stage its colour."""
 
 from __future__ import annotations
 
 import math
-import textwrap
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -12,12 +13,44 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from matplotlib.transforms import Bbox
 
 from vlp_lib.io import markdown_table, write_atomically, write_text
 from vlp_lib.study.convergence import LN2
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; a dashed line says ResNet.
+_PAPER = {
+    "region": "#000000",
+    "naive": "#D55E00",
+    "naive_vit": "#D55E00",
+    "naive_resnet": "#D55E00",
+    "ssul": "#E69F00",
+    "segl": "#0072B2",
+    "segl_resnet": "#0072B2",
+    "spl_small": "#56B4E9",
+    "spl_large": "#009E73",
+}
+
+_MARKS = {"region": "s", "naive": "o", "ssul": "D", "segl": "^", "spl_small": "v", "spl_large": "P"}
+
+_NEXT = ("#CC79A7", "#882255", "#999933", "#332288", "#AA4499", "#661100", "#DDCC77", "#117733")
+"""For runs without a colour of their own, one after the other: the rest of that palette, then Paul Tol's."""
+
+LINE, OTHER = "#0072B2", "#999999"
+"""A figure's only line; and what is no run, such as another paper's model."""
+
+RIGHT, WRONG, UNKNOWN = "#00664b", "#a33c00", "#444444"
+"""Answers, pairs and verdicts: right, wrong, and not known."""
+
+STAGES = {
+    "detector": "#D55E00",
+    "selection": "#E69F00",
+    "vision": "#0072B2",
+    "language": "#56B4E9",
+    "cross": "#009E73",
+    "whole": OTHER,
+}
+"""The stages of an answer."""
 
 
 def new_figure(width: float = 7.0, height: float = 4.4, columns: int = 1) -> Figure:
@@ -70,42 +103,6 @@ def save_table(table: pd.DataFrame, folder: Path, name: str, note: str = "") -> 
     return folder / f"{name}.md"
 
 
-def save_all(table: pd.DataFrame, folder: Path, name: str, title: str, note: str = "") -> Path:
-    """Write a table as CSV, Markdown and picture (PNG and PDF); returns the Markdown's path."""
-    save_figure(draw_table(table, title, note), table, folder, name)
-    return save_table(table, folder, name, note)
-
-
-def draw_table(table: pd.DataFrame, title: str = "", note: str = "", widest: int = 24) -> Figure:
-    """A data frame as a picture, for slides; cells of more than `widest` letters take several lines."""
-    heads = [[textwrap.fill(str(column), widest) for column in table.columns]]
-    rows = heads + [[textwrap.fill(_cell(v), widest) for v in row] for row in table.itertuples(index=False)]
-    lines = [max(cell.count("\n") + 1 for cell in row) for row in rows]
-    cells = [[line for row in rows for line in row[i].splitlines()] for i in range(len(rows[0]))]
-    # matplotlib leaves a tenth of a cell free before its text.
-    widths = [max(map(_inches, column), default=0.0) / 0.9 + 0.12 for column in cells]
-    # A line of 8 points with its share of the rule is 0.17 inch high.
-    width = max(sum(widths) + 0.2, _inches(title, 10) + 0.3)
-    figure = Figure(figsize=(width, 0.17 * (sum(lines) + 4)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_axis_off()
-    drawn = axes.table(rows, colWidths=[one / sum(widths) for one in widths], cellLoc="left", bbox=Bbox.unit())
-    drawn.auto_set_font_size(False)
-    drawn.set_fontsize(8)
-    for (row, _), cell in drawn.get_celld().items():
-        cell.set_height(lines[row] / sum(lines))
-        cell.set_edgecolor("0.8")
-        cell.set_facecolor("0.93" if row == 0 else "w")
-    axes.set_title(title, fontsize=10)
-    figure.supxlabel(textwrap.fill(note, max(40, round(width / 0.068))), fontsize=8)
-    return figure
-
-
-def _inches(line: str, points: float = 8) -> float:
-    """How wide a line of text is drawn."""
-    return float(TextPath((0, 0), line, size=points).get_extents().width) / 72 if line.strip() else 0.0
-
-
 def _cell(value: object) -> str:
     """A value as a table shows it: four figures, nothing for NaN."""
     if isinstance(value, float):
@@ -116,3 +113,19 @@ def _cell(value: object) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A data frame as a Markdown table."""
     return markdown_table(table.columns, (map(_cell, row) for row in table.itertuples(index=False)))
+
+
+def colours(names: Iterable[str] = ()) -> dict[str, str]:
+    """A colour for each of the paper's variants, always the same, and for other names the next one of a fixed list."""
+    others = [name for name in dict.fromkeys(names) if name not in _PAPER]
+    return _PAPER | dict(zip(others, cycle(_NEXT), strict=False))
+
+
+def line_style(name: str) -> str:
+    """Dashed for ResNet."""
+    return "--" if "resnet" in name else "-"
+
+
+def marker(name: str) -> str:
+    """A curve's mark, the second way beside its colour to tell it from others; none for runs without one."""
+    return _MARKS.get(name.removesuffix("_resnet").removesuffix("_vit"), "")

@@ -83,10 +83,8 @@ def grid(
     """The runs of all combinations, seed by seed, each once.
 
     What a variant does not read is not varied for it: a naive model reads no label maps. A value that is the profile's
-    own leaves the name and the settings of the run alone, so that the baseline is the variant's own run.
-
-    Args:
-        values: what to try of each of `FACTORS`; where there is none the profile's own.
+    own leaves the name and the settings of the run alone, so that the baseline is the variant's own run. `values` are
+    what to try of each of `FACTORS`.
 
     Raises UserError for unknown names, values out of range, and where nothing is to be run.
     """

@@ -119,6 +119,10 @@ def _apart(ranking: Ranking, first: str, second: str) -> float:
     return abs(_published(ranking.metric, first) - _published(ranking.metric, second))
 
 
+def _said(ranking: Ranking, first: str, second: str) -> str:
+    return f"{_published(ranking.metric, first):g} and {_published(ranking.metric, second):g}"
+
+
 def _pairs(ranking: Ranking) -> list[tuple[str, str]]:
     """Better and worse: of neighbouring groups, and of every group with the last."""
     *better, last = ranking.groups
@@ -128,8 +132,8 @@ def _pairs(ranking: Ranking) -> list[tuple[str, str]]:
 def _row(metric: str, words: str, said: str, unit: str, verdict: str = NOT_RUN) -> dict[str, Any]:
     """A comparison without numbers."""
     unknown = dict.fromkeys(("estimate", "low", "high", "p"), math.nan)
-    return {"metric": metric, "comparison": words, "paper": said, **unknown, "unit": unit, "from": "",
-            "verdict": verdict}  # fmt: skip
+    row = {"metric": metric, "comparison": words, "paper": said, **unknown}
+    return row | {"unit": unit, "from": "", "verdict": verdict}
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
@@ -175,23 +179,30 @@ class _Metric:
         return _row(self.words, words, said, POINTS) | _decided(decision)
 
 
-def _higher(first: np.ndarray, second: np.ndarray) -> Decision:
-    return higher(difference(first, second), SMALLEST_POINTS)
-
-
 def _scores(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
     """The comparisons of a claim about scores."""
     for ranking in claim.rankings:
         metric, margin = _Metric(results, ranking.metric), smallest_step(ranking)
-        near = [pair for group in ranking.groups for pair in combinations(group, 2)]
-        # What is in one group only because the claim does not order it, is not compared.
-        near = [pair for pair in near if _apart(ranking, *pair) < margin]
-        words = [*(f"{label(a)} > {label(metric.run(b))}" for a, b in _pairs(ranking)),
-                 *(f"{label(a)} ≈ {label(b)} within {margin:.3g}" for a, b in near)]  # fmt: skip
-        rules = [_higher] * len(_pairs(ranking)) + [lambda a, b, m=margin: equal(difference(a, b), m)] * len(near)
-        for text, (first, second), rule in zip(words, [*_pairs(ranking), *near], rules, strict=True):
-            said = f"{_published(ranking.metric, first):g} and {_published(ranking.metric, second):g}"
-            yield metric.row(text, said, (first, metric.run(second)), rule)
+        for better, worse in _pairs(ranking):
+            words = f"{label(better)} > {label(metric.run(worse))}"
+            yield metric.row(words, _said(ranking, better, worse), (better, metric.run(worse)), _higher)
+        for pair in (pair for group in ranking.groups for pair in combinations(group, 2)):
+            # What is in one group only because the claim does not order it, is not compared.
+            if _apart(ranking, *pair) < margin:
+                words = f"{label(pair[0])} ≈ {label(pair[1])} within {margin:.3g}"
+                yield metric.row(words, _said(ranking, *pair), pair, partial(_equal, margin=margin))
+
+
+def _higher(first: np.ndarray, second: np.ndarray) -> Decision:
+    return higher(difference(first, second), SMALLEST_POINTS)
+
+
+def _equal(first: np.ndarray, second: np.ndarray, margin: float) -> Decision:
+    return equal(difference(first, second), margin)
+
+
+def _no_gain(more: np.ndarray, best: np.ndarray, margin: float) -> Decision:
+    return no_gain(difference(more, best), margin)
 
 
 def _retrieval(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -284,9 +295,4 @@ def _joint(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
             continue
         best = min(singles, key=lambda name: results.matching[name])
         words = f"{mix} gains less than {margin:.3g} over {label(best)}"
-        rule = partial(_no_gain, margin=margin)
-        yield metric.row(words, "no numbers", (mix, best), rule)
-
-
-def _no_gain(more: np.ndarray, best: np.ndarray, margin: float) -> Decision:
-    return no_gain(difference(more, best), margin)
+        yield metric.row(words, "no numbers", (mix, best), partial(_no_gain, margin=margin))

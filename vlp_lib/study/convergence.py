@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,20 +49,8 @@ ORDER = tuple(pair for claim in CLAIMS if claim.id == "convergence" for r in cla
 """The paper's order of the matching loss: the first of each pair falls first."""
 
 
-class Statement(NamedTuple):
-    """A statement about two runs in words, and what it came to; None where one of them was not run."""
-
-    words: str
-    decision: Decision | None
-
-
 def convergence_curves(runs: pd.DataFrame, value: str = "val_itm") -> pd.DataFrame:
-    """Mean and 95 % interval over seeds of a validation metric at each evaluation, for each name.
-
-    Args:
-        runs: rows of metrics.jsonl with `name` and `seed` (see `runs.read_runs`).
-        value: the metric.
-    """
+    """Mean and 95 % interval over seeds of a validation metric at each evaluation, for each name of `read_runs`."""
     return over_seeds(runs, ["name", "samples"], value)
 
 
@@ -111,29 +98,24 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     for name, row in zip(names, rows, strict=True):
         if naive in means and means[name][1]:
             base, complete = means[naive]
-            row[column] = _bound(base / means[name][0], complete, ".1f") + "×"
+            row[column] = f"{'' if complete else '> '}{base / means[name][0]:.1f}×"
     return pd.DataFrame(rows)
 
 
-def _bound(value: float, complete: bool, form: str) -> str:
-    """A number that is a lower bound where not every seed got there."""
-    return f"{'' if complete else '> '}{value:{form}}"
+def statements(runs: pd.DataFrame) -> Iterator[tuple[str, Decision | None]]:
+    """The paper's claims about convergence in words, and what they came to; None where one model was not run.
 
-
-def statements(runs: pd.DataFrame) -> Iterator[Statement]:
-    """The paper's claims about convergence, as ratios of the images that two models take.
-
-    Estimates are logarithms of ratios. A seed that never gets there counts with all the images it saw, so that the
-    ratio is a bound: a statement that only the unknown side could refute is still decided, no other.
+    Estimates are logarithms of ratios of the images that two models take. A seed that never gets there counts with all
+    the images it saw, so that the ratio is a bound: what only the unknown side could refute is still decided, no other.
     """
     naive = baseline(runs["name"])
     for first, second in ((a, naive if b == "naive_vit" else b) for a, b in ORDER):
         words = f"{label(first)} falls below {THRESHOLD:g} before {label(second)}"
-        yield Statement(words, _sooner(runs, first, second, THRESHOLD))
+        yield words, _sooner(runs, first, second, THRESHOLD)
     words = f"{label('segl')} takes at most {ALIKE:g} times the images of {label('region')}, or as much fewer"
-    yield Statement(words, _sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE))
+    yield words, _sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE)
     words = f"{label(naive)} takes more than {TWICE:g} times the images of {label('segl')} to leave the plateau"
-    yield Statement(words, _sooner(runs, "segl", naive, PLATEAU, factor=TWICE))
+    yield words, _sooner(runs, "segl", naive, PLATEAU, factor=TWICE)
 
 
 def _sooner(

@@ -50,14 +50,12 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _of_first_seeds(notebooks: list[Path]) -> list[Path]:
+def _of_first_seeds(notebooks: Iterable[Path]) -> list[Path]:
     """The notebooks without a seed in their names, and of those with one the lowest seed's."""
-    seeds: dict[str, dict[int, Path]] = {}
-    for file in notebooks:
-        stem, _, seed = file.stem.rpartition("-seed")
-        name, number = (stem, int(seed)) if seed.isdigit() else (file.stem, 0)
-        seeds.setdefault(name, {})[number] = file
-    return [found[min(found)] for found in seeds.values()]
+    first: dict[str, Path] = {}
+    for file in sorted(notebooks, key=lambda file: (len(file.stem), file.stem)):  # seed 10 behind seed 9
+        first.setdefault(re.sub(r"-seed\d+$", "", file.stem), file)
+    return sorted(first.values())
 
 
 def publish(source: Path, target: Path) -> list[Path]:
@@ -72,7 +70,7 @@ def publish(source: Path, target: Path) -> list[Path]:
     """
     source, target = source.resolve(), target.resolve()
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
-    notebooks = _of_first_seeds(sorted(source.glob("notebooks/*.ipynb")))
+    notebooks = _of_first_seeds(source.glob("notebooks/*.ipynb"))
     if not files:
         raise UserError(f"{source} holds no results: run `make reproduce` first")
     for file in (*files, *notebooks):

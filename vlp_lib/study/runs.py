@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.run import Layout, reference_root
 
 NOT_RUN = "not run"
 """What a cell of a table says whose run is not there."""
 
 CHECK_ONLY = "installation check, no result"
 """What stands for every verdict on a profile that is there to see whether everything runs."""
+
+PRETRAINED = ("pretrain/*/seed*/run.json",)
+SCORED = (*(f"{stage}/*/seed*/run.json" for stage in ("finetune-*", "retrieval", "attention")), "speed/*.json")
+"""What a page of curves, and one of scores, needs at least one of."""
 
 _LABELS = {
     "region": "Region features",
@@ -48,12 +53,30 @@ def baseline(names: Iterable[str]) -> str:
 
 
 def read_records(root: Path, stage: str) -> dict[Path, dict[str, Any]]:
-    """run.json of each finished run of a stage ("*": of all), by its folder.
+    """run.json of each finished run of a stage ("*": of all), by its folder."""
+    return {path.parent: read_json(path) for path in sorted(root.glob(f"{stage}/*/seed*/run.json"))}
 
-    An older record has no `name`: it is the variant's.
+
+class Shown(NamedTuple):
+    """Whose results a page shows: the profile's folder, whether it is the user's own, and where it draws them."""
+
+    root: Path
+    profile: str
+    own: bool
+    figures: Path
+    tables: Path
+
+
+def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
+    """A profile's own results where any of the needed files is there, else those that come with the kit; says which.
+
+    What is drawn of the kit's lies apart from one's own figures.
     """
-    records = {path.parent: read_json(path) for path in sorted(root.glob(f"{stage}/*/seed*/run.json"))}
-    return {folder: {"name": run["variant"]} | run for folder, run in records.items()}
+    if layout.data_root or any(True for pattern in needed for _ in layout.root.glob(pattern)):
+        return Shown(layout.root, layout.profile, True, layout.figures, layout.tables)
+    kit, folder = reference_root(), layout.root / "reference"
+    print(f"no runs of your own in the profile {layout.profile} yet: those of {kit.name} come with the kit")
+    return Shown(kit, kit.name, False, folder / "figures", folder / "tables")
 
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlp_lib import paper
+from vlp_lib.arrays import read_items
 from vlp_lib.config import TASKS, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
-from vlp_lib.items import read_items
-from vlp_lib.paper import values
-from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, read_records, read_runs
+from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, label, read_records, read_runs
 from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS
 
@@ -27,8 +27,14 @@ NOT_SCORED = "not scored"
 GUESSING = "guessing"
 """The rule that says the commonest answer, or draws from a gallery."""
 
-# The files of `bench.latency` and `bench.cost`, which are not imported because they bring torch along.
+# The files of `bench.speed`, which is not imported because it brings torch along.
 LATENCY, COST = "speed/latency.json", "speed/cost.json"
+
+RUN = "this run"
+"""The source of the run's own points."""
+
+_PUBLISHED = {"II": "vqa", "IV": "vqav2_test_dev"}
+"""The paper's tables that have a time and a VQA accuracy, and the column of the latter."""
 
 _COLUMNS = ["task", "name", "seed", "split", "metric", "value"]
 _CONTENDERS = {"region": "region_bottom_up"}
@@ -59,35 +65,24 @@ def guessing(images: int, captions: int, way: str, k: int) -> float:
 
 @dataclass(frozen=True)
 class Results:
-    """What has been run of a profile.
+    """What has been run of a profile, a folder results/<profile>/.
 
-    Attributes:
-        root: the profile's folder, results/<profile>/.
-        scores: one row a score: task ("vqa", "nlvr2", "vcr", "retrieval", "attention"), name of the run, seed, split
-            ("val", "test"; the gallery "all" or "folds"; the kind of question that attention is about), metric and
-            value, in percent.
-        galleries: retrieval's, by "all" and "folds"; empty where it was not run.
-        times: the rows of latency.json by the model's name.
-        costs: the rows of cost.json.
-        items: the scores of single items (see `vlp_lib.items`) by task, name and seed, where a run kept them.
-        guesses: what rules that see no picture score, in percent, by task, split and metric, and by rule.
-        pretraining: run.json of each finished pretraining.
-        matching: the mean final matching loss (validation) of each pretrained name.
-        provenance: profile and corpus in words.
-        timing: what was timed, and where, in words; "" where nothing was.
+    `scores` has one row a score: task ("vqa", "nlvr2", "vcr", "retrieval", "attention"), name of the run, seed, split
+    ("val", "test"; the gallery "all" or "folds"; the kind of question that attention is about), metric and value, in
+    percent. The keys of `guesses`, which rules score that see no picture, are task, split and metric, and the rule.
     """
 
     root: Path
     scores: pd.DataFrame
-    galleries: Mapping[str, Gallery]
-    times: Mapping[str, Mapping[str, Any]]
-    costs: Sequence[Mapping[str, Any]]
-    items: Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]
+    galleries: Mapping[str, Gallery]  # retrieval's, by "all" and "folds"; empty where it was not run
+    times: Mapping[str, Mapping[str, Any]]  # the rows of latency.json by the model's name
+    costs: Sequence[Mapping[str, Any]]  # the rows of cost.json
+    items: Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]  # by task, name and seed, where a run kept them
     guesses: Mapping[tuple[str, str, str], Mapping[str, float]]
-    pretraining: Sequence[Mapping[str, Any]]
-    matching: Mapping[str, float]
-    provenance: str
-    timing: str
+    pretraining: Sequence[Mapping[str, Any]]  # run.json of each finished pretraining
+    matching: Mapping[str, float]  # the mean final matching loss (validation) of each pretrained name
+    provenance: str  # profile and corpus in words
+    timing: str  # what was timed, and where, in words; "" where nothing was
 
     @property
     def names(self) -> list[str]:
@@ -151,7 +146,7 @@ def paper_ms(name: str) -> str:
     Its region models' times are with their detector.
     """
     row = _TIME_ROWS.get(name, name)
-    times = (cell for number in ("II", "IV") for cell in values(number) if cell.unit == "ms")
+    times = (cell for number in ("II", "IV") for cell in paper.values(number) if cell.unit == "ms")
     return next((cell.printed for cell in times if cell.row == row), "")
 
 
@@ -264,3 +259,35 @@ def _galleries(recalls: Mapping[str, Mapping[str, Any]]) -> dict[str, Gallery]:
         for name, count in folds.items()
         if name in recalls
     }
+
+
+def trade_off(results: Results) -> pd.DataFrame:
+    """A row a point: source, row, model, ms with ms_low and ms_high (5th and 95th percentile), vqa, half, seeds.
+
+    VQA accuracy is in percent, with the half-width of its 95 % interval over seeds. A run that was not timed or not
+    finetuned has NaN there, and so have the paper's points, which come without spread.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in results.names:
+        vqa = estimate(results.values("vqa", name, results.split("vqa"), "overall"))
+        time = results.time(name) or {}
+        times = {"ms": "median_ms", "ms_low": "p5_ms", "ms_high": "p95_ms"}
+        milliseconds = {column: time.get(field, math.nan) for column, field in times.items()}
+        scores = {"vqa": vqa.mean, "half": vqa.half, "seeds": vqa.seeds}
+        rows.append({"source": RUN, "row": name, "model": label(name), **milliseconds, **scores})
+    for number, column in _PUBLISHED.items():
+        for row in paper.table(number).rows:
+            ms, score = (paper.value(number, row.name, name) for name in ("inference_ms", column))
+            source = f"paper, table {number}"
+            rows.append({"source": source, "row": row.name, "model": row.label, "ms": ms, "vqa": score})
+    return pd.DataFrame(rows).astype({"ms": float, "vqa": float})
+
+
+def not_shown(points: pd.DataFrame) -> list[str]:
+    """The run's models that are no point because their time or their accuracy is missing, and which."""
+    own = points[points["source"] == RUN]
+    missing = {"ms": "not timed", "vqa": "no VQA run"}
+    return [
+        f"{row.model} ({', '.join(why for name, why in missing.items() if math.isnan(getattr(row, name)))})"
+        for row in own[own[list(missing)].isna().any(axis=1)].itertuples()
+    ]

@@ -16,7 +16,7 @@ Verdicts, at 95 %:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,10 +75,6 @@ class Decision(NamedTuple):
     estimate: Estimate
     verdict: str
     p: float
-
-
-Rule = Callable[[Estimate], Decision]
-"""Decides from the estimate of a difference."""
 
 
 def estimate(values: Values) -> Estimate:
