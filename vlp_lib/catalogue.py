@@ -19,19 +19,12 @@ DECORATOR = "visual_loss"
 
 @dataclass(frozen=True)
 class LossEntry:
-    """What is known of a visual loss before it is imported.
+    """What is known of a visual loss before it is imported."""
 
-    Attributes:
-        settings: names that `losses.<name>.<setting>` may set.
-        replaces_tokens: whether the cross-modality encoder reads what this loss makes instead of the grid.
-        file: where it is written; None for a class that was defined in a notebook.
-        text: of the plug-in file or the notebook's cell, which a run keeps; "" for the kit's own losses.
-    """
-
-    settings: tuple[str, ...]
-    replaces_tokens: bool
-    file: Path | None
-    text: str = ""
+    settings: tuple[str, ...]  # names that `losses.<name>.<setting>` may set
+    replaces_tokens: bool  # whether the cross-modality encoder reads what this loss makes instead of the grid
+    file: Path | None  # where it is written; None for a class that was defined in a notebook
+    text: str = ""  # of the plug-in file or the notebook's cell, which a run keeps; "" for the kit's own losses
 
     @property
     def sha256(self) -> str:

@@ -27,9 +27,8 @@ def closure(modules: Iterable[str], without: tuple[str, ...] = ()) -> dict[str, 
     An import counts wherever it stands, in a function as well; one for type hints alone (`if TYPE_CHECKING:`) does not.
     Of a package in which a module imports others by a name that it computes, every module counts.
 
-    Args:
-        modules: such as "vlp_lib.trainers.pretrain"; names that are no modules of the library are passed over.
-        without: modules and packages that are left out with all that only they import.
+    Names that are no modules of the library are passed over; `without` are modules and packages that are left out with
+    all that only they import.
     """
     files: dict[str, Path] = {}
     waiting = list(modules)

@@ -12,17 +12,12 @@ from vlp_lib.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a setting may have, both ends included; of a tuple, each of its values.
-
-    Attributes:
-        lengths: that the tuple may have; empty: any.
-        ascending: whether no value of the tuple may be below the one before.
-    """
+    """The values that a setting may have, both ends included; of a tuple, each of its values."""
 
     low: float
     high: float = math.inf
-    lengths: tuple[int, ...] = ()
-    ascending: bool = False
+    lengths: tuple[int, ...] = ()  # that the tuple may have; empty: any
+    ascending: bool = False  # whether no value of the tuple may be below the one before
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies within; what is not finite never does."""

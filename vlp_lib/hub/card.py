@@ -19,17 +19,11 @@ PAPER = (
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a pretraining or finetuning left on disk.
+    """What a pretraining or finetuning left on disk."""
 
-    Attributes:
-        config: of config.json.
-        run: of run.json.
-        rows: of metrics.jsonl.
-    """
-
-    config: dict[str, Any]
-    run: dict[str, Any]
-    rows: tuple[dict[str, Any], ...]
+    config: dict[str, Any]  # of config.json
+    run: dict[str, Any]  # of run.json
+    rows: tuple[dict[str, Any], ...]  # of metrics.jsonl
 
     @cached_property
     def best(self) -> dict[str, Any]:

@@ -56,27 +56,21 @@ Text = str | tuple[str, str]
 class TrainedModel:
     """A model with everything that is needed to use it.
 
-    Attributes:
-        network: of a pretraining (with the MLM and ITM heads) or of a finetuning (with the task's head), in evaluation
-            mode. It may be moved to a GPU (`model.network.to("cuda")`); what it is asked is moved after it.
-        tokenizer: its own.
-        variant: what stands in its vision branch.
-        record: what its run left: configuration, facts, metrics.
-        answers: VQA's answers in the order of the classes; empty for other models.
+    The network is that of a pretraining (with the MLM and ITM heads) or of a finetuning (with the task's head), in
+    evaluation mode. It may be moved to a GPU (`model.network.to("cuda")`); what it is asked is moved after it.
     """
 
     network: PretrainingModel | DownstreamModel
     tokenizer: Tokenizer
     variant: Variant
-    record: RunRecord
-    answers: tuple[str, ...] = ()
+    record: RunRecord  # what its run left: configuration, facts, metrics
+    answers: tuple[str, ...] = ()  # VQA's, in the order of the classes
 
     @torch.inference_mode()
     def match(self, images: Sequence[Image.Image], sentences: Sequence[str]) -> torch.Tensor:
         """The probability [P] that sentence i describes image i, by the pretrained matching head (section III-A).
 
-        Args:
-            images: of any size and mode; they are squared to the pretraining's size, not cropped.
+        Images may have any size and mode; they are squared to the pretraining's size, not cropped.
 
         Raises UserError for a finetuned model, for the region model, and where the numbers of both differ.
         """
