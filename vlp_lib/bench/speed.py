@@ -8,7 +8,7 @@ training step, visual tokens, extra data. In both the models take turns, run by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,9 @@ def extra_data(corpus: Corpus, needs: Needs) -> tuple[str, float]:
     return "none", 0.0
 
 
-def bench_cost(profile: Profile, corpus: Corpus, rounds: int, folder: Path) -> list[dict[str, Any]]:
+def bench_cost(
+    profile: Profile, corpus: Corpus, rounds: int, folder: Path, names: Sequence[str] = METHODS
+) -> list[dict[str, Any]]:
     """Measure Table I, write `folder`/cost.json, .csv and .md and return its rows.
 
     The training steps are those of the profile's own model and batch, the variants in turns; a variant whose targets
@@ -122,7 +124,8 @@ def bench_cost(profile: Profile, corpus: Corpus, rounds: int, folder: Path) -> l
 
     A row: variant, extra_parameters (in training), extra_parameters_at_inference, tokens (by image size), step_ms
     (median), step_ratio (to the first variant, of the fastest steps, which other work on the machine disturbs least),
-    extra_data, extra_data_share, note. `rounds` are steps of each variant.
+    extra_data, extra_data_share, note. `rounds` are steps of each variant; the first of the `names` is what the
+    others are compared with.
     """
     if rounds < 1:
         raise UserError(f"rounds is {rounds}: a training step has to be measured at least once")
@@ -139,7 +142,7 @@ def bench_cost(profile: Profile, corpus: Corpus, rounds: int, folder: Path) -> l
     device, tokenizer = device_at_hand(), make_tokenizer(profile, corpus)
     sizes = vocabularies(corpus, tokenizer)
     passes, rows = {}, dict[str, dict[str, Any]]()
-    for name in METHODS:
+    for name in names:
         # The paper calls the naive model after the ViT; here it has the backbone that the others have.
         variant = parse_variant("naive" if name == "naive_vit" else name, profile.model.vision)
         note = ""
