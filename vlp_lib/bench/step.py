@@ -20,9 +20,6 @@ from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everyt
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
 
-PARTS = ("data", "forward", "backward", "optimiser")
-"""Of a step; "data" is what the device waits for batches and for the host."""
-
 
 class TrainingStep:
     """Forward pass, backward pass and optimiser of a pretraining; `loss` is the scalar to minimise."""
@@ -39,7 +36,10 @@ class TrainingStep:
         self.bf16 = resolve_precision(training.precision) == "bf16"
 
     def __call__(self, parts: Iterable[Batch], count: int = 1, watch: Stopwatch | None = None) -> None:
-        """One step on the `count` parts of a batch, wherever they lie; marks the ends of `PARTS` on a watch."""
+        """One step on the `count` parts of a batch, wherever they lie.
+
+        Marks on a watch the ends of "data" (what the device waits for), "forward", "backward" and "optimiser".
+        """
         mark = watch.mark if watch else lambda _: None
         with training_kernels(self.training, self.device):
             for part in parts:

@@ -130,7 +130,7 @@ def draw_architecture(profile: Profile, variant: Variant, sizes: Vocabularies = 
     side = profile.model.image_size
     picture = "detections" if variant.vision == "region" else f"picture 3 × {side} × {side}"
     vision, language = _Lane(_VISION, _TOP, _TOP, picture), _Lane(_LANGUAGE, _TOP, _TOP, "sentence")
-    parts = []
+    parts: list[str] = []
     for one in found[:-2]:
         lane = language if one.stream == "language" else vision
         top = (max(vision.low, language.low) if one.stream == "cross" else lane.low) + _GAP
