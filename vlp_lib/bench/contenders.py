@@ -153,5 +153,9 @@ def _peers(scale: Scale, batch: Batch, device: torch.device) -> Iterator[Contend
         ("lxmert", lxmert, places, regions, given),
         ("visual_bert", visual_bert, embedded, regions, given),
     ):
-        call = partial(model.eval(), **words, **inputs)
-        yield Contender(name, "peer", {"whole": lambda _, call=call: call()}, tokens, count(model), note)
+        whole = partial(_answer, model.eval(), words | inputs)
+        yield Contender(name, "peer", {"whole": whole}, tokens, count(model), note)
+
+
+def _answer(model: torch.nn.Module, inputs: dict[str, torch.Tensor], _: None) -> Any:
+    return model(**inputs)

@@ -27,7 +27,7 @@ class Record:
     def write(
         self,
         path: Path,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[dict[str, Any]],
         device: torch.device,
         columns: Mapping[str, str] | None = None,
     ) -> None:

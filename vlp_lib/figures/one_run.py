@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.images import read_image
 from vlp_lib.figures.lessons import draw_training
-from vlp_lib.figures.style import RIGHT, UNKNOWN, WRONG, picture_grid
-from vlp_lib.study.convergence import LN2
+from vlp_lib.figures.style import RIGHT, UNKNOWN, WRONG, draw_chance, picture_grid
 from vlp_lib.study.scores import guessing
 from vlp_lib.tasks.common import Example
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls
@@ -28,7 +27,12 @@ _FINETUNED = {"val_loss": "validation loss", "val_accuracy": "validation accurac
 
 def draw_run(rows: list[dict[str, Any]]) -> Figure:
     """Each validation loss of a pretraining against the images it has seen, a panel a loss."""
-    return draw_training(_course(rows, _LOSSES), {_LOSSES["val_itm"]: LN2}, "images seen")
+    course = _course(rows, _LOSSES)
+    figure = draw_training(course, along="images seen")
+    for axes, name in zip(figure.axes, course, strict=True):
+        if name == _LOSSES["val_itm"]:
+            draw_chance(axes, course[name].max())
+    return figure
 
 
 def draw_finetuning(rows: list[dict[str, Any]]) -> Figure:
