@@ -1,11 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from vlp_lib.cli import graph as graph_module
-from vlp_lib.cli.graph import run_graph
+from vlp_lib.cli.graph import run_graph, time_report
 from vlp_lib.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("results")
@@ -110,6 +111,28 @@ def test_the_projects_graph_can_be_planned(tasks, capfd):
     assert ("retrieval_one" in planned) == ("retrieval" in tasks)
     assert ("attention_one" in planned) == ("vqa" in tasks)
     assert "pretrain_one" in planned and "tables" in planned and "index" in planned
+
+
+def test_where_the_time_went_is_summed_over_the_new_copies(tmp_path):
+    """Two minutes of which 12 s were imports and 6 s the kernel's start; a copy of an earlier time does not count."""
+
+    def cell(source, seconds, kind="code"):
+        return {"cell_type": kind, "source": [source], "metadata": {"papermill": {"duration": seconds}}}
+
+    cells = [
+        cell("import nothing", 0.0, "markdown"),
+        cell("seed = 0", 0.0),
+        cell("import torch", 12.0),
+        cell("run()", 102.0),
+    ]
+    copy = json.dumps({"cells": cells, "metadata": {"papermill": {"duration": 120.0}}})
+    for name in ("00_corpus", "10_pretrain-segl-seed0", "10_pretrain-segl-seed1"):
+        (tmp_path / f"{name}.ipynb").write_text(copy)
+    os.utime(tmp_path / "00_corpus.ipynb", (1000, 1000))
+    _, pretraining, together = time_report(tmp_path, 2000)
+    assert pretraining.split() == ["10_pretrain", "2", "4.0", "0.6"]
+    assert together.split() == ["all", "2", "4.0", "0.6"]
+    assert time_report(tmp_path / "absent", 0) == []
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
 from vlp_lib.config import TASKS, check_task, default_variants
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.io import write_json
+from vlp_lib.io import read_json, write_json
 from vlp_lib.run import Layout, Run, project_root, results_root
 from vlp_lib.study_file import read_study, require_different
 
@@ -155,7 +155,7 @@ def run_graph(
         "VLP_RESULTS": str(folder),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    begun = time.monotonic()
+    begun, since = time.monotonic(), time.time()
     with held(layout.root):
         layout.claim()
         write_json(folder / settings, asked)
@@ -167,6 +167,31 @@ def run_graph(
         logs = f" (logs: {folder / '.snakemake'})" if workflow_profile is not None else ""
         raise UserError(f"{many}: {why}{logs}; mend it and run the same command again to go on")
     print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")
+    print(*time_report(layout.root / "notebooks", since), sep="\n")
+
+
+def time_report(executed: Path, since: float) -> list[str]:
+    """Where the time went: a line for each kind of stage of which copies were written below `executed` after `since`.
+
+    What papermill noted is summed: start-up is all until the parameters are read and the first cell with an import has
+    ended, with the corpus that this cell may open or draw.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {}
+    for path in sorted(executed.rglob("*.ipynb")):
+        if path.stat().st_mtime < since:
+            continue
+        content = read_json(path)
+        noted = [(cell, cell["metadata"].get("papermill", {}).get("duration") or 0.0) for cell in content["cells"]]
+        whole = content["metadata"].get("papermill", {}).get("duration") or 0.0
+        imports = next((took for cell, took in noted if "import " in "".join(cell["source"])
+                        and cell["cell_type"] == "code"), 0.0)  # fmt: skip
+        spent.setdefault(path.stem.partition("-")[0], []).append((whole, whole - sum(t for _, t in noted) + imports))
+    if not spent:
+        return []
+    rows = {name: (len(took), *(sum(parts) / 60 for parts in zip(*took, strict=True))) for name, took in spent.items()}
+    rows["all"] = tuple(map(sum, zip(*rows.values(), strict=True)))
+    head = f"{'minutes of stages, of which several run at once':<50}{'stages':>8}{'minutes':>9}{'start-up':>10}"
+    return [head, *(f"{name:<50}{n:>8}{whole:>9.1f}{start:>10.1f}" for name, (n, whole, start) in rows.items())]
 
 
 def _point_to(link: Path, target: Path) -> None:
