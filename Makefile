@@ -6,7 +6,7 @@ SEEDS   ?= 0 1 2
 CORES   ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 TORCH   ?= gpu
 ACTIVE  := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
-ACTIVE  := $(if $(ACTIVE),$(shell "$(ACTIVE)/bin/python" vlp_lib/checks/lock.py 2>/dev/null && echo "$(ACTIVE)"))
+ACTIVE  := $(if $(ACTIVE),$(shell "$(ACTIVE)/bin/python" .ci/lock.py 2>/dev/null && echo "$(ACTIVE)"))
 BIN     := $(or $(ACTIVE),.venv)/bin
 READY   := $(if $(ACTIVE),,.venv/.ready)
 INPUTS  ?= 3000
@@ -24,7 +24,7 @@ help: ## list the targets
 	@echo "Setting up .venv (once, a few minutes) ..."
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cpu)
-	.venv/bin/python vlp_lib/checks/lock.py --cpu > .venv/cpu.lock
+	.venv/bin/python .ci/lock.py --cpu > .venv/cpu.lock
 	.venv/bin/python -m pip install --quiet --no-compile --no-deps --index-url https://download.pytorch.org/whl/cpu \
 	  $(shell grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
 	.venv/bin/python -m pip install --quiet --no-compile --requirement .venv/cpu.lock
@@ -63,7 +63,7 @@ lab: $(READY) ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks/00_start.ipynb
 
 licences: $(READY) ## write the table of packages and their licences anew: docs/licences.md
-	$(BIN)/python vlp_lib/checks/licences.py
+	$(BIN)/python .ci/licences.py
 
 audit: ## ask PyPI whether a package of requirements.lock has a known weakness (pip-audit, in an environment of its own)
 	$(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit

@@ -1,6 +1,6 @@
 """The packages of requirements.lock with their licences, as their own metadata says: `make licences`.
 
-    python vlp_lib/checks/licences.py      # writes the table of docs/licences.md anew
+    python .ci/licences.py      # writes the table of docs/licences.md anew
 
 What is not installed (packages of other systems and Python versions) keeps the licence that the page has for it.
 """
@@ -11,7 +11,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/licences.md"
 _HEAD = "| package | version | licence |\n|---|---|---|\n"
 _UNKNOWN = "not known"

@@ -1,8 +1,7 @@
 """The page of licences lists what the lock lists."""
 
 import pytest
-
-from vlp_lib.checks.licences import PAGE, ROOT, licence, locked, renewed, rows
+from licences import PAGE, ROOT, licence, locked, renewed, rows
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 

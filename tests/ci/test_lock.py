@@ -2,9 +2,8 @@ import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
-from vlp_lib.checks.lock import ROOT, missing, without_gpu
+from lock import ROOT, missing, without_gpu
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 
@@ -42,8 +41,7 @@ def test_a_local_version_is_the_version(tmp_path, monkeypatch):
 
 
 def test_the_makefiles_command_needs_nothing_installed(tmp_path):
-    script = Path(ROOT / "vlp_lib/checks/lock.py")
-    command = [sys.executable, "-I", "-S", str(script)]
+    command = [sys.executable, "-I", "-S", str(ROOT / ".ci/lock.py")]
     done = subprocess.run([*command, "--cpu"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == without_gpu(LOCK).strip()
     assert subprocess.run(command, check=False, cwd=tmp_path).returncode == 1  # an environment without anything

@@ -2,8 +2,8 @@
 
 The Makefile runs this file by its path, before anything is installed:
 
-    python vlp_lib/checks/lock.py           # exit status 0 where the environment has everything, this checkout too
-    python vlp_lib/checks/lock.py --cpu     # the lock without the packages that only a GPU needs
+    python .ci/lock.py           # exit status 0 where the environment has everything, this checkout too
+    python .ci/lock.py --cpu     # the lock without the packages that only a GPU needs
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _GPU_ONLY = re.compile(r"(nvidia|cuda)-|triton==")
 
 
