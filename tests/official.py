@@ -84,8 +84,8 @@ def official(tmp_path: Path) -> OfficialRoot:
 
 
 @pytest.fixture
-def pack() -> Callable[..., None]:
-    """Writes a tar of named contents, as WebDataset's tools do."""
+def pack(results: Path) -> Callable[..., None]:
+    """Writes a tar of named contents, as WebDataset's tools do; its index lands in the results of the test."""
     import io
     import tarfile
 

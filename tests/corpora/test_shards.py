@@ -15,6 +15,7 @@ from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.shards import Shard, find_shards, open_pairs, open_shard, scan
 from vlp_lib.corpora.table import ID_STRIDE
 from vlp_lib.errors import UserError
+from vlp_lib.run import results_root
 
 Files = list[tuple[str, bytes]]
 
@@ -170,48 +171,38 @@ def test_a_damaged_shard_is_named_and_used_up_to_the_damage(shards: Path) -> Non
 # The index
 
 
+def kept_indexes(shard: str) -> list[Path]:
+    return sorted((results_root() / "shard-index").rglob(f"{shard}.npz"))
+
+
 def test_the_index_is_kept_and_follows_the_shard(shards: Path, pack: Callable[..., None]) -> None:
     path = shards / "00000.tar"
-    made = open_shard(path, shards)
-    kept = shards / ".vlp-index/00000.tar.npz"
+    made = open_shard(path)
+    (kept,) = kept_indexes("00000.tar")
     stamp = kept.stat().st_mtime_ns
-    again = open_shard(path, shards)
+    again = open_shard(path)
     assert kept.stat().st_mtime_ns == stamp
     assert captions(again) == captions(made) == [f"Pair {i}" for i in range(4)]
     assert np.array_equal(again.places, made.places) and again.skipped == made.skipped
     pack(path, sample(9))
-    assert captions(open_shard(path, shards)) == ["Pair 9"]
+    assert captions(open_shard(path)) == ["Pair 9"]
     kept.write_bytes(b"broken")
-    assert captions(open_shard(path, shards)) == ["Pair 9"]
+    assert captions(open_shard(path)) == ["Pair 9"]
 
 
-def test_where_nothing_may_be_written_the_index_is_kept_in_results(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr("vlp_lib.corpora.shards.os.access", lambda *_: False)
-    open_shard(shards / "00000.tar", shards)
-    assert not (shards / ".vlp-index").exists()
-    assert len(list((tmp_path / "results").rglob("00000.tar.npz"))) == 1
-
-
-def test_outside_of_the_data_sets_folder_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[..., None]
-) -> None:
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    for place in ("absolute", "relative", "linked", "linked index"):
+def test_nothing_is_written_but_into_results(tmp_path: Path, pack: Callable[..., None]) -> None:
+    for place in ("absolute", "relative", "linked"):
         pack(tmp_path / place / "1.tar", sample(1))
     data = tmp_path / "data/listed"
     data.mkdir(parents=True)
     (data / "link").symlink_to(tmp_path / "linked")
     pack(data / "inside/1.tar", sample(1))
-    (data / "inside/.vlp-index").symlink_to(tmp_path / "linked index")
     lines = [f"{tmp_path}/absolute/1.tar", "../../relative/1.tar", "link/1.tar", "inside/1.tar", "{0..99999999999}.tar"]
     (data / "shards.txt").write_text("\n".join(lines))
-    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "results")}
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(results_root())}
     assert len(open_pairs(data).records) == 4
-    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "results")} == before
-    assert len(list((tmp_path / "results").rglob("1.tar.npz"))) == 4
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(results_root())} == before
+    assert len(kept_indexes("1.tar")) == 4
 
 
 # As a corpus

@@ -212,7 +212,7 @@ def payloads(canary: str) -> Iterator[tuple[str, bytes]]:
                 made.writestr("labels.npy", array)
                 made.writestr("archive/data.pkl", content)
                 made.writestr("archive/version", "3")
-            for target in ("detections", "corpus labels", "shard index", "items", "weights of torch"):
+            for target in ("detections", "corpus labels", "items", "weights of torch"):
                 yield target, archive.getvalue()
     head = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
     drawn = head + f"(%pipe%touch {canary}) (w) file showpage\n%%EOF\n".encode() + b"%" * 1_000

@@ -235,11 +235,6 @@ def read_pairs(root: Path) -> None:
             opened.read_image(record)
 
 
-def indexed(root: Path) -> None:
-    shard(root)
-    open_pairs(root)
-
-
 def retrieval(root: Path) -> None:
     save(root / "captions.json", CAPTIONS)
     np.save(root / "scores.npy", np.random.default_rng(0).random((1, 5)))
@@ -364,7 +359,6 @@ TARGETS: dict[str, Target] = {
     "label map": Target("a.png", raw_file("a.png", picture("png", "L")), read_labels),
     "shard": Target("0.tar", shard, read_pairs),
     "shard list": Target("shards.txt", lambda r: (shard(r), raw_file("shards.txt", b"0.tar\n")(r))[1], read_pairs),
-    "shard index": Target(".vlp-index/0.tar.npz", indexed, read_pairs),
     "questions": Target("q.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "answers": Target("a.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "results": Target("r.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),

@@ -82,51 +82,30 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     return {split: shards for split, shards in found.items() if shards} if found["train"] else {}
 
 
-def open_shard(path: Path, folder: Path) -> Shard:
-    """The index of a shard, read from the one kept beside it, or made and kept.
+def open_shard(path: Path) -> Shard:
+    """The index of a shard, made at the first opening and kept in results/.
 
-    Indexes are kept in results/ where the shard's folder cannot be written to, or the shard lies outside the data set's
-    `folder`. One that does not fit its shard (another size or time of change) is made anew.
+    Of a shard that has changed since (another size or time of change) it is made anew.
 
     Raises UserError where the shard cannot be read, or there is no room for the index.
     """
     with readable(path):
         state = path.stat()
     stamp = np.array([_FORMAT, state.st_size, state.st_mtime_ns], dtype=np.int64)
-    kept = path.parent / ".vlp-index" / f"{path.name}.npz"
-    if not (os.access(path.parent, os.W_OK) and kept.resolve().is_relative_to(folder.resolve())):
-        place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
-        kept = results_root() / "shard-index" / place / kept.name
+    place = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:16]
+    kept = results_root() / "shard-index" / place / f"{path.name}.npz"
     try:
         arrays = read_npz(kept)
-        names, captions = (Strings(arrays[f"{n}_block"], arrays[f"{n}_offsets"]) for n in ("names", "captions"))
-        shard = Shard(path, arrays["places"], names, captions, json.loads(str(arrays["skipped"])))
-        if np.array_equal(arrays["stamp"], stamp) and _is_sound(shard, state.st_size):
-            return shard
-    except (UserError, KeyError, ValueError, TypeError, RecursionError):
+        if np.array_equal(arrays["stamp"], stamp):
+            names, captions = (Strings(arrays[f"{n}_block"], arrays[f"{n}_offsets"]) for n in ("names", "captions"))
+            return Shard(path, arrays["places"], names, captions, json.loads(str(arrays["skipped"])))
+    except (UserError, KeyError):
         pass  # none is kept, or a broken one
     shard = scan(path)
     texts = {f"{n}_{part}": getattr(getattr(shard, n), part) for n in ("names", "captions") for part in Strings._fields}
     arrays = {"stamp": stamp, "places": shard.places, "skipped": np.array(json.dumps(shard.skipped)), **texts}
     write_arrays(kept, arrays, compressed=False)
     return shard
-
-
-def _is_sound(shard: Shard, size: int) -> bool:
-    """Whether an index that came with the shard, of so many bytes, can be what `scan` made."""
-    places, count = shard.places, len(shard.places)
-    if (
-        places.dtype != _PLACE
-        or places.shape != (count,)
-        or not all(isinstance(n, int) for n in shard.skipped.values())
-    ):
-        return False
-    sides = np.stack([places["width"], places["height"]])
-    if ((sides < 1) | (sides > MOST_SIDE)).any() or (places["offset"] < 0).any() or (places["length"] < 0).any():
-        return False
-    if (places["length"] > size - places["offset"]).any():
-        return False
-    return shard.names.is_sound(count) and shard.captions.is_sound(count)
 
 
 def scan(path: Path) -> Shard:
@@ -266,7 +245,7 @@ def open_pairs(folder: Path) -> ShardCorpus:
     paths = find_shards(folder)
     listed = [(path, SPLITS.index(split)) for split, tars in paths.items() for path in tars]
     there = [(path, split) for path, split in listed if os.path.isfile(path)]  # noqa: PTH113 (names may be too long)
-    opened = [(open_shard(path, folder), split) for path, split in there]
+    opened = [(open_shard(path), split) for path, split in there]
     shards, counts = tuple(shard for shard, _ in opened), [len(shard.places) for shard, _ in opened]
     splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
     if not (count := len(splits)):

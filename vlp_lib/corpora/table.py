@@ -46,20 +46,6 @@ class Strings(NamedTuple):
         lengths = np.concatenate([[0], *(np.diff(part.offsets) for part in parts)])
         return cls(np.concatenate([np.zeros(0, np.uint8), *(part.block for part in parts)]), np.cumsum(lengths))
 
-    def is_sound(self, count: int) -> bool:
-        """Whether these, read from a file, can be so many strings."""
-        block, offsets = self
-        if (block.dtype, offsets.dtype, block.ndim, offsets.shape) != (np.uint8, np.int64, 1, (count + 1,)):
-            return False
-        if offsets[0] != 0 or offsets[-1] != len(block) or (np.diff(offsets) < 0).any():
-            return False
-        inner = block[offsets[offsets < len(block)]]
-        try:
-            block.tobytes().decode()
-        except UnicodeDecodeError:
-            return False
-        return not (inner & 0xC0 == 0x80).any()  # none begins within a character
-
     def slice(self, first: int, last: int) -> tuple[str, ...]:
         """The strings from one place to before another."""
         bounds = self.offsets[first : last + 1].tolist()
