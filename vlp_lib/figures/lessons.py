@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,9 +46,9 @@ def draw_label_maps(images: torch.Tensor, maps: Mapping[str, torch.Tensor], name
     """Images [B, 3, H, W], a row each, and beside them their label maps [B, h, w] by title; a key of the classes."""
     figure, grid = picture_grid(len(images), 1 + len(maps), 1.9, 1.9)
     found = np.unique(torch.cat([labels.flatten() for labels in maps.values()]))
-    # A class more than there are names is "unlabeled", which nothing should be taken for.
     shown = [int(index) for index in found if index < len(names)]
-    tints = class_colours(shown, len(names) + 1)
+    # Of few classes each keeps its colour from picture to picture.
+    tints = class_colours(range(len(names)) if len(names) <= 18 else shown, len(names) + 1)
     for row, line in enumerate(grid):
         line[0].imshow(images[row].permute(1, 2, 0).numpy(), interpolation="nearest")
         for axes, (title, labels) in zip(line[1:], maps.items(), strict=True):
@@ -56,6 +56,8 @@ def draw_label_maps(images: torch.Tensor, maps: Mapping[str, torch.Tensor], name
             axes.set_title(title if row == 0 else "", fontsize=10)
     grid[0, 0].set_title("image", fontsize=10)
     key = [Patch(color=tints[index], label=names[index]) for index in shown] + [Patch(color="0.8", label="no class")]
+    if len(names) in found:  # the class more than there are names, which nothing should be taken for
+        key.append(Patch(facecolor="w", edgecolor="0.5", label="unlabeled"))
     figure.legend(handles=key, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     return figure
 
@@ -75,10 +77,16 @@ def draw_bars(table: pd.DataFrame, words: str) -> Figure:
     return figure
 
 
-def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}, along: str = "step") -> Figure:
+def draw_training(
+    losses: pd.DataFrame,
+    lines: Mapping[str, float] = {},
+    along: str = "step",
+    enlarged: Collection[str] = (),
+) -> Figure:
     """Each column of the losses against the index, a panel each; dotted lines at the levels named in `lines`.
 
-    Of many steps a mean over neighbours is drawn over the losses themselves.
+    Of many steps a mean over neighbours is drawn over the losses themselves. The axes begin at 0 but for the `enlarged`
+    columns, whose changes are small beside their size.
     """
     figure = new_figure(3.2 * len(losses.columns), 2.6, columns=len(losses.columns))
     for axes, name in zip(figure.axes, losses.columns, strict=True):
@@ -90,7 +98,8 @@ def draw_training(losses: pd.DataFrame, lines: Mapping[str, float] = {}, along: 
         axes.set_xlabel(along)
         if name in lines:
             axes.axhline(lines[str(name)], color="0.5", lw=0.8, ls=":")
-        axes.set_ylim(bottom=0)
+        if name not in enlarged:
+            axes.set_ylim(bottom=0)
     return figure
 
 
