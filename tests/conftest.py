@@ -14,12 +14,13 @@ import torch
 
 from vlp_lib import catalogue
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
-from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig, profile
+from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.losses import base
+from vlp_lib.profiles import profile
 
 pytest_plugins = ["official"]
 

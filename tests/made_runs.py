@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from vlp_lib.config import Profile, flatten, profile, to_dict
+from vlp_lib.config import Profile, flatten, to_dict
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.profiles import profile
 from vlp_lib.run import Run, settings_of_stage
 from vlp_lib.trainers.pretrain import pretrain
 

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from vlp_lib import cli
-from vlp_lib.config import PROFILES, CorpusConfig, TrainingConfig
+from vlp_lib.config import CorpusConfig, TrainingConfig
 from vlp_lib.errors import UserError
+from vlp_lib.profiles import PROFILES
 from vlp_lib.ranges import Checked, _ranges
 
 _WORDS = """

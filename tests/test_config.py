@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from vlp_lib.config import PROFILES, VARIANTS, Profile, override, profile, to_dict
+from vlp_lib.config import Profile, to_dict
 from vlp_lib.errors import UserError, unknown
+from vlp_lib.profiles import PROFILES, profile
+from vlp_lib.settings import override
+from vlp_lib.variants import VARIANTS
 
 
 def test_profiles_by_name():

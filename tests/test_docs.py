@@ -11,10 +11,12 @@ import torch
 from contexts import context
 
 from vlp_lib import catalogue, cli
-from vlp_lib.config import PROFILES, flatten, parse_variant, to_dict
+from vlp_lib.config import flatten, to_dict
 from vlp_lib.losses import base
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.profiles import PROFILES
 from vlp_lib.study_file import read_study
+from vlp_lib.variants import parse_variant
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "results/README.md"])

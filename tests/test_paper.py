@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from vlp_lib import paper
-from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
+from vlp_lib.variants import VARIANTS
 
 SIZES = {"I": (4, 4), "II": (7, 2), "III": (7, 5), "IV": (6, 10), "V": (5, 13), "VI": (4, 7)}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vlp_lib.config import VARIANTS
 from vlp_lib.run import reference_root
 from vlp_lib.study.runs import label, read_records
+from vlp_lib.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}

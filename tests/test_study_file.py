@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from vlp_lib.config import profile
 from vlp_lib.errors import UserError
+from vlp_lib.profiles import profile
 from vlp_lib.run import Run
 from vlp_lib.study_file import read_study, write_study
 

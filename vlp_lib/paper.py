@@ -1,7 +1,7 @@
 """The paper's published numbers and claims, as data (Yang, Liu, Lin: arXiv 2301.07236, Tables I–VI and section V).
 
 Every cell is kept as the paper prints it ("0.25", "~900", "4.2m", "-"); `parse` turns it into a number. Rows that are
-variants of this kit bear the variant's name (`vlp_lib.config.VARIANTS`), the others a name of their own.
+variants of this kit bear the variant's name (`vlp_lib.variants.VARIANTS`), the others a name of their own.
 """
 
 from __future__ import annotations

@@ -17,19 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp_lib import catalogue, packages
-from vlp_lib.config import (
-    VARIANTS,
-    Profile,
-    Variant,
-    flatten,
-    override,
-    parse_parameter,
-    parse_variant,
-    profile,
-    to_dict,
-)
+from vlp_lib.config import Profile, flatten, to_dict
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
+from vlp_lib.profiles import profile
+from vlp_lib.settings import override, parse_parameter
+from vlp_lib.variants import VARIANTS, Variant, parse_variant
 
 CONFIG, RECORD = "config.json", "run.json"
 """In a run's folder: the settings that it was begun with, and, once it is finished, what it was made by."""

@@ -14,7 +14,6 @@ from vlp_lib.attention import pointing
 from vlp_lib.attention.maps import Places, box_places, grid_places, look, places_of
 from vlp_lib.attention.pointing import Asked, Pointing, choose_panel, object_mask, point, read_asked, summarise
 from vlp_lib.batches.sample import Pictures
-from vlp_lib.config import parse_variant
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
@@ -26,6 +25,7 @@ from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskBatch
 from vlp_lib.trainers.finetune import finetune, load_finetuned
+from vlp_lib.variants import parse_variant
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from vlp_lib.batches.augment import View, may_flip, show_detections, show_image, show_label_map
 from vlp_lib.batches.pairs import PairDataset, PairKey, TrainingOrder, load_batches, validation_keys
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
-from vlp_lib.config import DataConfig, parse_variant, profile
+from vlp_lib.config import DataConfig
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
+from vlp_lib.profiles import profile
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer
+from vlp_lib.variants import parse_variant
 
 
 @pytest.fixture(scope="module")

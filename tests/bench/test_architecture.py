@@ -13,10 +13,11 @@ from torch import nn
 from vlp_lib import cli
 from vlp_lib.bench.architecture import describe
 from vlp_lib.bench.made_up import SIZES
-from vlp_lib.config import VARIANTS, profile
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel, visual_loss_of
 from vlp_lib.models.vision import ResNetStream
+from vlp_lib.profiles import profile
+from vlp_lib.variants import VARIANTS
 
 CONFIG = profile("paper").model
 H, WORDS, SEGMENTATION, DETECTOR = 768, 30_522, 172, 1_601

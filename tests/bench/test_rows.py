@@ -15,10 +15,11 @@ from vlp_lib.bench.contenders import contenders
 from vlp_lib.bench.made_up import SIZES, training_batch
 from vlp_lib.bench.plain import PlainModel, detr_matching, plain_loader, plain_step
 from vlp_lib.bench.rows import ROWS, Products, chosen_rows
-from vlp_lib.config import VARIANTS, profile
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
 from vlp_lib.losses.spl import match_labels
+from vlp_lib.profiles import profile
+from vlp_lib.variants import VARIANTS
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,12 @@ from vlp_lib.bench.architecture import Architecture, count, describe
 from vlp_lib.bench.contenders import MINIATURE, contenders
 from vlp_lib.bench.made_up import SIZES
 from vlp_lib.bench.region_detector import DetectorConfig, Proposals, bottom_up_like, stock_detector
-from vlp_lib.config import VARIANTS, ModelConfig, profile
+from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 from vlp_lib.models.model import VLPModel
+from vlp_lib.profiles import profile
+from vlp_lib.variants import VARIANTS
 
 CPU = torch.device("cpu")
 

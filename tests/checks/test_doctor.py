@@ -7,9 +7,10 @@ from made_runs import pretrained
 from vlp_lib import cli
 from vlp_lib.bench.budget import GIB, Budget, Need, estimate, report
 from vlp_lib.checks import doctor
-from vlp_lib.config import parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
+from vlp_lib.profiles import profile
+from vlp_lib.variants import parse_variant
 
 SMOKE = ("doctor", "--profile", "smoke")
 

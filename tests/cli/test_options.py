@@ -1,7 +1,7 @@
 import pytest
 
-from vlp_lib.config import parse_parameter
 from vlp_lib.errors import UserError
+from vlp_lib.settings import parse_parameter
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import torch
 
 from vlp_lib.attention.pointing import Pointing, summarise
 from vlp_lib.bench.speed import COST, LATENCY, METHODS
-from vlp_lib.config import VARIANTS
 from vlp_lib.io import read_json, write_json, write_lines
 from vlp_lib.provenance import CODE, write_run
 from vlp_lib.tasks import percent
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
 from vlp_lib.tasks.vqa_accuracy import VqaAccuracy
 from vlp_lib.trainers.zero_shot import _row
+from vlp_lib.variants import VARIANTS
 
 
 def _report(task: str, share: float) -> dict[str, Any]:

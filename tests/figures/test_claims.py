@@ -6,13 +6,13 @@ import pytest
 from scipy import stats
 
 from vlp_lib.arrays import write_items
-from vlp_lib.config import VARIANTS
 from vlp_lib.figures.plots import _claimed, draw_claims
 from vlp_lib.figures.style import save_figure
 from vlp_lib.paper import CLAIMS, Ranking
 from vlp_lib.study.claims import claims_table, overview, smallest_step
 from vlp_lib.study.scores import read_results
 from vlp_lib.study.verdicts import AT_CHANCE, DECIDED, SAME, holm
+from vlp_lib.variants import VARIANTS
 
 CONFIRMED, CONTRADICTED, NOT_RUN = "confirmed", "contradicted", "not run"
 NO_SEEDS, NO_RUNS = "not decidable with these seeds", "not decidable with these runs"

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures.one_run import draw_run, first_and_last
 from vlp_lib.figures.plots import draw_ablations, draw_convergence
@@ -22,6 +21,7 @@ from vlp_lib.study.convergence import (
 )
 from vlp_lib.study.runs import describe, in_order, label, read_runs
 from vlp_lib.study.verdicts import AT_CHANCE, estimate, over_seeds, undecided
+from vlp_lib.variants import VARIANTS
 
 UNDECIDED = undecided()
 SAMPLES = (0, 100, 200, 300, 400)

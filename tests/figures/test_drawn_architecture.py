@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 import pytest
 
 from vlp_lib.bench.architecture import describe
-from vlp_lib.config import parse_variant, profile
 from vlp_lib.figures.architecture import draw_architecture, stations
+from vlp_lib.profiles import profile
+from vlp_lib.variants import parse_variant
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SHAPES = {"segl": (36, 128), "spl_large": (25, 128), "region": (16, 128), "naive_resnet": (36, 128)}

@@ -8,13 +8,13 @@ import pytest
 from vlp_lib.attention.maps import grid_places
 from vlp_lib.attention.pointing import Look, Pointing, read_panel, save_panel, summarise
 from vlp_lib.bench.speed import METHODS
-from vlp_lib.config import VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures import attention_maps, bench_tables, one_run, plots
 from vlp_lib.figures.style import save_figure
 from vlp_lib.study import scores
 from vlp_lib.tasks.recalls import all_recalls
 from vlp_lib.tasks.retrieval import gallery_of
+from vlp_lib.variants import VARIANTS
 
 
 def test_recalls_beside_chance(tiny_corpus):

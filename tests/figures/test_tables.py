@@ -6,17 +6,18 @@ import pytest
 
 from vlp_lib import paper
 from vlp_lib.bench.speed import COST, LATENCY, METHODS
-from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
 from vlp_lib.figures.plots import draw_claims
 from vlp_lib.figures.style import markdown, save_figure, save_table
 from vlp_lib.io import read_json, write_json
+from vlp_lib.profiles import PROFILES
 from vlp_lib.study import scores
 from vlp_lib.study.claims import claims_table, overview
 from vlp_lib.study.runs import CHECK_ONLY, stamped
 from vlp_lib.study.scores import read_results
+from vlp_lib.variants import VARIANTS
 
 NOT_RUN, NOT_SCORED = "not run", "not scored"
 

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from vlp_lib import paper
-from vlp_lib.config import VARIANTS
 from vlp_lib.figures.plots import draw_trade_off
 from vlp_lib.figures.style import save_figure
 from vlp_lib.study.scores import not_shown, read_results, trade_off
+from vlp_lib.variants import VARIANTS
 
 
 def test_points_by_hand(made_up):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from vlp_lib import catalogue
 from vlp_lib.arrays import read_npz
 from vlp_lib.batches.tokenizer import load_tokenizer, train_tokenizer
-from vlp_lib.config import override, parse_parameter, parse_variant, profile, to_dict
+from vlp_lib.config import to_dict
 from vlp_lib.corpora.coco import (
     SegmentationClasses,
     StuffAnnotations,
@@ -41,11 +41,14 @@ from vlp_lib.io import read_json, read_lines
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import load_matching, read_state_dict
+from vlp_lib.profiles import profile
+from vlp_lib.settings import override, parse_parameter
 from vlp_lib.study_file import read_study
 from vlp_lib.tasks.by_file import score_nlvr2, score_retrieval, score_vqa
 from vlp_lib.tasks.vcr import read_questions
 from vlp_lib.tasks.vqa_accuracy import read_answer_list
 from vlp_lib.trainers.checkpoint import save_weights
+from vlp_lib.variants import parse_variant
 
 CLASSES = SegmentationClasses.official()
 

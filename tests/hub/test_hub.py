@@ -20,18 +20,20 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vlp_lib import cli
-from vlp_lib.config import VARIANTS, override, profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.hub.model import FILES, export, from_pretrained
 from vlp_lib.io import read_json, read_lines, write_json
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.profiles import profile
+from vlp_lib.settings import override
 from vlp_lib.tasks import open_task
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.retrieval import gallery_of, score_matrix
 from vlp_lib.trainers.finetune import finetune, load_finetuned
 from vlp_lib.trainers.trained import restore_pretrained
+from vlp_lib.variants import VARIANTS
 
 SEGL = VARIANTS["segl"]
 

@@ -3,13 +3,13 @@ import torch
 from contexts import context
 
 from vlp_lib import catalogue
-from vlp_lib.config import VARIANTS, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
 from vlp_lib.losses.segl import SEGL
 from vlp_lib.losses.spl import SPL
 from vlp_lib.losses.ssul import SSUL
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.variants import VARIANTS, parse_variant
 
 
 @pytest.fixture

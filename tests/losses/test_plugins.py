@@ -11,14 +11,16 @@ from nbclient import NotebookClient
 
 from vlp_lib import catalogue, cli
 from vlp_lib.bench.speed import bench_cost
-from vlp_lib.config import override, parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.hub import export, from_pretrained
 from vlp_lib.losses import base
 from vlp_lib.losses.base import MixedVisualLoss
+from vlp_lib.profiles import profile
+from vlp_lib.settings import override
 from vlp_lib.study.runs import read_runs
 from vlp_lib.trainers.finetune import finetune
 from vlp_lib.trainers.zero_shot import retrieve
+from vlp_lib.variants import parse_variant
 
 EDGES = '''
 import torch

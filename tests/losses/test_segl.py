@@ -7,13 +7,13 @@ from contexts import context, part_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlp_lib.config import VARIANTS
 from vlp_lib.corpora.records import IGNORED
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.losses.segl import SEGL, downsample_labels
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.variants import VARIANTS
 
 
 def label_maps(seed, size, classes=5, void=0.2):

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from vlp_lib.batches.sample import Batch
-from vlp_lib.config import VARIANTS, parse_variant, profile
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.profiles import profile
+from vlp_lib.variants import VARIANTS, parse_variant
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 MIXES = ("segl+0.5*ssul", "ssul+2*spl_small", "segl+ssul@resnet")

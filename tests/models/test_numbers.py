@@ -10,7 +10,7 @@ from contexts import SIZES, context
 from vlp_lib.batches.collate import collate
 from vlp_lib.batches.pairs import PairDataset, PairKey
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
-from vlp_lib.config import VARIANTS, DataConfig, parse_variant
+from vlp_lib.config import DataConfig
 from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS
 from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.losses.itm import itm_loss
@@ -19,6 +19,7 @@ from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vision import VisionFeatures
 from vlp_lib.tasks.downstream import task_loss
 from vlp_lib.trainers.pretrain import make_tokenizer, vocabularies
+from vlp_lib.variants import VARIANTS, parse_variant
 
 NAMES = (*VARIANTS, "segl+0.5*ssul", "ssul+2*spl_small")
 SOME = {"lengths": (9, 5, 7), "detections": (3, 0, 4)}

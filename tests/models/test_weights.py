@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import load_tokenizer
-from vlp_lib.config import ModelConfig, ResNetConfig, TimmConfig, Variant, ViTConfig, parse_variant, profile
+from vlp_lib.config import ModelConfig, ResNetConfig, TimmConfig, ViTConfig
 from vlp_lib.errors import UserError
 from vlp_lib.io import write_json
 from vlp_lib.models.language import LanguageStream
@@ -22,6 +22,8 @@ from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import ResNetStream, TimmStream, ViTStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import bert_state_dict, load_matching, read_state_dict, timm_state_dict
+from vlp_lib.profiles import profile
+from vlp_lib.variants import Variant, parse_variant
 
 WORDS = 60
 CONFIG = ModelConfig(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vlp_lib.config import profile
 from vlp_lib.errors import UserError
+from vlp_lib.profiles import profile
 from vlp_lib.run import RECORD, Run
 from vlp_lib.study import ablation
 from vlp_lib.study.ablation import FACTORS, courses, finished, grid, numbers, on_backbone, usual

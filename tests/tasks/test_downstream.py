@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from vlp_lib.config import VARIANTS
 from vlp_lib.corpora.records import Detections
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.tasks.common import TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
+from vlp_lib.variants import VARIANTS
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 

@@ -8,7 +8,7 @@ import torch
 from made_runs import run_of
 
 from vlp_lib.batches.whole import pad_texts, whole_pictures
-from vlp_lib.config import RetrievalConfig, parse_variant, to_dict
+from vlp_lib.config import RetrievalConfig, to_dict
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines, write_json
@@ -20,6 +20,7 @@ from vlp_lib.trainers import zero_shot
 from vlp_lib.trainers.checkpoint import save_weights
 from vlp_lib.trainers.pretrain import make_tokenizer, vocabularies
 from vlp_lib.trainers.trained import regions_of
+from vlp_lib.variants import parse_variant
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 from made_runs import pretrain_into
 
 from vlp_lib import cli
-from vlp_lib.config import profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
+from vlp_lib.profiles import profile
 
 STEPS = 4
 

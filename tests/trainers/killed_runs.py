@@ -19,10 +19,10 @@ import torch
 from made_runs import pretrain_into
 from safetensors.torch import load_file
 
-from vlp_lib.config import profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.profiles import profile
 
 SMOKE = profile("smoke")
 PROFILE = replace(

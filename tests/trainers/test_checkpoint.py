@@ -14,12 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vlp_lib.config import parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import checkpoint
 from vlp_lib.trainers.checkpoint import load_state, load_weights, save_state, save_weights
+from vlp_lib.variants import parse_variant
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 ABOUT = {"profile": "smoke", "variant": "segl", "step": 7, "model": {"hidden": 32}}

@@ -5,12 +5,13 @@ import torch
 from timm.models.resnet import ResNet
 
 from vlp_lib.batches.sample import Pictures
-from vlp_lib.config import TrainingConfig, parse_variant
+from vlp_lib.config import TrainingConfig
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vision import TimmStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import efficiency
 from vlp_lib.trainers.efficiency import checkpoint_activations, compile_blocks, prepare_model, recomputed_blocks
+from vlp_lib.variants import parse_variant
 
 SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 NAMES = ("segl", "segl_resnet", "spl_small", "region")

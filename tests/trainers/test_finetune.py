@@ -8,11 +8,12 @@ import pytest
 import torch
 from made_runs import run_of
 
-from vlp_lib.config import VARIANTS, override, to_dict
+from vlp_lib.config import to_dict
 from vlp_lib.corpora.opening import open_corpus
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_json
 from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.settings import override
 from vlp_lib.tasks import by_file
 from vlp_lib.tasks.common import collate
 from vlp_lib.tasks.vcr import read_questions, vcr_score
@@ -20,6 +21,7 @@ from vlp_lib.trainers.checkpoint import save_weights
 from vlp_lib.trainers.finetune import finetune, load_finetuned
 from vlp_lib.trainers.pretrain import TOKENIZER, make_tokenizer, vocabularies
 from vlp_lib.trainers.trained import restore_pretrained
+from vlp_lib.variants import VARIANTS
 
 pytestmark = pytest.mark.usefixtures("results")
 

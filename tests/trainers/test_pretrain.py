@@ -12,16 +12,17 @@ from safetensors.torch import load_file
 
 from vlp_lib.batches.pairs import load_batches
 from vlp_lib.batches.tokenizer import load_tokenizer
-from vlp_lib.config import VARIANTS, override, parse_variant
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.losses.segl import SEGL
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.settings import override
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, require_targets, vocabularies
+from vlp_lib.variants import VARIANTS, parse_variant
 
 
 def with_training(profile, **changes):

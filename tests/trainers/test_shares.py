@@ -8,10 +8,10 @@ from contexts import part_of
 
 from vlp_lib.batches.pairs import TrainingOrder, load_batches
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN
-from vlp_lib.config import VARIANTS, parse_variant
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.trainers.loop import seed_everything
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, vocabularies
+from vlp_lib.variants import VARIANTS, parse_variant
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from torch import nn
 
 from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.made_up import SIZES, question, shape_of
-from vlp_lib.config import ModelConfig, Variant
+from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.variants import Variant
 
 IMAGE_SIZES = (384, 600, 800)
 """Of pretraining, of finetuning, and of the paper's best VQA result (sections IV-A3, IV-B, IV-D)."""

@@ -19,7 +19,7 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.made_up import SIZES, fill, training_batch
 from vlp_lib.bench.step import TrainingStep
 from vlp_lib.clock import take_turns, timed
-from vlp_lib.config import Profile, TrainingConfig, Variant
+from vlp_lib.config import Profile, TrainingConfig
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.plain_attention import PlainAttention
@@ -27,6 +27,7 @@ from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks
 from vlp_lib.trainers.loop import resolve_precision
 from vlp_lib.trainers.trained import device_at_hand
+from vlp_lib.variants import Variant
 
 GIB = 2**30
 RESERVE = 0.1

@@ -16,9 +16,10 @@ from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.architecture import at_inference, count
 from vlp_lib.bench.made_up import SIZES, fill, question, shape_of
 from vlp_lib.bench.region_detector import DetectorConfig, RegionDetector, bottom_up_like, stock_detector
-from vlp_lib.config import VARIANTS, ModelConfig, RegionConfig, ResNetConfig, Variant, ViTConfig
+from vlp_lib.config import ModelConfig, RegionConfig, ResNetConfig, ViTConfig
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vision import VisionFeatures
+from vlp_lib.variants import VARIANTS, Variant
 
 _VILT_PATCH = 32
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
-from vlp_lib.config import ModelConfig, Profile, Variant
+from vlp_lib.config import ModelConfig, Profile
 from vlp_lib.models.model import VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.variants import Variant
 
 SIZES = Vocabularies(words=30_522, segmentation=171, detector=1_600, attributes=400)
 """BERT's words, COCO-Stuff's classes, Bottom-Up's classes and attributes."""

@@ -28,7 +28,7 @@ from vlp_lib.bench.speed import one_pass
 from vlp_lib.bench.step import TrainingStep, in_one_part, start_training
 from vlp_lib.bench.table import Pair, Row, Setting, row
 from vlp_lib.clock import Stopwatch
-from vlp_lib.config import VARIANTS, ModelConfig, Profile
+from vlp_lib.config import ModelConfig, Profile
 from vlp_lib.corpora.synthetic import CorpusSpec, synthesize
 from vlp_lib.errors import unknown
 from vlp_lib.losses.itm import itm_score
@@ -41,6 +41,7 @@ from vlp_lib.provenance import peak_memory
 from vlp_lib.tasks.retrieval import gallery_of, score_matrix
 from vlp_lib.trainers.loop import resolve_precision
 from vlp_lib.trainers.pretrain import vocabularies
+from vlp_lib.variants import VARIANTS
 
 # Training
 

@@ -22,7 +22,7 @@ from vlp_lib.bench.made_up import WORDS
 from vlp_lib.bench.step import in_one_part, start_training
 from vlp_lib.bench.table import Record
 from vlp_lib.clock import Stopwatch, spread, take_turns, timed
-from vlp_lib.config import ModelConfig, Profile, parse_variant
+from vlp_lib.config import ModelConfig, Profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Needs
@@ -30,6 +30,7 @@ from vlp_lib.models.model import needs_of
 from vlp_lib.trainers.loop import resolve_precision
 from vlp_lib.trainers.pretrain import make_tokenizer, require_targets, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
+from vlp_lib.variants import parse_variant
 
 LATENCY, COST = "latency.json", "cost.json"
 

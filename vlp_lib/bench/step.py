@@ -10,7 +10,7 @@ import torch
 from vlp_lib.batches.sample import Batch
 from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.clock import Stopwatch, take_turns, timed
-from vlp_lib.config import Profile, TrainingConfig, Variant
+from vlp_lib.config import Profile, TrainingConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
@@ -19,6 +19,7 @@ from vlp_lib.trainers.efficiency import prepare_model, training_kernels
 from vlp_lib.trainers.loop import make_optimiser, resolve_precision, seed_everything
 from vlp_lib.trainers.pretrain import PretrainingTask, make_tokenizer, vocabularies
 from vlp_lib.trainers.trained import device_at_hand
+from vlp_lib.variants import Variant
 
 
 class TrainingStep:

@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 
 from vlp_lib.cli.options import SCALE, Commands, declare, declare_group, numbers, print_json, run_of
-from vlp_lib.config import VARIANTS, CorpusConfig, parse_variant
+from vlp_lib.config import CorpusConfig
 from vlp_lib.errors import UserError
+from vlp_lib.variants import VARIANTS, parse_variant
 
 _RUN = (*SCALE, "variant", "seed", "set", "name")
 

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
-from vlp_lib.config import TASKS, check_task, default_variants
+from vlp_lib.config import TASKS, check_task
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_json, write_json
 from vlp_lib.run import Layout, Run, project_root, results_root
 from vlp_lib.study_file import read_study, require_different
+from vlp_lib.variants import default_variants
 
 STAGES = (*TASKS, "retrieval")
 """What `--tasks` takes: all that can follow a pretraining."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vlp_lib.cli.options import Commands, check_words, declare
-from vlp_lib.config import parse_parameter
 from vlp_lib.errors import UserError, reason, unknown
 from vlp_lib.io import read_json, read_text, write_text
 from vlp_lib.provenance import peak_memory
 from vlp_lib.ranges import fits
 from vlp_lib.run import project_root, results_root, split_settings
+from vlp_lib.settings import parse_parameter
 
 _SOLUTION = re.compile(r"^# %% exercise (\d+)$(.*?)(?=^# %%|\Z)", re.MULTILINE | re.DOTALL)
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlp_lib import catalogue
-from vlp_lib.config import ModelConfig, Profile, Variant, check_task, override, parse_parameter, parse_variant, profile
+from vlp_lib.config import ModelConfig, Profile, check_task
 from vlp_lib.errors import UserError, unknown
+from vlp_lib.profiles import profile
 from vlp_lib.run import Run, check_seed
+from vlp_lib.settings import override, parse_parameter
+from vlp_lib.variants import Variant, parse_variant
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module of this package declares its commands."""

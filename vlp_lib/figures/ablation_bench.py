@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vlp_lib.bench.step import seconds_of
-from vlp_lib.config import profile as profile_of
 from vlp_lib.errors import UserError
 from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
 from vlp_lib.figures.plots import draw_courses
 from vlp_lib.figures.style import WRONG
+from vlp_lib.profiles import profile as profile_of
 from vlp_lib.run import Layout, Run, reference_root
 from vlp_lib.study import ablation
 from vlp_lib.study.ablation import FACTORS, courses, finished

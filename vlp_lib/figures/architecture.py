@@ -11,13 +11,14 @@ import torch
 from vlp_lib.batches.sample import Batch
 from vlp_lib.bench.architecture import count
 from vlp_lib.bench.made_up import SIZES, fill, question, shape_of, training_batch
-from vlp_lib.config import Profile, Variant
+from vlp_lib.config import Profile
 from vlp_lib.figures.style import STAGES
 from vlp_lib.losses.base import MixedVisualLoss, VisualLoss
 from vlp_lib.models.heads import ITMHead, MLMHead
 from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, ViTStream
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.study.runs import label
+from vlp_lib.variants import Variant
 
 # In pixels: the middles of the columns and of the page, a box's width, from a box to the next one, the first arrow.
 _VISION, _LANGUAGE, _PAGE, _WIDTH, _GAP, _TOP = 145, 425, 285, 260, 38, 64

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from vlp_lib import paper
-from vlp_lib.config import VARIANTS
 from vlp_lib.figures.attention_maps import draw_map
 from vlp_lib.figures.corpus_tour import class_colours, draw_label_map
 from vlp_lib.figures.style import LINE, OTHER, RIGHT, WRONG, new_figure, picture_grid
 from vlp_lib.run import Run
 from vlp_lib.study.runs import CHECK_ONLY, label
+from vlp_lib.variants import VARIANTS
 
 
 def stamp(run: Run) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from vlp_lib import paper
-from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.figures.bench_tables import cost_table, paper_cost
+from vlp_lib.profiles import PROFILES
 from vlp_lib.study.runs import NOT_RUN, label
 from vlp_lib.study.scores import NOT_SCORED, Results, paper_ms
 from vlp_lib.tasks.recalls import CUTOFFS
+from vlp_lib.variants import VARIANTS
 
 BEST = next(row.name for row in paper.table("IV").rows if row.name in VARIANTS)
 """The variant that the paper puts beside other models' rows ("Ours (SEGL)")."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vlp_lib.config import flatten, parse_parameter, parse_variant
+from vlp_lib.config import flatten
 from vlp_lib.errors import UserError
 from vlp_lib.io import markdown_table
 from vlp_lib.run import settings_of_stage
+from vlp_lib.settings import parse_parameter
+from vlp_lib.variants import parse_variant
 
 PAPER = (
     "*Effective End-to-End Vision Language Pretraining with Semantic Visual Loss* (Yang, Liu, Lin; arXiv 2301.07236)"

@@ -18,7 +18,7 @@ from vlp_lib import catalogue, io
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.batches.whole import pad_texts, square_images
-from vlp_lib.config import ModelConfig, Variant, flatten, override, parse_variant, to_dict
+from vlp_lib.config import ModelConfig, flatten, to_dict
 from vlp_lib.corpora.images import as_rgb
 from vlp_lib.errors import UserError, reason
 from vlp_lib.fetch import hub
@@ -28,6 +28,7 @@ from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import declared, input_scale, require_floats, require_same_tensors
 from vlp_lib.run import CONFIG, RECORD
+from vlp_lib.settings import override
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa_accuracy import read_answer_list
@@ -37,6 +38,7 @@ from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.plugins import FOLDER as PLUGINS
 from vlp_lib.trainers.plugins import keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER
+from vlp_lib.variants import Variant, parse_variant
 
 CARD = "README.md"
 FILES = (CONFIG, WEIGHTS, TOKENIZER, RECORD, METRICS, ANSWERS, CARD)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, VisionInput
-from vlp_lib.config import ModelConfig, Variant
+from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, MixedVisualLoss, Needs, by_loss
 from vlp_lib.losses.itm import itm_loss
@@ -20,6 +20,7 @@ from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
 from vlp_lib.models.language import LanguageStream
 from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, make_vision
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.variants import Variant
 
 
 class VLPOutput(NamedTuple):

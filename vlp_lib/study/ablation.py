@@ -8,14 +8,16 @@ from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
-from vlp_lib.config import VARIANTS, flatten, parse_variant, profile, to_dict
+from vlp_lib.config import flatten, to_dict
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
 from vlp_lib.losses.base import by_loss, resolve_settings
 from vlp_lib.models.model import needs_of
 from vlp_lib.models.vocabularies import Vocabularies
+from vlp_lib.profiles import profile
 from vlp_lib.run import CONFIG, RECORD, Run
 from vlp_lib.trainers.loop import METRICS
+from vlp_lib.variants import VARIANTS, parse_variant
 
 Number = TypeVar("Number", int, float)
 

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from vlp_lib import paper
-from vlp_lib.config import VARIANTS
 from vlp_lib.paper import CLAIMS, Claim, Ranking
 from vlp_lib.study.convergence import statements
 from vlp_lib.study.runs import NOT_RUN, baseline, label, read_runs
@@ -39,6 +38,7 @@ from vlp_lib.study.verdicts import (
     no_gain,
     within,
 )
+from vlp_lib.variants import VARIANTS
 
 PIPELINE_FACTOR = 10.0
 """How many times as long region pipelines take, by the claim ("more than 10 times as long")."""

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from vlp_lib.config import PROFILES, VARIANTS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.profiles import PROFILES
 from vlp_lib.run import Layout, reference_root
+from vlp_lib.variants import VARIANTS
 
 NOT_RUN = "not run"
 """What a cell of a table says whose run is not there."""

@@ -14,12 +14,13 @@ import pandas as pd
 
 from vlp_lib import paper
 from vlp_lib.arrays import read_items
-from vlp_lib.config import TASKS, VARIANTS
+from vlp_lib.config import TASKS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, label, read_records, read_runs
 from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS
+from vlp_lib.variants import VARIANTS
 
 NOT_SCORED = "not scored"
 """What a cell says whose run is there, but not that score: labels that are not public, a gallery without folds."""

@@ -18,7 +18,7 @@ from vlp_lib import io, provenance
 from vlp_lib.arrays import by_block, write_items
 from vlp_lib.batches.pairs import TrainingOrder
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
-from vlp_lib.config import Profile, TrainingConfig, Variant, check_task, to_dict
+from vlp_lib.config import Profile, TrainingConfig, check_task, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import held, is_main
@@ -34,6 +34,7 @@ from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
 from vlp_lib.trainers.pretrain import TOKENIZER, require_detections, vocabularies
 from vlp_lib.trainers.trained import regions_of, restore_pretrained
+from vlp_lib.variants import Variant
 
 ANSWERS = "answers.json"
 """VQA's answer list in a run folder, in the order of the classes."""

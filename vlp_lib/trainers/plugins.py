@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlp_lib import catalogue
-from vlp_lib.config import Variant
 from vlp_lib.io import write_text
+from vlp_lib.variants import Variant
 
 FOLDER = "plugins"
 

@@ -17,7 +17,7 @@ from vlp_lib.batches.pairs import PairDataset, TrainingOrder, load_batches, vali
 from vlp_lib.batches.sample import Batch, Pictures
 from vlp_lib.batches.texts import training_texts
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from vlp_lib.config import Profile, Variant, to_dict
+from vlp_lib.config import Profile, to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.distributed import held, is_main
 from vlp_lib.errors import UserError
@@ -29,6 +29,7 @@ from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.run import Run
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
+from vlp_lib.variants import Variant
 
 TOKENIZER = "tokenizer.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
-from vlp_lib.config import Profile, Variant
+from vlp_lib.config import Profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
@@ -13,6 +13,7 @@ from vlp_lib.run import Run
 from vlp_lib.trainers.checkpoint import load_weights
 from vlp_lib.trainers.loop import WEIGHTS
 from vlp_lib.trainers.pretrain import TOKENIZER, vocabularies
+from vlp_lib.variants import Variant
 
 
 def device_at_hand() -> torch.device:
