@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vlp_lib import config
+from vlp_lib import profiles
 from vlp_lib.cli import main
 from vlp_lib.cli.notebook import parameters, solved
 from vlp_lib.errors import UserError
@@ -122,7 +122,7 @@ def test_executes_at_the_smallest_scale(name, shell, results, monkeypatch):
     else:
         monkeypatch.setenv("VLP_RESULTS", str(results))
         # 00_start opens this one's corpus whatever its profile.
-        monkeypatch.setitem(config.PROFILES, "lesson", replace(config.profile("smoke"), name="lesson"))
+        monkeypatch.setitem(profiles.PROFILES, "lesson", replace(profiles.profile("smoke"), name="lesson"))
         displayed = run_here(name, shell, monkeypatch, **given)
     if name in ("00_corpus", "07_ablation_bench", "10_pretrain", "20_convergence"):
         assert pictures(displayed) >= 1
