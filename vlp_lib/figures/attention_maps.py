@@ -69,9 +69,9 @@ def _draw_lines(lines: Sequence[tuple[np.ndarray, str, Sequence[_Map | None]]], 
 
 
 def read_panels(root: Path) -> dict[str, list[Look]]:
-    """The looks at figure 6's questions by run of a profile, of its first seed; empty where nothing was attended."""
+    """The looks at figure 6's questions by run of a profile, of its first seed; published runs come without them."""
     first = {record["name"]: folder for folder, record in reversed(read_records(root, "attention").items())}
-    return {name: read_panel(first[name] / PANEL) for name in in_order(first)}
+    return {name: read_panel(first[name] / PANEL) for name in in_order(first) if (first[name] / PANEL).is_file()}
 
 
 def draw_panel(panels: Mapping[str, Sequence[Look]], note: str = "") -> tuple[Figure, pd.DataFrame]:

@@ -36,13 +36,16 @@ from vlp_lib.study.runs import in_order, label
 from vlp_lib.study.scores import RUN, not_shown
 from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
 
+_SEEDS_OF_A_BAND = 3
+"""Of two seeds the interval is nine times as wide as what lies between them, and hides all other curves."""
+
 _MARKERS = {RUN: "o", "paper, table II": "o", "paper, table IV": "D"}
 
 
 def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str = "") -> Figure:
     """Validation matching loss against samples seen (`convergence_curves`): a line a name, all where none is given.
 
-    The 95 % interval over seeds is shaded.
+    The 95 % interval over seeds is shaded where there are three of them or more.
     """
     figure = new_figure()
     (axes,) = figure.axes
@@ -87,7 +90,8 @@ def _draw_curve(
         curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=lw, alpha=alpha,
         marker=marker(name), ms=4.5, markevery=(len(name) % 3, 3),
     )  # fmt: skip
-    low, high = curve["mean"] - curve["half"].fillna(0), curve["mean"] + curve["half"].fillna(0)
+    half = curve["half"].where(curve["seeds"] >= _SEEDS_OF_A_BAND, 0.0)
+    low, high = curve["mean"] - half, curve["mean"] + half
     axes.fill_between(curve["samples"], low, high, color=tint, alpha=0.15, lw=0)
     return float(curve["mean"].max())
 
