@@ -45,7 +45,7 @@ TITLES = {
     "00_corpus": {
         "corpus_annotations": "The corpus: images, label maps, detections",
         "corpus_pairs": "The corpus: matched and mismatched pairs",
-        "corpus_colours": "The corpus: mean colours do not give classes away",
+        "corpus_colours": "The corpus: the mean colour of each class in each image",
     },
 }
 """What stands on the page, in this order, by the notebook that makes it."""
