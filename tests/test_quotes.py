@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from vlp_lib.run import reference_root
-from vlp_lib.study.runs import read_records
+from vlp_lib.study.runs import label, read_records
 from vlp_lib.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,3 +73,15 @@ def test_the_table_of_the_log_is_the_references(pretrained, convergence):
     for name, count, images, loss in rows:
         row = convergence.loc[name]
         assert [int(count), images, loss] == [row["seeds"], row["images until 0.5"], row["final matching loss"]]
+
+
+def test_the_accuracies_of_the_log_are_the_references():
+    """VQA was answered with seed 0 only, whose entry of the log has the scores."""
+    section = re.search(r"## [\d-]+ · Reference results, seed 0\n(.*?)\n## ",
+                        (ROOT / "docs/experiments.md").read_text(encoding="utf-8"), re.DOTALL)  # fmt: skip
+    records = [run for run in read_records(reference_root(), "finetune-vqa").values() if run["seed"] == 0]
+    accuracy = {label(run["name"]): run["test"]["overall"] for run in records}
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([\d.]+) \|$", section[1], re.MULTILINE)
+    assert len(rows) == len(accuracy)
+    for name, score in rows:
+        assert float(score) == pytest.approx(accuracy[name], abs=0.006)

@@ -1,12 +1,9 @@
-"""Arrays in .npz files from whatever hand: nothing in them is run, and no more is held than the files have in them.
-
-With them the scores of single items that stand beside a run's means: what an interval over items is computed from.
-"""
+"""Arrays in .npz files from whatever hand: nothing in them is run, and no more is held than the files have in them."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,9 +11,6 @@ import numpy as np
 
 from vlp_lib.errors import UserError, reason
 from vlp_lib.io import most_unpacked, readable, write_atomically
-
-ITEMS = "items.npz"
-"""In a run folder: an array for each "<split>.<metric>", in percent, a value an item, the same items in every run."""
 
 
 def refuse_bomb(path: Path) -> None:
@@ -79,26 +73,3 @@ def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     if dtype.hasobject or min(shape, default=0) < 0:
         raise ValueError("it holds Python objects, or a negative number of values")
     return shape, fortran, dtype
-
-
-def by_block(scores: Sequence[float] | np.ndarray, blocks: Sequence[Hashable]) -> np.ndarray:
-    """One value a block of items that belong together (the questions on one image), float32.
-
-    Blocks come in the order of their first items. Each value is the block's sum, scaled so that their mean is the mean
-    over all items, whatever the blocks' sizes.
-    """
-    places = {block: place for place, block in enumerate(dict.fromkeys(blocks))}
-    sums = np.bincount([places[block] for block in blocks], np.asarray(scores, float), len(places))
-    return (sums * len(places) / len(blocks)).astype(np.float32)
-
-
-def write_items(folder: Path, scores: Mapping[str, np.ndarray]) -> None:
-    """Write the scores of a run, by "<split>.<metric>"."""
-    write_arrays(folder / ITEMS, scores)
-
-
-def read_items(folder: Path) -> dict[str, np.ndarray]:
-    """The scores of a run; none where it kept none."""
-    if not (folder / ITEMS).is_file():
-        return {}
-    return read_npz(folder / ITEMS)

@@ -94,8 +94,14 @@ def _lock(descriptor: int) -> None:
 
     Not flock: workers that are forked inherit its locks and would keep them when the process itself is killed.
     """
-    try:
-        import fcntl
-    except ImportError as error:  # of Windows
-        raise OSError(errno.ENOLCK, "this system has none") from error
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte behind the text, which others must read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        try:
+            import fcntl
+        except ImportError as error:
+            raise OSError(errno.ENOLCK, "this system has none") from error
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

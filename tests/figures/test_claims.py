@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from vlp_lib.arrays import write_items
 from vlp_lib.figures.plots import _claimed, draw_claims
 from vlp_lib.figures.style import save_figure
+from vlp_lib.items import write_items
 from vlp_lib.paper import CLAIMS, Ranking
 from vlp_lib.study.claims import claims_table, overview, smallest_step
 from vlp_lib.study.scores import read_results

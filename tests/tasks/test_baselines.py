@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlp_lib.arrays import by_block, read_items, write_items
 from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.config import DownstreamConfig
+from vlp_lib.items import by_block, read_items, write_items
 from vlp_lib.tasks import open_task
 from vlp_lib.tasks.baselines import baselines
 from vlp_lib.tasks.common import Encoder

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from vlp_lib import paper
-from vlp_lib.arrays import read_items
 from vlp_lib.config import TASKS
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
+from vlp_lib.items import read_items
 from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, label, read_records, read_runs
 from vlp_lib.study.verdicts import estimate
 from vlp_lib.tasks.recalls import CUTOFFS

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from vlp_lib import io, provenance
-from vlp_lib.arrays import by_block, write_items
 from vlp_lib.batches.pairs import TrainingOrder
 from vlp_lib.batches.tokenizer import Tokenizer, load_tokenizer
 from vlp_lib.config import Profile, TrainingConfig, check_task, to_dict
@@ -23,6 +22,7 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.workers import load
 from vlp_lib.distributed import held, is_main
 from vlp_lib.errors import UserError
+from vlp_lib.items import by_block, write_items
 from vlp_lib.models.model import VLPModel
 from vlp_lib.run import CONFIG, RECORD, Run
 from vlp_lib.tasks import open_task

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from vlp_lib import io, provenance
-from vlp_lib.arrays import write_array, write_items
+from vlp_lib.arrays import write_array
 from vlp_lib.clock import Stopwatch
 from vlp_lib.config import to_dict
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.distributed import held
+from vlp_lib.items import write_items
 from vlp_lib.run import Run
 from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls, all_recalls, recalls_of_images
 from vlp_lib.tasks.retrieval import Gallery, gallery_of, score_matrix
