@@ -206,7 +206,7 @@ def _gpu() -> Profile:
 
     Command: `vlp pretrain --profile gpu --variant segl`, with --data-root for other data.
     Time and memory: nobody has measured them; `vlp doctor --profile gpu --variant segl` estimates them for the machine
-    at hand. The model and the batch are those of the profile paper (36 GiB, 12 with checkpointing), 20,000 steps.
+    at hand. The model and the batch are those of the profile paper, 20,000 steps.
     Result: none yet.
     """
     return Profile(
@@ -224,9 +224,9 @@ def _paper() -> Profile:
 
     Command: `vlp pretrain --profile paper --variant segl --data-root /data`, for more GPUs behind `accelerate launch -m
     vlp_lib.cli`; then `vlp finetune --profile paper --variant segl --task vqa --data-root /data`.
-    Time: 15 epochs of 5 million pairs are 75 million samples of 182 GFLOP (SEGL): 12 hours at 1,750 samples/s, which
-    takes 319 TFLOP/s. Memory: 36 GiB at a batch of 256, 12 with checkpointing. All this is what `vlp doctor --profile
-    paper --variant segl` computes, with the rate of the GPU at hand; nobody has run it to its end with this kit.
+    Time: 15 epochs of 5 million pairs are 75 million samples, 12 hours at 1,750 samples/s. `vlp doctor --profile paper
+    --variant segl` computes the rate of operations which that takes, and the memory, with the rate of the GPU at hand;
+    nobody has run it to its end with this kit.
     Result to expect: the paper's, tables II to VI in paper.py: VQAv2 71.69 (test-dev), NLVR2 72.9 (test-P), VCR 58.33
     (Q → AR), Flickr30k R@1 62.46 and 82.70 (image and text retrieval).
     """
