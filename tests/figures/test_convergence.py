@@ -10,17 +10,10 @@ from vlp_lib.figures.one_run import draw_run, first_and_last
 from vlp_lib.figures.plots import draw_ablations, draw_convergence
 from vlp_lib.figures.style import colours, save_figure, save_table
 from vlp_lib.io import write_json, write_lines
-from vlp_lib.study.convergence import (
-    LN2,
-    ORDER,
-    ablation_table,
-    convergence_curves,
-    order_table,
-    samples_until,
-    speed_table,
-)
+from vlp_lib.study import convergence
+from vlp_lib.study.convergence import LN2, ablation_table, convergence_curves, order_table, samples_until, speed_table
 from vlp_lib.study.runs import describe, in_order, label, read_runs
-from vlp_lib.study.verdicts import AT_CHANCE, estimate, over_seeds, undecided
+from vlp_lib.study.verdicts import AT_CHANCE, estimate, undecided
 from vlp_lib.variants import VARIANTS
 
 UNDECIDED = undecided()
@@ -30,27 +23,17 @@ SAMPLES = (0, 100, 200, 300, 400)
 def made_up(**losses):
     """Rows as of metrics.jsonl: for each variant a list of loss curves, one a seed."""
     rows = [
-        {
-            "name": variant,
-            "variant": variant,
-            "seed": seed,
-            "synthetic": True,
-            "samples": samples,
-            "val_itm": loss,
-            "val_itm_accuracy": 1 - loss / 2,
-        }
+        (variant, variant, seed, True, samples, loss, 1 - loss / 2)
         for variant, curves in losses.items()
         for seed, curve in enumerate(curves)
         for samples, loss in zip(SAMPLES, curve, strict=False)
     ]
-    return pd.DataFrame(rows)
+    columns = ["name", "variant", "seed", "synthetic", "samples", "val_itm", "val_itm_accuracy"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def falling(last, shift=0.0):
     return [0.7, 0.69, 0.65 + shift, 0.5 + shift, last]
-
-
-# How long it takes
 
 
 @pytest.mark.parametrize(
@@ -96,12 +79,9 @@ def test_speed_up_over_a_baseline_that_never_gets_there_is_a_bound():
     assert speed_table(made_up(segl=[falling(0.1)]), 0.5)["speed-up over naive ViT"].tolist() == ["not decidable"]
 
 
-# Intervals
-
-
 def test_over_seeds_groups_and_counts():
     runs = made_up(segl=[[0.7, 0.2], [0.5, 0.4]], ssul=[[0.6, 0.1]])
-    table = over_seeds(runs, ["name", "samples"], "val_itm").set_index(["name", "samples"])
+    table = convergence_curves(runs).set_index(["name", "samples"])
     assert len(table) == 4
     assert table.loc[("segl", 0), "mean"] == pytest.approx(0.6)
     assert table.loc[("segl", 100), "mean"] == pytest.approx(0.3)
@@ -110,9 +90,6 @@ def test_over_seeds_groups_and_counts():
     assert np.isnan(table.loc[("ssul", 0), "half"])
     accuracy = convergence_curves(runs, "val_itm_accuracy").set_index(["name", "samples"])
     assert accuracy.loc[("segl", 0), "mean"] == pytest.approx(0.7)
-
-
-# The paper's claims
 
 
 def verdicts_of(**losses):
@@ -176,10 +153,8 @@ def test_almost_the_same_is_an_equivalence():
 
 def test_an_order_of_nothing_that_was_run_can_be_read_again(tmp_path):
     """Two variants that no statement compares: a table without rows, but with its columns."""
-    rows = [(name, 0, step, 0.6) for name in ("region", "segl_resnet") for step in SAMPLES]
-    runs = pd.DataFrame(rows, columns=["variant", "seed", "samples", "val_itm"])
-    runs = runs.assign(name=runs["variant"], step=runs["samples"], synthetic=True)
-    save_table(order_table(runs), tmp_path, "order", "")
+    runs = made_up(region=[[0.6] * 5], segl_resnet=[[0.6] * 5])
+    save_table(order_table(runs), tmp_path, "order")
     again = pd.read_csv(tmp_path / "order.csv")
     assert again.empty and "verdict" in again.columns
 
@@ -200,7 +175,7 @@ def test_order_table_without_a_common_seed_decides_nothing():
 
 
 def test_the_papers_order_names_variants():
-    assert all(name in VARIANTS for pair in ORDER for name in pair)
+    assert all(name in VARIANTS for pair in convergence.ORDER for name in pair)
     assert pytest.approx(math.log(2)) == LN2
 
 
@@ -236,9 +211,6 @@ def test_colours_are_fixed_for_the_paper_and_in_turn_for_others():
     assert {name: tints[name] for name in fixed} == fixed
     assert tints == colours([*others, "segl"]) | fixed
     assert len({tints[name] for name in others[:8]} - set(fixed.values())) == 8
-
-
-# Drawing
 
 
 def test_a_line_a_variant_and_one_for_chance(tmp_path):
@@ -297,12 +269,9 @@ def test_a_runs_panels_are_its_losses():
 
 
 def test_tables_are_saved_for_people_and_programs(tmp_path):
-    path = save_table(pd.DataFrame({"a": [1.5, math.nan], "c": ["x|y", "z"]}), tmp_path, "table", "a note")
-    assert path.read_text() == "| a | c |\n| --- | --- |\n| 1.5 | x\\|y |\n|  | z |\n\na note\n"
+    path = save_table(pd.DataFrame({"a": [1.23456, math.nan], "c": ["x|y", "z"]}), tmp_path, "table", "a note")
+    assert path.read_text() == "| a | c |\n| --- | --- |\n| 1.235 | x\\|y |\n|  | z |\n\na note\n"
     assert (tmp_path / "table.csv").read_text().splitlines()[0] == "a,c"
-
-
-# Runs on disk
 
 
 def test_finished_runs_are_read(tmp_path):

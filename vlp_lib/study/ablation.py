@@ -44,12 +44,12 @@ FACTORS = {
 
 def usual(profile_name: str, factor: str) -> float:
     """A profile's own value of a factor."""
-    section, name = FACTORS[factor].setting.split(".", 1)
+    section, *rest = FACTORS[factor].setting.split(".")
     chosen = profile(profile_name)
     if section == "losses":
-        loss, setting = name.split(".")
+        loss, setting = rest
         return float(resolve_settings({loss: 1.0}, {loss: by_loss(chosen.model.losses).get(loss, {})})[loss][setting])
-    return float(flatten(to_dict(chosen))[f"{section}.{name}"])
+    return float(flatten(to_dict(chosen))[FACTORS[factor].setting])
 
 
 def numbers(text: str, words: str, kind: type[Number]) -> list[Number]:
@@ -107,9 +107,9 @@ def grid(
 
 def _reads(run: Run, factor: str) -> bool:
     """Whether a factor changes anything for the variant of a run."""
-    section, name = FACTORS[factor].setting.split(".", 1)
+    section, name, *_ = FACTORS[factor].setting.split(".")
     if section == "losses":
-        return name.split(".")[0] in dict(run.chosen.losses)
+        return name in dict(run.chosen.losses)
     needs = needs_of(run.config.model, run.chosen, _ANY_SIZES)
     detections = run.chosen.vision == "region" or needs.detections > 0
     return {"maps": needs.label_maps, "noise": detections}.get(factor, True)

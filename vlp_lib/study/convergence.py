@@ -15,12 +15,10 @@ from vlp_lib.study.verdicts import (
     CONFIRMED,
     CONTRADICTED,
     Decision,
-    Estimate,
     difference,
     equal,
     estimate,
     higher,
-    over_seeds,
     undecided,
 )
 
@@ -50,8 +48,15 @@ ORDER = tuple(pair for claim in CLAIMS if claim.id == "convergence" for r in cla
 
 
 def convergence_curves(runs: pd.DataFrame, value: str = "val_itm") -> pd.DataFrame:
-    """Mean and 95 % interval over seeds of a validation metric at each evaluation, for each name of `read_runs`."""
-    return over_seeds(runs, ["name", "samples"], value)
+    """A row for each name of `read_runs` and evaluation: mean and half-width of the 95 % interval of a metric over
+    seeds, and their number.
+    """
+
+    def summary(values: pd.Series) -> pd.Series:
+        found = estimate(values)
+        return pd.Series({"mean": found.mean, "half": found.half, "seeds": found.seeds}, dtype=float)
+
+    return runs.groupby(["name", "samples"], sort=False)[value].apply(summary).unstack().reset_index()
 
 
 def samples_until(samples: np.ndarray, losses: np.ndarray, threshold: float) -> float:
@@ -73,32 +78,27 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     written with ">". Columns: variant (label or name), seeds, seeds below, images, speed-up, final loss and accuracy,
     with the half-widths of their intervals.
     """
+    names, naive = in_order(runs["name"]), baseline(runs["name"])
+    until = {name: _until(runs[runs["name"] == name], threshold) for name in names}
+    images = {name: estimate(found["images"]) for name, found in until.items()}
+    complete = {name: bool(found["reached"].all()) for name, found in until.items()}
     rows = []
-    means: dict[str, tuple[float, bool]] = {}  # and whether every seed got there
-    names = in_order(runs["name"])
-    naive = baseline(names)
-    column = "speed-up over naive" + " ViT" * (naive == "naive_vit")
     for name in names:
-        own = runs[runs["name"] == name].sort_values("samples")
-        until, last = _until(own, threshold), own.groupby("seed").last()
-        images = estimate(until["images"])
-        means[name] = images.mean, bool(until["reached"].all())
-        loss, accuracy = (estimate(last[column]) for column in ("val_itm", "val_itm_accuracy"))
+        found, last = images[name], runs[runs["name"] == name].sort_values("samples").groupby("seed").last()
+        speed_up = "not decidable"
+        if naive in names and complete[name]:
+            speed_up = f"{'' if complete[naive] else '> '}{images[naive].mean / found.mean:.1f}×"
         rows.append(
             {
                 "variant": label(name),
-                "seeds": len(until),
-                "seeds below": until["reached"].sum(),
-                f"images until {threshold:g}": images.written(0, ",") if means[name][1] else f"> {images.mean:,.0f}",
-                column: "not decidable",
-                "final matching loss": loss.written(3),
-                "final matching accuracy": accuracy.written(3),
+                "seeds": found.seeds,
+                "seeds below": until[name]["reached"].sum(),
+                f"images until {threshold:g}": found.written(0, ",") if complete[name] else f"> {found.mean:,.0f}",
+                "speed-up over naive" + " ViT" * (naive == "naive_vit"): speed_up,
+                "final matching loss": estimate(last["val_itm"]).written(3),
+                "final matching accuracy": estimate(last["val_itm_accuracy"]).written(3),
             }
         )
-    for name, row in zip(names, rows, strict=True):
-        if naive in means and means[name][1]:
-            base, complete = means[naive]
-            row[column] = f"{'' if complete else '> '}{base / means[name][0]:.1f}×"
     return pd.DataFrame(rows)
 
 
@@ -154,17 +154,14 @@ def _until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 def order_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The paper's claims about convergence: ratios of images with their intervals, and the verdicts."""
-    rows = [
-        (words, _ratio(decision.estimate), decision.estimate.seeds, decision.verdict)
-        for words, decision in statements(runs)
-        if decision is not None
-    ]
+    rows = []
+    for words, decision in statements(runs):
+        if decision is not None:
+            found = decision.estimate
+            known = math.isfinite(found.half)
+            interval = f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})" if known else ""
+            rows.append((words, f"{math.exp(found.mean):.2f}{interval}", found.seeds, decision.verdict))
     return pd.DataFrame(rows, columns=["the paper's claim", "ratio of images (95 %)", "seeds", "verdict"])
-
-
-def _ratio(found: Estimate) -> str:
-    ends = f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})" if math.isfinite(found.half) else ""
-    return f"{math.exp(found.mean):.2f}{ends}"
 
 
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:

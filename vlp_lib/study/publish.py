@@ -7,9 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, require_ours, write_text
@@ -25,13 +23,6 @@ MANIFEST = "published.txt"
 """The SHA-256 of what `publish` wrote into a folder, as sha256sum reads it: it replaces no folder that holds more."""
 
 
-def _places(source: Path, records: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """What replaces each path of this machine: the results, the checkout, and the data by the name of their folder."""
-    roots = {str(record.get("data_root") or "") for record in records}
-    data = {root.rstrip("/"): Path(root).name for root in roots if Path(root).is_absolute() and Path(root).name}
-    return {**data, f"{source.resolve().parent}/": "results/", f"{project_root()}/": ""}
-
-
 def _without_paths(text: str, places: dict[str, str]) -> str:
     """The text with the paths of this machine replaced, the longest first and only whole names of folders."""
     paths = sorted(places, key=len, reverse=True)
@@ -39,23 +30,8 @@ def _without_paths(text: str, places: dict[str, str]) -> str:
     return re.sub(pattern, lambda found: places[found[0]], text)
 
 
-def _published(target: Path) -> dict[str, str]:
-    """The SHA-256 of each file that an earlier `publish` wrote into a folder, by its path there."""
-    manifest = target / MANIFEST
-    lines = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _of_first_seeds(notebooks: Iterable[Path]) -> list[Path]:
-    """The notebooks without a seed in their names, and of those with one the lowest seed's."""
-    first: dict[str, Path] = {}
-    for file in sorted(notebooks, key=lambda file: (len(file.stem), file.stem)):  # seed 10 behind seed 9
-        first.setdefault(re.sub(r"-seed\d+$", "", file.stem), file)
-    return sorted(first.values())
 
 
 def publish(source: Path, target: Path) -> list[Path]:
@@ -70,7 +46,10 @@ def publish(source: Path, target: Path) -> list[Path]:
     """
     source, target = source.resolve(), target.resolve()
     files = sorted({file for pattern in _SHARED for file in source.glob(pattern) if file.is_file()})
-    notebooks = _of_first_seeds(source.glob("notebooks/*.ipynb"))
+    first: dict[str, Path] = {}  # by the notebook's name without the seed
+    for file in sorted(source.glob("notebooks/*.ipynb"), key=lambda file: (len(file.stem), file.stem)):  # 10 behind 9
+        first.setdefault(re.sub(r"-seed\d+$", "", file.stem), file)
+    notebooks = sorted(first.values())
     if not files:
         raise UserError(f"{source} holds no results: run `make reproduce` first")
     for file in (*files, *notebooks):
@@ -78,11 +57,17 @@ def publish(source: Path, target: Path) -> list[Path]:
             raise UserError(f"{file} has {file.stat().st_size:,} bytes, more than is shared: make it smaller")
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise UserError(f"{target} is, holds or lies in the results that are to be shared: give another folder")
-    before = _published(target)
+    manifest = target / MANIFEST
+    lines = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
+    before = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     require_ours(target, lambda name: name == MANIFEST or before.get(name) == _digest(target / name))
     executed = {file: json.loads(file.read_text(encoding="utf-8")) for file in notebooks}
     parameters = [notebook["metadata"].get("papermill", {}).get("parameters", {}) for notebook in executed.values()]
-    places = _places(source, [*(read_json(file) for file in files if file.name == "run.json"), *parameters])
+    records = (read_json(file) for file in files if file.name == "run.json")
+    roots = {str(record.get("data_root") or "") for record in (*records, *parameters)}
+    # Of the data only the name of their folder is left.
+    places = {root.rstrip("/"): Path(root).name for root in roots if Path(root).is_absolute() and Path(root).name}
+    places |= {f"{source.parent}/": "results/", f"{project_root()}/": ""}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:

@@ -59,11 +59,10 @@ def read_records(root: Path, stage: str) -> dict[Path, dict[str, Any]]:
 
 
 class Shown(NamedTuple):
-    """Whose results a page shows: the profile's folder, whether it is the user's own, and where it draws them."""
+    """Whose results a page shows: the profile's folder and name, and where the page draws them."""
 
     root: Path
     profile: str
-    own: bool
     figures: Path
     tables: Path
 
@@ -74,10 +73,10 @@ def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
     What is drawn of the kit's lies apart from one's own figures.
     """
     if layout.data_root or any(True for pattern in needed for _ in layout.root.glob(pattern)):
-        return Shown(layout.root, layout.profile, True, layout.figures, layout.tables)
+        return Shown(layout.root, layout.profile, layout.figures, layout.tables)
     kit, folder = reference_root(), layout.root / "reference"
     print(f"no runs of your own in the profile {layout.profile} yet: those of {kit.name} come with the kit")
-    return Shown(kit, kit.name, False, folder / "figures", folder / "tables")
+    return Shown(kit, kit.name, folder / "figures", folder / "tables")
 
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:

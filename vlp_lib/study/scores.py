@@ -37,24 +37,11 @@ RUN = "this run"
 _PUBLISHED = {"II": "vqa", "IV": "vqav2_test_dev"}
 """The paper's tables that have a time and a VQA accuracy, and the column of the latter."""
 
-_COLUMNS = ["task", "name", "seed", "split", "metric", "value"]
 _CONTENDERS = {"region": "region_bottom_up"}
 """The timed model, where it has another name than the variant: region features need their detector."""
 
 _TIME_ROWS = {"region": "uniter_base", "region_bottom_up": "uniter_base"}
 """Table IV's row, where it has another name."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """What retrieval searched in: `folds` times `images` images with `captions` captions."""
-
-    folds: int
-    images: int
-    captions: int
-
-    def __str__(self) -> str:
-        return f"all {self.images:,} images" if self.folds == 1 else f"{self.folds} folds of {self.images:,} images"
 
 
 def guessing(images: int, captions: int, way: str, k: int) -> float:
@@ -73,15 +60,14 @@ class Results:
     percent. The keys of `guesses`, which rules score that see no picture, are task, split and metric, and the rule.
     """
 
-    root: Path
     scores: pd.DataFrame
-    galleries: Mapping[str, Gallery]  # retrieval's, by "all" and "folds"; empty where it was not run
+    galleries: Mapping[str, str]  # retrieval's in words, by "all" and "folds"; empty where it was not run
     times: Mapping[str, Mapping[str, Any]]  # the rows of latency.json by the model's name
     costs: Sequence[Mapping[str, Any]]  # the rows of cost.json
     items: Mapping[tuple[str, str, int], Mapping[str, np.ndarray]]  # by task, name and seed, where a run kept them
     guesses: Mapping[tuple[str, str, str], Mapping[str, float]]
     pretraining: Sequence[Mapping[str, Any]]  # run.json of each finished pretraining
-    matching: Mapping[str, float]  # the mean final matching loss (validation) of each pretrained name
+    courses: pd.DataFrame  # the pretrainings' validations, as `read_runs` gives them; empty where there are none
     provenance: str  # profile and corpus in words
     timing: str  # what was timed, and where, in words; "" where nothing was
 
@@ -166,38 +152,64 @@ def read_results(root: Path) -> Results:
 
     Raises UserError where there is nothing at all, and for a broken file.
     """
-    finetuned = [(task, run) for task in TASKS for run in read_records(root, f"finetune-{task}").values()]
-    retrieved, looked = (list(read_records(root, stage).values()) for stage in ("retrieval", "attention"))
-    latency = read_json(root / LATENCY) if (root / LATENCY).is_file() else {}
-    cost = read_json(root / COST) if (root / COST).is_file() else {}
-    made = [*(run for _, run in finetuned), *retrieved, *looked, *(one for one in (cost, latency) if one)]
+    stages = {task: f"finetune-{task}" for task in TASKS} | {"retrieval": "retrieval", "attention": "attention"}
+    runs = [(task, folder, run) for task, stage in stages.items() for folder, run in read_records(root, stage).items()]
+    cost, latency = (read_json(root / name) if (root / name).is_file() else {} for name in (COST, LATENCY))
+    made = [*(run for _, _, run in runs), *(one for one in (cost, latency) if one)]
     if not made:
         raise UserError(
             f"no finished finetuning, retrieval, timing or attention under {root}: run "
             f"`vlp reproduce --until tables` with this profile (and data_root) first"
         )
     scores = [
-        *(row for task, run in finetuned for row in _finetuned(task, run)),
-        *(row for run in retrieved for row in _retrieved(run)),
-        *(row for run in looked for row in _pointed(run)),
+        (task, run["name"], run["seed"], split, metric, value)
+        for task, _, run in runs
+        for split, metric, value in _scores(task, run)
     ]
+    guesses: dict[tuple[str, str, str], dict[str, float]] = {}
+    for task, _, run in runs:
+        for rule, splits in run.get("baselines", {}).items():
+            for split, found in splits.items():
+                for metric, value in found.items():
+                    guesses.setdefault((task, split, metric), {})[rule] = value
+    galleries: dict[str, str] = {}
+    recalls: dict[str, Any] = next((run["recalls"] for task, _, run in runs if task == "retrieval"), {})
+    for gallery in (name for name in ("all", "folds") if name in recalls):
+        images, captions = recalls[gallery]["images"], recalls[gallery]["captions"]
+        folds = sum(name.startswith("fold ") for name in recalls)
+        galleries[gallery] = f"{'all' if gallery == 'all' else f'{folds} folds of'} {images:,} images"
+        for way, k in product(("text", "image"), CUTOFFS):
+            guesses["retrieval", gallery, f"{way}_r{k}"] = {GUESSING: 100 * guessing(images, captions, way, k)}
+    pretraining = list(read_records(root, "pretrain").values())
     return Results(
-        root=root,
-        scores=pd.DataFrame(scores, columns=_COLUMNS),
-        items={
-            (task, run["name"], run["seed"]): read_items(folder)
-            for task, stage in (*((task, f"finetune-{task}") for task in TASKS), ("retrieval", "retrieval"))
-            for folder, run in read_records(root, stage).items()
-        },
-        guesses=_guesses(finetuned, retrieved),
-        galleries=_galleries(retrieved[0]["recalls"]) if retrieved else {},
+        scores=pd.DataFrame(scores, columns=["task", "name", "seed", "split", "metric", "value"]),
+        galleries=galleries,
         times={row["name"]: row for row in latency.get("rows", ())},
         costs=cost.get("rows", ()),
-        pretraining=list(read_records(root, "pretrain").values()),
-        matching=_matching(root),
+        items={(task, run["name"], run["seed"]): read_items(folder) for task, folder, run in runs},
+        guesses=guesses,
+        pretraining=pretraining,
+        courses=read_runs(root, "pretrain") if pretraining else pd.DataFrame(),
         provenance=_provenance(made, root.name),
         timing=latency_note(latency["rows"], latency["architecture"] == "the paper's") if latency else "",
     )
+
+
+def _scores(task: str, run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Split, metric and value in percent of each score in a run's record."""
+    if task == "retrieval":
+        for gallery, way, k in product(("all", "folds"), ("text", "image"), CUTOFFS):
+            if gallery in run["recalls"]:
+                yield gallery, f"{way}_r{k}", 100 * run["recalls"][gallery][f"{way}_r{k}"]
+    elif task == "attention":
+        for kind, row in run["pointing"].items():
+            for metric in ("pointing", "mass", "chance", "even"):
+                yield kind, metric, 100 * row[metric]
+    else:
+        for split in ("val", "test"):
+            for metric, value in run.get(split, {}).items():
+                if isinstance(value, float):  # counts are whole numbers, means of one type of question are mappings
+                    yield split, metric, value
 
 
 def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
@@ -207,59 +219,6 @@ def _provenance(made: Sequence[Mapping[str, Any]], folder: str) -> str:
     corpora = dict.fromkeys(words[run["synthetic"]] for run in made if "synthetic" in run)
     checks = [CHECK_ONLY] if any(map(is_check, profiles)) else []
     return ", ".join([f"profile {', '.join(profiles)}", *checks, *corpora])
-
-
-def _guesses(
-    finetuned: Sequence[tuple[str, Mapping[str, Any]]], retrieved: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str, str], dict[str, float]]:
-    """The rules without a picture that a finetuning computed, and drawing from a gallery."""
-    guesses: dict[tuple[str, str, str], dict[str, float]] = {}
-    for task, run in finetuned:
-        for rule, splits in run.get("baselines", {}).items():
-            for split, scores in splits.items():
-                for metric, value in scores.items():
-                    guesses.setdefault((task, split, metric), {})[rule] = value
-    for name, size in (_galleries(retrieved[0]["recalls"]) if retrieved else {}).items():
-        for way, k in product(("text", "image"), CUTOFFS):
-            guesses["retrieval", name, f"{way}_r{k}"] = {GUESSING: 100 * guessing(size.images, size.captions, way, k)}
-    return guesses
-
-
-def _matching(root: Path) -> dict[str, float]:
-    if not read_records(root, "pretrain"):
-        return {}
-    last = read_runs(root, "pretrain").sort_values("samples").groupby(["name", "seed"])["val_itm"].last()
-    return {str(name): float(value) for name, value in last.groupby("name").mean().items()}
-
-
-def _finetuned(task: str, run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for split in ("val", "test"):
-        for metric, value in run.get(split, {}).items():
-            if isinstance(value, float):  # counts are whole numbers, and means of one type of question are mappings
-                yield task, run["name"], run["seed"], split, metric, value
-
-
-def _retrieved(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for gallery in ("all", "folds"):
-        found = run["recalls"].get(gallery, {})
-        for metric in (f"{way}_r{k}" for way in ("text", "image") for k in CUTOFFS):
-            if metric in found:
-                yield "retrieval", run["name"], run["seed"], gallery, metric, 100 * found[metric]
-
-
-def _pointed(run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for kind, row in run["pointing"].items():
-        for metric in ("pointing", "mass", "chance", "even"):
-            yield "attention", run["name"], run["seed"], kind, metric, 100 * row[metric]
-
-
-def _galleries(recalls: Mapping[str, Mapping[str, Any]]) -> dict[str, Gallery]:
-    folds = {"all": 1, "folds": sum(name.startswith("fold ") for name in recalls)}
-    return {
-        name: Gallery(count, recalls[name]["images"], recalls[name]["captions"])
-        for name, count in folds.items()
-        if name in recalls
-    }
 
 
 def trade_off(results: Results) -> pd.DataFrame:
@@ -272,16 +231,25 @@ def trade_off(results: Results) -> pd.DataFrame:
     for name in results.names:
         vqa = estimate(results.values("vqa", name, results.split("vqa"), "overall"))
         time = results.time(name) or {}
-        times = {"ms": "median_ms", "ms_low": "p5_ms", "ms_high": "p95_ms"}
-        milliseconds = {column: time.get(field, math.nan) for column, field in times.items()}
-        scores = {"vqa": vqa.mean, "half": vqa.half, "seeds": vqa.seeds}
-        rows.append({"source": RUN, "row": name, "model": label(name), **milliseconds, **scores})
+        rows.append(
+            {
+                "source": RUN,
+                "row": name,
+                "model": label(name),
+                "ms": time.get("median_ms"),
+                "ms_low": time.get("p5_ms"),
+                "ms_high": time.get("p95_ms"),
+                "vqa": vqa.mean,
+                "half": vqa.half,
+                "seeds": vqa.seeds,
+            }
+        )
     for number, column in _PUBLISHED.items():
         for row in paper.table(number).rows:
             ms, score = (paper.value(number, row.name, name) for name in ("inference_ms", column))
             source = f"paper, table {number}"
             rows.append({"source": source, "row": row.name, "model": row.label, "ms": ms, "vqa": score})
-    return pd.DataFrame(rows).astype({"ms": float, "vqa": float})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("ms", "ms_low", "ms_high", "vqa"), float))
 
 
 def not_shown(points: pd.DataFrame) -> list[str]:

@@ -27,7 +27,6 @@ CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 SAME, AT_CHANCE = "no difference that matters", "neither left chance"
 DECIDED = (CONFIRMED, CONTRADICTED, SAME)
 
-_LEVEL = 0.95
 _DIGITS = 12
 """Decimals that are kept of a difference. What lies below is the noise of binary fractions: 0.3 − 0.2 − 0.1 is 0."""
 
@@ -46,7 +45,7 @@ class Estimate(NamedTuple):
     @property
     def half(self) -> float:
         """Half-width of the 95 % interval; NaN where it is unknown."""
-        return float(stdtrit(self.freedom, 0.5 + _LEVEL / 2)) * self.error
+        return float(stdtrit(self.freedom, 0.975)) * self.error
 
     @property
     def low(self) -> float:
@@ -108,16 +107,6 @@ def difference(first: Values, second: Values) -> Estimate:
     """Mean of first − second, which have the same seeds (and items) in the same order."""
     found = estimate(np.round(np.asarray(first, float) - np.asarray(second, float), _DIGITS))
     return found._replace(mean=round(found.mean, _DIGITS) + 0.0)  # + 0.0: −0 is 0
-
-
-def over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Mean, half-width of the 95 % interval and number of seeds of `value` for each group."""
-
-    def summary(values: pd.Series) -> pd.Series:
-        found = estimate(values)
-        return pd.Series({"mean": found.mean, "half": found.half, "seeds": found.seeds}, dtype=float)
-
-    return rows.groupby(by, sort=False)[value].apply(summary).unstack().reset_index()
 
 
 def undecided(of: str = "seeds") -> str:
