@@ -52,7 +52,7 @@ class AblationBench:
 
         self.profile, self.study, self.plugin = profile, study, plugin
         self.runs: list[Run] = []
-        self._seconds: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
         self._reference = read_runs(reference_root(), "pretrain")
         wide = {"style": {"description_width": "22em"}, "layout": {"width": "44em", "max_width": "100%"}}
         self.texts = {
@@ -111,19 +111,19 @@ class AblationBench:
 
     def forecast(self, runs: Sequence[Run]) -> tuple[str, pd.DataFrame]:
         """What is still to be run and how long that takes, and a row a run."""
-        left = {run: 0.0 if finished(run) else self.seconds(run) for run in runs}
+        left = {run: 0.0 if finished(run) else self._seconds(run) for run in runs}
         rows = [(run.name, run.seed, f"{took / 60:.1f} min" if took else "done") for run, took in left.items()]
         time = f"about {sum(left.values()) / 60:.1f} minutes, by a few steps that were measured on this machine"
         words = f"{len(runs)} runs, {sum(not took for took in left.values())} of them done; still to train: "
         return words + (time if any(left.values()) else "nothing"), pd.DataFrame(rows, columns=["run", "seed", "time"])
 
-    def seconds(self, run: Run) -> float:
+    def _seconds(self, run: Run) -> float:
         """How long a run takes; measured once for each variant."""
-        if run.variant not in self._seconds:
+        if run.variant not in self._measured:
             plain = Run(run.profile, run.variant, plugin=run.plugin)
             with self._live():
-                self._seconds[run.variant] = seconds_of(plain, open_run_corpus(plain))
-        return self._seconds[run.variant]
+                self._measured[run.variant] = seconds_of(plain, open_run_corpus(plain))
+        return self._measured[run.variant]
 
     def train(self) -> None:
         """Run what is not done yet, one after the other; what is done is kept, and what was interrupted goes on."""
@@ -162,9 +162,8 @@ class AblationBench:
         self.choose()
         path = Layout(self.profile).root / "studies" / f"{self.study}.toml"
         command = f'vlp reproduce --profile {self.profile} --runs {path} --seeds "0 1 2" --until convergence'
-        write_study(
-            path, self.runs, f"More seeds of the same runs; those that are done are not run again:\n\n    {command}"
-        )
+        about = f"More seeds of the same runs; those that are done are not run again:\n\n    {command}"
+        write_study(path, self.runs, about)
         self.status.value = paragraph(f"saved. Three seeds of it: {command}")
         return path
 

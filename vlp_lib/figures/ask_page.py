@@ -22,7 +22,6 @@ from vlp_lib.corpora.synthetic.compose import PLACES, SIZES, Wanted, compose, wa
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.language import Caption, captions
 from vlp_lib.corpora.synthetic.questions import questions
-from vlp_lib.corpora.synthetic.scenes import Scene
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 from vlp_lib.errors import UserError
 from vlp_lib.figures.interactive import by_hand, image_tag, paragraph
@@ -33,17 +32,8 @@ from vlp_lib.io import readable
 from vlp_lib.run import Run, corpus_settings
 from vlp_lib.study.runs import label
 
-_THINGS = 3
-"""That a scene may have: as many as the corpus's."""
-
 TRUE, OTHER, QUESTION = "a true sentence", "a sentence of another picture", "a question"
 """What the page proposes."""
-
-_ANSWERS = 3
-"""The likeliest answers that are shown."""
-
-_LARGEST = (800, 800)
-"""Pixels of a picture of one's own; larger ones are made smaller, for the page carries them."""
 
 _PIXELS = "image-rendering:pixelated;border-radius:4px;"
 
@@ -64,8 +54,8 @@ def match_bars(models: Sequence[TrainedModel], image: Image.Image, text: str) ->
 
 
 def answers(model: TrainedModel, image: Image.Image, text: str) -> list[tuple[str, float]]:
-    """The likeliest answers to a question with the model's confidence in each, the likeliest first."""
-    found = model.logits([[image]], [[text]])[0].sigmoid().topk(min(_ANSWERS, len(model.answers)))
+    """The three likeliest answers to a question with the model's confidence in each, the likeliest first."""
+    found = model.logits([[image]], [[text]])[0].sigmoid().topk(min(3, len(model.answers)))
     return [(model.answers[int(place)], float(share)) for share, place in zip(*found, strict=True)]
 
 
@@ -75,30 +65,27 @@ def word_maps(models: Sequence[TrainedModel], image: Image.Image, text: str) -> 
     for model in models:
         vlp = model.network.vlp
         pictures = Pictures(square_images([as_rgb(image)], vlp.config.image_size))
-        grey = pictures.images[0].mean(0).numpy()
+        grey = pictures.images[0].mean(0).numpy()[..., None]
         looks[label(model.variant.name)] = grey, look_at_sentence(vlp, model.tokenizer, pictures, text)
     # The few brightest cells would leave everything else dark.
     most = float(np.quantile(np.concatenate([m.ravel() for _, maps in looks.values() for m in maps.values()]), 0.99))
     cards = []
     for word in next(iter(looks.values()))[1]:
-        shown = [
-            f'<div style="text-align:center;font-size:80%">'
-            f"{image_tag(_over(grey, maps[word] / most), f'where {word!r} looks, {name}', _PIXELS + 'width:76px')}"
-            f"<br>{html.escape(name)}</div>"
-            for name, (grey, maps) in looks.items()
-            if word in maps
-        ]
+        shown = []
+        for name, (grey, maps) in looks.items():
+            if word in maps:
+                heat = matplotlib.colormaps["inferno"](np.clip(maps[word] / most, 0, 1))[..., :3]
+                drawn = Image.fromarray((255 * (0.35 * grey + 0.65 * heat)).astype(np.uint8))
+                shown.append(
+                    f'<div style="text-align:center;font-size:80%">'
+                    f"{image_tag(drawn, f'where {word!r} looks, {name}', _PIXELS + 'width:76px')}"
+                    f"<br>{html.escape(name)}</div>"
+                )
         cards.append(
             f'<div style="margin:0 12px 10px 0"><b>{html.escape(word)}</b>'
             f'<div style="display:flex;gap:4px">{"".join(shown)}</div></div>'
         )
     return f'<div style="display:flex;flex-wrap:wrap">{"".join(cards)}</div>'
-
-
-def _over(grey: np.ndarray, weights: np.ndarray) -> Image.Image:
-    """A map [S, S], 1 is brightest, over its grey picture."""
-    heat = matplotlib.colormaps["inferno"](np.clip(weights, 0, 1))[..., :3]
-    return Image.fromarray((255 * (0.35 * grey[..., None] + 0.65 * heat)).astype(np.uint8))
 
 
 class AskPage:
@@ -123,8 +110,8 @@ class AskPage:
             except UserError as error:
                 self.no_vqa = str(error)
         notes = widgets.HTML(f"<small>{html.escape(told.getvalue()).replace(chr(10), '<br>')}</small>")
-        settings = corpus_settings(run.config) | {"image_size": self.models[0].network.vlp.config.image_size}
-        self.spec = CorpusSpec(**settings)
+        size = self.models[0].network.vlp.config.image_size
+        self.spec = CorpusSpec(**corpus_settings(run.config) | {"image_size": size})
         self.claims: dict[str, Caption] = {}
         self.truths: dict[str, str] = {}
         self._busy = False
@@ -138,7 +125,7 @@ class AskPage:
         self.things = [
             {"size": choice(SIZES), "color": choice(COLOR_NAMES), "shape": choice(("nothing", *SHAPES), "6em"),
              "place": choice(PLACES, "8em")}
-            for _ in range(_THINGS)
+            for _ in range(3)  # as many as the corpus's scenes may have
         ]  # fmt: skip
         self.upload = widgets.FileUpload(
             accept="image/*", description="a picture of your own", layout={"width": "auto"}
@@ -154,12 +141,11 @@ class AskPage:
         for words, button in self.suggest.items():
             button.on_click(lambda _, words=words: self.propose(words))
         self.number.observe(lambda _: self.draw_scene(), "value")
-        parts = [self.ground, self.background, *(part for thing in self.things for part in thing.values())]
-        for part in parts:
+        for part in (self.ground, self.background, *(part for thing in self.things for part in thing.values())):
             part.observe(lambda _: self.draw_scene(changed=True), "value")
         self.upload.observe(lambda _: self.take_upload(), "value")
-        self.sentence.observe(lambda _: self.look(), "value")
-        self.question.observe(lambda _: self.look(), "value")
+        for text in (self.sentence, self.question):
+            text.observe(lambda _: self.look(), "value")
         row = {"flex_flow": "row wrap", "width": "100%"}
         box = widgets.Box
         ground = box([self.ground, widgets.Label("below"), self.background], layout=row)
@@ -194,29 +180,29 @@ class AskPage:
         """Draw the scene of the number, or what the choices have made of it."""
         if self._busy:
             return
-        spec, number = self.spec, self.number.value
         if changed:
             chosen = ({name: part.value for name, part in thing.items()} for thing in self.things)
             wanted = [Wanted(**one) for one in chosen if one["shape"] != "nothing"]
             if not wanted:
                 self.match.value = paragraph("a scene has at least one thing: choose a shape", WRONG)
                 return
-            self.scene, pixels = compose(spec, number, self.ground.value, self.background.value, wanted)
+            stuffs = self.ground.value, self.background.value
+            self.scene, pixels = compose(self.spec, self.number.value, *stuffs, wanted)
         else:
-            self.scene, pixels = compose(spec, number)
-            self._write_choices(self.scene)
+            self.scene, pixels = compose(self.spec, self.number.value)
+            self._show_choices()
         self.image, self.drawn, self.truths = Image.fromarray(pixels), True, {}
         self.look()
 
-    def _write_choices(self, scene: Scene) -> None:
-        """Show what is in a scene."""
+    def _show_choices(self) -> None:
+        """Show what is in the scene."""
         self._busy = True
-        self.ground.value, self.background.value = STUFFS[scene.ground], STUFFS[scene.background]
-        for place, thing in enumerate(self.things):
-            thing["shape"].value = "nothing"
-            if place < len(scene.things):
-                for name, value in vars(wanted_of(scene.things[place], scene.image_size)).items():
-                    thing[name].value = value
+        self.ground.value, self.background.value = STUFFS[self.scene.ground], STUFFS[self.scene.background]
+        for place, choices in enumerate(self.things):
+            choices["shape"].value = "nothing"
+            if place < len(self.scene.things):
+                for name, value in vars(wanted_of(self.scene.things[place], self.scene.image_size)).items():
+                    choices[name].value = value
         self._busy = False
 
     def take_upload(self) -> None:
@@ -232,7 +218,7 @@ class AskPage:
         except UserError as error:
             self.view.value = paragraph(error, WRONG)
             return
-        image.thumbnail(_LARGEST)
+        image.thumbnail((800, 800))  # for the page carries it
         self.image, self.drawn = image, False
         self.look()
 
@@ -263,9 +249,7 @@ class AskPage:
         truth = ""
         if self.drawn and text in self.claims:
             holds = self.claims[text].holds(self.scene)
-            truth = paragraph(
-                "It is true of this picture." if holds else "It is not true of this picture.", RIGHT if holds else WRONG
-            )
+            truth = paragraph(f"It is {'' if holds else 'not '}true of this picture.", RIGHT if holds else WRONG)
         bars = match_bars(self.models, self.image, text)
         return f"<p>Does it belong to the picture?</p>{bars}{truth}{word_maps(self.models, self.image, text)}"
 
@@ -284,8 +268,8 @@ class AskPage:
         """What is said to a text, with the words that the models do not know; nothing to an empty one."""
         if not text.strip():
             return ""
-        lacking = unknown_words(self.models[0].tokenizer, text)
-        note = f"Not in the vocabulary, so read letter by letter: {', '.join(lacking)}." if lacking else ""
+        lacking = ", ".join(unknown_words(self.models[0].tokenizer, text))
+        note = f"Not in the vocabulary, so read letter by letter: {lacking}."
         try:
             return (paragraph(note, WRONG) if lacking else "") + say(text)
         except UserError as error:

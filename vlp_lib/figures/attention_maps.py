@@ -79,21 +79,19 @@ def draw_panel(panels: Mapping[str, Sequence[Look]], note: str = "") -> tuple[Fi
 
     The maps are times even attention (the mean over the image), so that models with different grids share a scale.
     """
-    questions = list({look.question_id: look for looks in panels.values() for look in looks}.values())
+    by_question = {name: {look.question_id: look for look in looks} for name, looks in panels.items()}
     lines, rows = [], []
-    for question in questions:
+    for number, question in {number: look for looks in by_question.values() for number, look in looks.items()}.items():
         maps: list[_Map | None] = []
-        for name, looks in panels.items():
-            look = next((one for one in looks if one.question_id == question.question_id), None)
+        for name, looks in by_question.items():
+            look = looks.get(number)
             if look is None:
                 maps.append(None)
                 continue
             even, tint = max(float(look.map.mean()), 1e-12), RIGHT if look.right else WRONG
             maps.append(_Map(look.map / even, f"{label(name)}\n{look.answer}", look.mask, tint))
-            rows.append(
-                {"run": name, "question_id": look.question_id, "question": look.text, "answer": look.answer,
-                 "truth": look.truth, "right": look.right}
-            )  # fmt: skip
+            said = {"question": look.text, "answer": look.answer, "truth": look.truth, "right": look.right}
+            rows.append({"run": name, "question_id": number} | said)
         lines.append((question.image, f"{textwrap.fill(question.text, 20)}\ntruth: {question.truth}", maps))
     key = "white outline: what is asked for; green: the answer is the truth, red: it is not"
     return _draw_lines(lines, f"{note}\n{key}".strip()), pd.DataFrame(rows)
@@ -104,15 +102,13 @@ def draw_captions(looks: Sequence[WordLook], note: str = "") -> tuple[Figure, pd
 
     The frame holds, for each word, how much of its attention is in the most attended cell, times even attention.
     """
-    lines = [
-        (look.image, textwrap.fill(look.caption, 30), [_Map(weights, word) for word, weights in look.maps.items()])
-        for look in looks
-    ]
-    rows = [
-        {"caption": look.caption, "word": word, "most attended": float(weights.max())}
-        for look in looks
-        for word, weights in look.maps.items()
-    ]
+    lines, rows = [], []
+    for look in looks:
+        maps = [_Map(weights, word) for word, weights in look.maps.items()]
+        lines.append((look.image, textwrap.fill(look.caption, 30), maps))
+        rows += [
+            {"caption": look.caption, "word": one.title, "most attended": float(one.weights.max())} for one in maps
+        ]
     return _draw_lines(lines, note), pd.DataFrame(rows)
 
 

@@ -48,27 +48,25 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of latency.json for people; times relative to the naive ViT beside the paper's milliseconds."""
     naive = next((row["median_ms"] for row in rows if row["name"] == "naive_vit"), float("nan"))
     return pd.DataFrame(
-        [
-            {
-                "model": name_of(row["name"]),
-                "visual tokens": row["visual_tokens"],
-                "parameters (million)": round(row["parameters"] / 1e6, 1),
-                "median (ms)": round(row["median_ms"], 1),
-                "5–95 % (ms)": f"{row['p5_ms']:.1f}–{row['p95_ms']:.1f}",
-                "runs": row["runs"],
-                "times the naive ViT": round(row["median_ms"] / naive, 2),
-                "paper (ms, P40)": paper_ms(row["name"]),
-                "note": row["note"],
-            }
-            for row in rows
-        ]
+        {
+            "model": name_of(row["name"]),
+            "visual tokens": row["visual_tokens"],
+            "parameters (million)": round(row["parameters"] / 1e6, 1),
+            "median (ms)": round(row["median_ms"], 1),
+            "5–95 % (ms)": f"{row['p5_ms']:.1f}–{row['p95_ms']:.1f}",
+            "runs": row["runs"],
+            "times the naive ViT": round(row["median_ms"] / naive, 2),
+            "paper (ms, P40)": paper_ms(row["name"]),
+            "note": row["note"],
+        }
+        for row in rows
     )
 
 
 def bench_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of `vlp bench` for people."""
-    columns = {"row": "row", "ratio": "ratio", "p5": "5 %", "p95": "95 %", "kind": "", "aim": "aim", "met": "met"}
-    return pd.DataFrame(rows)[list(columns)].rename(columns=columns)
+    table = pd.DataFrame(rows)[["row", "ratio", "p5", "p95", "kind", "aim", "met"]]
+    return table.rename(columns={"p5": "5 %", "p95": "95 %", "kind": ""})
 
 
 def draw_bench(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -92,8 +90,10 @@ def draw_bench(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Table I, measured: the rows of cost.json beside the paper's words."""
-    return pd.DataFrame(
-        [
+    table = []
+    for row in rows:
+        said = paper_cost(row["variant"])
+        table.append(
             {
                 "method": said["method"],
                 "extra parameters (million)": round(row["extra_parameters"] / 1e6, 3),
@@ -104,25 +104,16 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "training images with it": f"{row['extra_data_share']:.0%}",
                 **said,
             }
-            for row in rows
-            for said in [paper_cost(row["variant"])]
-        ]
-    )
+        )
+    return pd.DataFrame(table)
 
 
 def architecture_table(sizes: Sequence[Architecture]) -> pd.DataFrame:
     """Parameters by part, their total, those used at inference, and visual tokens by image size."""
     return pd.DataFrame(
-        [
-            {
-                "variant": one.variant,
-                **one.parameters,
-                "total": one.total,
-                "at_inference": one.at_inference,
-                **{f"tokens_{size}": count for size, count in one.tokens.items()},
-            }
-            for one in sizes
-        ]
+        {"variant": one.variant, **one.parameters, "total": one.total, "at_inference": one.at_inference}
+        | {f"tokens_{size}": count for size, count in one.tokens.items()}
+        for one in sizes
     )
 
 

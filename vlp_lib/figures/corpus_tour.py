@@ -21,18 +21,18 @@ from vlp_lib.figures.style import RIGHT, WRONG, picture_grid
 
 def class_colours(shown: Sequence[int], count: int) -> np.ndarray:
     """[count, 4] RGBA: the classes that are shown get colours as different as a palette has them."""
-    few = [matplotlib.colormaps["tab20"](place) for place in range(20) if place not in (14, 15)]  # its greys
+    tints = [matplotlib.colormaps["tab20"](place) for place in range(20) if place not in (14, 15)]  # its greys
+    if len(shown) > len(tints):
+        tints = [matplotlib.colormaps["gist_ncar"]((place + 0.5) / len(shown)) for place in range(len(shown))]
     colours = np.zeros((count, 4))
-    for place, index in enumerate(shown):
-        many = len(shown) > len(few)
-        colours[index] = matplotlib.colormaps["gist_ncar"]((place + 0.5) / len(shown)) if many else few[place]
+    for index, tint in zip(shown, tints, strict=False):
+        colours[index] = tint
     return colours
 
 
 def draw_label_map(axes: Axes, labels: np.ndarray, colours: np.ndarray) -> None:
     """A label map [h, w] in its classes' colours, grey where a pixel has no class."""
-    shown = np.full((*labels.shape, 4), 0.8)
-    shown[..., 3] = 1
+    shown = np.full((*labels.shape, 4), (0.8, 0.8, 0.8, 1.0))
     known = labels != IGNORED
     shown[known] = colours[labels[known]]
     axes.imshow(shown, interpolation="nearest")
@@ -40,14 +40,13 @@ def draw_label_map(axes: Axes, labels: np.ndarray, colours: np.ndarray) -> None:
 
 def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Figure, pd.DataFrame]:
     """Each image, its label map and its detections in a row; the frame holds the detections."""
-    figure, _ = picture_grid(len(records), 3, 3.0, 2.9)
+    figure, grid = picture_grid(len(records), 3, 3.0, 2.9)
     names = corpus.segmentation_classes.names
     maps = [corpus.read_label_map(record) for record in records]
     shown = sorted({int(i) for labels in maps if labels is not None for i in np.unique(labels)} - {IGNORED})
     colours = class_colours(shown, len(names))
     rows = []
-    triples = np.array(figure.axes).reshape(-1, 3)
-    for record, labels, (left, middle, right) in zip(records, maps, triples, strict=True):
+    for record, labels, (left, middle, right) in zip(records, maps, grid, strict=True):
         image = np.asarray(corpus.read_image(record))
         for axes in (left, right):
             axes.imshow(image, interpolation="nearest")
@@ -55,8 +54,7 @@ def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Fi
             middle.text(0.5, 0.5, "no label map", ha="center", va="center", transform=middle.transAxes)
         else:
             draw_label_map(middle, labels, colours)
-            found = [i for i in np.unique(labels) if i != IGNORED]
-            patches = [Patch(color=colours[i], label=names[i]) for i in found]
+            patches = [Patch(color=colours[i], label=names[i]) for i in np.unique(labels[labels != IGNORED])]
             middle.legend(handles=patches, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         detections = corpus.read_detections(record, 10, 0.0)
         if detections is None or corpus.detections is None:
@@ -64,11 +62,9 @@ def draw_annotations(corpus: Corpus, records: Sequence[ImageRecord]) -> tuple[Fi
             continue
         height, width = image.shape[:2]
         for label, score, (x1, y1, x2, y2) in zip(detections.labels, detections.scores, detections.boxes, strict=True):
-            name = corpus.detections.classes[label]
-            right.add_patch(
-                Rectangle((x1 * width, y1 * height), (x2 - x1) * width, (y2 - y1) * height, fill=False, ec="w", lw=1)
-            )
-            right.text(x1 * width, y1 * height, f"{name} {score:.2f}", fontsize=6, va="top", color="w",
+            name, place = corpus.detections.classes[label], (x1 * width, y1 * height)
+            right.add_patch(Rectangle(place, (x2 - x1) * width, (y2 - y1) * height, fill=False, ec="w", lw=1))
+            right.text(*place, f"{name} {score:.2f}", fontsize=6, va="top", color="w",
                        bbox={"fc": "k", "ec": "none", "pad": 0.5, "alpha": 0.6})  # fmt: skip
             rows.append(
                 {"image": record.image_id, "class": name, "score": score, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
@@ -89,7 +85,7 @@ def draw_pairs(samples: Sequence[Sample], tokenizer: Tokenizer) -> tuple[Figure,
         for text in sample.texts:
             pieces = [tokenizer.token(int(i)) for i in text.clean_ids]
             sentence = " ".join(p for p in pieces if p not in SPECIAL).replace(" ##", "").replace(" ,", ",")
-            wrapped = "\n".join(textwrap.wrap(("✓ " if text.matched else "✗ ") + sentence, 32))
+            wrapped = textwrap.fill(("✓ " if text.matched else "✗ ") + sentence, 32)
             if text.matched:
                 axes.set_title(wrapped, fontsize=8, color=RIGHT)
             else:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from vlp_lib import paper
 from vlp_lib.errors import UserError
-from vlp_lib.figures.tables import title
 from vlp_lib.io import write_text
 from vlp_lib.run import DATA_ROOT
 from vlp_lib.study.runs import CHECK_ONLY, is_check, read_records
@@ -28,13 +28,13 @@ TITLES = {
         "claims": "The paper's claims, comparison by comparison",
     },
     "16_tables": {
-        "table_i": title("I"),
-        "table_ii": title("II"),
+        "table_i": f"Table I – {paper.table('I').title}",
+        "table_ii": f"Table II – {paper.table('II').title}",
         "figure_5_right": "Figure 5 (right) – inference time and VQA accuracy",
-        "table_iii": title("III"),
-        "table_iv": title("IV"),
-        "table_v": title("V"),
-        "table_vi": title("VI"),
+        "table_iii": f"Table III – {paper.table('III').title}",
+        "table_iv": f"Table IV – {paper.table('IV').title}",
+        "table_v": f"Table V – {paper.table('V').title}",
+        "table_vi": f"Table VI – {paper.table('VI').title}",
         "figure_6": "Figure 6 – where the model looks",
         "pointing": "Beside figure 6 – how much of the attention lies on what is asked for",
     },
@@ -64,6 +64,9 @@ _SEEN = {
 }
 """What a picture shows, for those who do not see it; its numbers are in the CSV."""
 
+_BEGINNING = "<!doctype html><html lang=en><meta charset=utf-8><title>"
+"""By which a page is known as this module's; an interrupted write leaves none."""
+
 _LONG = 20
 """Rows from which on a table is folded away."""
 
@@ -84,11 +87,12 @@ def write_index(root: Path) -> Path:
     tables = {p.stem: p for p in sorted((root / "tables").glob("*.csv"))}
     if not figures and not tables:
         raise UserError(f"{root} has no figures/ and no tables/: name the results of a profile, such as results/tiny")
-    if (root / "index.html").exists() and not _is_ours(root / "index.html"):
-        raise UserError(
-            f"{root / 'index.html'} is a page that this command did not write: move it, or name another folder"
-        )
-    named = {name: html.escape(words) for name, words in _titles({*figures, *tables}).items()}
+    page = root / "index.html"
+    if page.exists() and not page.read_bytes().startswith(_BEGINNING.encode()):
+        raise UserError(f"{page} is a page that this command did not write: move it, or name another folder")
+    titles = {name: words for page in TITLES.values() for name, words in page.items()}
+    others = {name: name.replace("_", " ") for name in sorted({*figures, *tables} - set(titles))}
+    named = {name: html.escape(words) for name, words in (titles | others).items() if name in figures or name in tables}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())
     runs = list(read_records(root, "*").values())
     heading = (
@@ -119,21 +123,10 @@ def write_index(root: Path) -> Path:
                 f"<p class=note><a href='tables/{name}.csv'>CSV</a> · <a href='tables/{name}.md'>Markdown</a>{made}</p>"
             )
     body = "\n".join(parts)
-    head = f"<meta charset=utf-8><title>{html.escape(root.name)}</title>"  # as `_is_ours` knows it
+    head = f"{_BEGINNING}{html.escape(root.name)}</title>"
     head += f"<meta name=viewport content='width=device-width,initial-scale=1'><style>{_STYLE}</style>"
-    write_text(root / "index.html", f"<!doctype html><html lang=en>{head}{body}</html>\n")
-    return root / "index.html"
-
-
-def _is_ours(page: Path) -> bool:
-    """Whether this module wrote a page; an interrupted write leaves none."""
-    return page.read_bytes().startswith(b"<!doctype html><html lang=en><meta charset=utf-8><title>")
-
-
-def _titles(present: set[str]) -> dict[str, str]:
-    """The title of each figure and table that there is, in the order of the page."""
-    titles = {name: words for page in TITLES.values() for name, words in page.items() if name in present}
-    return titles | {name: name.replace("_", " ") for name in sorted(present - set(titles))}
+    write_text(page, f"{head}{body}</html>\n")
+    return page
 
 
 def _made(root: Path, name: str, runs: Sequence[Mapping[str, Any]]) -> str:
@@ -146,7 +139,7 @@ def _made(root: Path, name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     words += ["-p data_root=DATA"] if (root / DATA_ROOT).is_file() else []
     executed = f"<a href='notebooks/{notebook}.ipynb'>{notebook}</a>"
     by = executed if (root / "notebooks" / f"{notebook}.ipynb").is_file() else notebook
-    commits = f" · code {', '.join(_commits(runs))}" if runs else ""
+    commits = f" · code {_commits(runs)}" if runs else ""
     return f" · {by} on {html.escape(_corpus(runs))}: <code>{html.escape(' '.join(words))}</code>{html.escape(commits)}"
 
 
@@ -154,9 +147,10 @@ def _corpus(runs: Sequence[Mapping[str, Any]]) -> str:
     return "the embedded synthetic corpus" if all(run["synthetic"] for run in runs) else "real images"
 
 
-def _commits(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _commits(runs: Sequence[Mapping[str, Any]]) -> str:
     """The code that made the runs, each commit once."""
-    return sorted({f"{(run['commit'] or 'unknown')[:10]}{' (with changes)' if run['dirty'] else ''}" for run in runs})
+    made = {f"{(run['commit'] or 'unknown')[:10]}{' (with changes)' if run['dirty'] else ''}" for run in runs}
+    return ", ".join(sorted(made))
 
 
 def _provenance(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -168,5 +162,5 @@ def _provenance(runs: Sequence[Mapping[str, Any]]) -> str:
     devices = sorted({f"{run['device']}, {run['threads']} thread(s)" for run in runs})
     return (
         f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, on {_corpus(runs)}; {hours:.2f} hours of computation "
-        f"on {'; '.join(devices)}; code {', '.join(_commits(runs))}."
+        f"on {'; '.join(devices)}; code {_commits(runs)}."
     )

@@ -32,14 +32,15 @@ def paper_table() -> pd.DataFrame:
         "text R@1": ("III", "coco_5k_tr_r1", 100),
         "image R@1": ("III", "coco_5k_ir_r1", 100),
     }
-    rows = [name for name, variant in VARIANTS.items() if variant.vision == "vit"]
-    return pd.DataFrame(
-        {
-            title: [float(paper.value(table, row, column) or 0) * factor for row in rows]
+    found = {
+        label(row): {
+            title: float(paper.value(table, row, column) or 0) * factor
             for title, (table, column, factor) in columns.items()
-        },
-        index=[label(row) for row in rows],
-    ).round(2)
+        }
+        for row, variant in VARIANTS.items()
+        if variant.vision == "vit"
+    }
+    return pd.DataFrame.from_dict(found, orient="index").round(2)
 
 
 def draw_label_maps(images: torch.Tensor, maps: Mapping[str, torch.Tensor], names: Sequence[str]) -> Figure:
@@ -78,10 +79,7 @@ def draw_bars(table: pd.DataFrame, words: str) -> Figure:
 
 
 def draw_training(
-    losses: pd.DataFrame,
-    lines: Mapping[str, float] = {},
-    along: str = "step",
-    enlarged: Collection[str] = (),
+    losses: pd.DataFrame, lines: Mapping[str, float] = {}, along: str = "step", enlarged: Collection[str] = ()
 ) -> Figure:
     """Each column of the losses against the index, a panel each; dotted lines at the levels named in `lines`.
 
@@ -90,10 +88,9 @@ def draw_training(
     """
     figure = new_figure(3.2 * len(losses.columns), 2.6, columns=len(losses.columns))
     for axes, name in zip(figure.axes, losses.columns, strict=True):
+        mean = losses[name].rolling(max(1, len(losses) // 15), min_periods=1).mean()
         axes.plot(losses.index, losses[name], color=LINE, lw=0.6, alpha=0.4)
-        axes.plot(
-            losses.index, losses[name].rolling(max(1, len(losses) // 15), min_periods=1).mean(), color=LINE, lw=1.8
-        )
+        axes.plot(losses.index, mean, color=LINE, lw=1.8)
         axes.set_title(str(name), fontsize=10)
         axes.set_xlabel(along)
         if name in lines:
@@ -151,9 +148,8 @@ def draw_scores(scores: Mapping[str, pd.DataFrame]) -> Figure:
     for axes, (title, table) in zip(figure.axes, scores.items(), strict=True):
         low, high = table["score"].min(), table["score"].max()
         edges = np.linspace(low, max(high, low + 1e-6), 25).tolist()
-        for is_match, tint, words in ((True, RIGHT, "match"), (False, WRONG, "no match")):
-            chosen = table.loc[table["matched"] == is_match, "score"]
-            axes.hist(chosen, edges, color=tint, alpha=0.55, label=words)
+        for matched, tint, words in ((True, RIGHT, "match"), (False, WRONG, "no match")):
+            axes.hist(table[table["matched"] == matched]["score"], edges, color=tint, alpha=0.55, label=words)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("score")
         axes.set_yticks([])

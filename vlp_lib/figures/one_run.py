@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vlp_lib.corpora.corpus import Corpus
@@ -21,23 +20,21 @@ from vlp_lib.tasks.common import Example
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls
 from vlp_lib.tasks.retrieval import Gallery
 
-_LOSSES = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
-_FINETUNED = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
-
 
 def draw_run(rows: list[dict[str, Any]]) -> Figure:
     """Each validation loss of a pretraining against the images it has seen, a panel a loss."""
-    course = _course(rows, _LOSSES)
+    titles = {"val_itm": "matching (ITM)", "val_mlm": "words (MLM)", "val_visual": "visual loss"}
+    course = _course(rows, titles)
     figure = draw_training(course, along="images seen")
-    for axes, name in zip(figure.axes, course, strict=True):
-        if name == _LOSSES["val_itm"]:
-            draw_chance(axes, course[name].max())
+    if titles["val_itm"] in course:
+        draw_chance(figure.axes[0], course[titles["val_itm"]].max())
     return figure
 
 
 def draw_finetuning(rows: list[dict[str, Any]]) -> Figure:
     """Validation loss and accuracy against the items seen."""
-    return draw_training(_course(rows, _FINETUNED), along="items seen")
+    titles = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
+    return draw_training(_course(rows, titles), along="items seen")
 
 
 def _course(rows: list[dict[str, Any]], titles: Mapping[str, str]) -> pd.DataFrame:
@@ -47,11 +44,8 @@ def _course(rows: list[dict[str, Any]], titles: Mapping[str, str]) -> pd.DataFra
 
 def first_and_last(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The validation metrics before training and at the end, and the best of each loss."""
-    table = pd.DataFrame(rows)
-    names = [c for c in table.columns if c.startswith("val_")]
-    return pd.DataFrame(
-        {"before": table[names].iloc[0], "end": table[names].iloc[-1], "lowest": table[names].min()}, index=names
-    ).round(4)
+    table = pd.DataFrame(rows).filter(regex="^val_")
+    return pd.DataFrame({"before": table.iloc[0], "end": table.iloc[-1], "lowest": table.min()}).round(4)
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -72,11 +66,12 @@ def recall_table(found: Mapping[str, Recalls]) -> pd.DataFrame:
     """R@1, R@5 and R@10 both ways in percent, a row a gallery, with what guessing would score."""
     rows = []
     for name, one in found.items():
-        recalls = {"text": one.text_retrieval, "image": one.image_retrieval}
-        shares = {f"{way} R@{k}": of_way[k] for way, of_way in recalls.items() for k in CUTOFFS}
-        shares |= {f"chance, {way} R@1": guessing(one.images, one.captions, way, 1) for way in recalls}
-        percent = {heading: round(100 * share, 1) for heading, share in shares.items()}
-        rows.append({"gallery": name, "images": one.images, "captions": one.captions, **percent})
+        row = {"gallery": name, "images": one.images, "captions": one.captions}
+        ways = {"text": one.text_retrieval, "image": one.image_retrieval}
+        row |= {f"{way} R@{k}": round(100 * share[k], 1) for way, share in ways.items() for k in CUTOFFS}
+        for way in ways:
+            row[f"chance, {way} R@1"] = round(100 * guessing(one.images, one.captions, way, 1), 1)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -99,31 +94,21 @@ def draw_examples(examples: Sequence[Example], columns: int = 4) -> tuple[Figure
 
     The frame holds the same in words, with the score of each answer (0 to 1).
     """
-    rows = -(-len(examples) // columns)
-    figure, panels = picture_grid(rows, columns, 2.9, 3.2)
-    table = []
+    figure, panels = picture_grid(-(-len(examples) // columns), columns, 2.9, 3.2)
+    rows = []
     for axes, example in zip(panels.flat, examples, strict=False):
-        _draw_pictures(axes, example)
+        images = [read_image(path) for path in example.pictures]
+        height = images[0].height  # which all of them get
+        shown = [np.asarray(image.resize((max(1, image.width * height // image.height), height))) for image in images]
+        gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+        parts = [part for array in shown for part in (gap, array)][1:]
+        axes.imshow(np.concatenate(parts, axis=1), interpolation="nearest")
         said = f"says: {example.predicted}" + (f"\ntrue: {example.truth}" if example.truth else "")
-        axes.set_title(
-            "\n".join(line for text in (example.text, *said.splitlines()) for line in textwrap.wrap(text, 36)),
-            fontsize=8,
-            color=UNKNOWN if math.isnan(example.score) else RIGHT if example.score >= 0.5 else WRONG,
-        )
-        table.append(
-            {"asked": example.text, "predicted": example.predicted, "truth": example.truth, "score": example.score}
-        )
-    return figure, pd.DataFrame(table, columns=["asked", "predicted", "truth", "score"])
-
-
-def _draw_pictures(axes: Axes, example: Example) -> None:
-    """The pictures in a row, all of the first one's height."""
-    images = [read_image(path) for path in example.pictures]
-    height = images[0].height
-    shown = [np.asarray(image.resize((max(1, image.width * height // image.height), height))) for image in images]
-    gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
-    parts = [part for array in shown for part in (gap, array)][1:]
-    axes.imshow(np.concatenate(parts, axis=1), interpolation="nearest")
+        lines = [line for text in (example.text, *said.splitlines()) for line in textwrap.wrap(text, 36)]
+        tint = UNKNOWN if math.isnan(example.score) else RIGHT if example.score >= 0.5 else WRONG
+        axes.set_title("\n".join(lines), fontsize=8, color=tint)
+        rows.append((example.text, example.predicted, example.truth, example.score))
+    return figure, pd.DataFrame(rows, columns=["asked", "predicted", "truth", "score"])
 
 
 def draw_found(corpus: Corpus, gallery: Gallery, scores: np.ndarray, queries: int = 4, best: int = 4) -> Figure:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,8 +24,7 @@ from vlp_lib.figures.style import (
     WRONG,
     colours,
     draw_chance,
-    line_style,
-    marker,
+    line_look,
     new_figure,
     plain_log_ticks,
 )
@@ -38,6 +36,8 @@ from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
 
 _SEEDS_OF_A_BAND = 3
 """Of two seeds the interval is nine times as wide as what lies between them, and hides all other curves."""
+
+_SEEN = "images seen, each with its own and another's sentence"
 
 _MARKERS = {RUN: "o", "paper, table II": "o", "paper, table IV": "D"}
 
@@ -56,10 +56,9 @@ def draw_convergence(curves: pd.DataFrame, names: Sequence[str] = (), title: str
     draw_chance(axes, highest)
     axes.annotate("chance (ln 2)", (1, LN2), (0, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.4")  # fmt: skip
-    axes.set_xlabel("images seen, each with its own and another's sentence")
+    axes.set_xlabel(_SEEN)
     axes.set_ylabel("validation matching loss")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_title(textwrap.fill(title, 84), fontsize=10)
     _name_ends(axes, {name: curves[curves["name"] == name].sort_values("samples").iloc[-1] for name in shown}, tints)
     return figure
@@ -86,13 +85,11 @@ def _draw_curve(
 ) -> float:
     """One run's mean with its interval; returns the highest value."""
     curve = curves[curves["name"] == name].sort_values("samples")
-    axes.plot(
-        curve["samples"], curve["mean"], line_style(name), color=tint, label=words or label(name), lw=lw, alpha=alpha,
-        marker=marker(name), ms=4.5, markevery=(len(name) % 3, 3),
-    )  # fmt: skip
+    axes.plot(curve["samples"], curve["mean"], color=tint, label=words or label(name), lw=lw, alpha=alpha,
+              ms=4.5, markevery=(len(name) % 3, 3), **line_look(name))  # fmt: skip
     half = curve["half"].where(curve["seeds"] >= _SEEDS_OF_A_BAND, 0.0)
-    low, high = curve["mean"] - half, curve["mean"] + half
-    axes.fill_between(curve["samples"], low, high, color=tint, alpha=0.15, lw=0)
+    axes.fill_between(curve["samples"], curve["mean"] - half, curve["mean"] + half, color=tint, alpha=0.15, lw=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return float(curve["mean"].max())
 
 
@@ -120,7 +117,6 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
                 highest = max(highest, _draw_curve(axes, curves, variant, "k", "as it is"))
             for name in sorted(set(named[named["variant"] == variant]["name"])):
                 highest = max(highest, _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name]))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(words)
         for axes in row if metric == "val_itm" else ():
@@ -128,7 +124,7 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
     for axes, variant in zip(grid[0], variants, strict=True):
         axes.set_title(label(variant), fontsize=10)
         axes.legend(frameon=False, fontsize=8, loc="lower left")
-    figure.supxlabel("images seen, each with its own and another's sentence", fontsize=9)
+    figure.supxlabel(_SEEN, fontsize=9)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -150,7 +146,6 @@ def draw_courses(own: pd.DataFrame, reference: pd.DataFrame, end: float, thresho
                 shown = label(name) + suffix
                 highest = max(highest, _draw_curve(axes, curves, name, tints[name], shown, alpha, lw))
         axes.set_title(words, fontsize=10)
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         if value == "val_itm":
             axes.axhline(threshold, color="0.5", lw=0.8, ls="--", label=f"threshold, {threshold:g}")
             draw_chance(axes, highest)
@@ -171,11 +166,16 @@ def draw_trade_off(points: pd.DataFrame, note: str = "") -> Figure:
     figure = new_figure(9.5, 4.4, columns=2)
     own, published = figure.axes
     is_own = points["source"] == RUN
-    _draw(own, points[is_own], RUN, colours(points[is_own]["row"]))
+    _draw_points(own, points[is_own], RUN, colours(points[is_own]["row"]))
     if own.containers:
         own.legend(frameon=False, fontsize=7)
-    _draw(published, points[~is_own], "the paper: ○ table II, ◇ table IV", colours())
-    _name(published, points[~is_own])
+    _draw_points(published, points[~is_own], "the paper: ○ table II, ◇ table IV", colours())
+    # Models of about equal accuracy lie close, so their names take sides in turns.
+    by_accuracy = points[~is_own].dropna(subset=["ms", "vqa"]).sort_values("vqa")
+    for place, point in enumerate(by_accuracy.to_dict("records")):
+        side = 1 if place % 2 else -1
+        published.annotate(point["model"], (point["ms"], point["vqa"]), (7 * side, 0), textcoords="offset points",
+                           ha="left" if side > 0 else "right", va="center", fontsize=7)  # fmt: skip
     published.set_xlabel("inference time (ms, Nvidia P40, log scale)")
     missing = not_shown(points)
     lines = [note, f"not shown: {', '.join(missing)}" if missing else ""]
@@ -183,7 +183,7 @@ def draw_trade_off(points: pd.DataFrame, note: str = "") -> Figure:
     return figure
 
 
-def _draw(axes: Axes, points: pd.DataFrame, title: str, tints: Mapping[str, str]) -> None:
+def _draw_points(axes: Axes, points: pd.DataFrame, title: str, tints: Mapping[str, str]) -> None:
     complete = points.dropna(subset=["ms", "vqa"])
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("inference time (ms, log scale)")
@@ -208,14 +208,6 @@ def _draw(axes: Axes, points: pd.DataFrame, title: str, tints: Mapping[str, str]
             label=point["model"],
         )
     plain_log_ticks(axes.xaxis)
-
-
-def _name(axes: Axes, points: pd.DataFrame) -> None:
-    """Names beside the points; those of about equal accuracy lie close, so the names take sides in turns."""
-    for place, point in enumerate(points.dropna(subset=["ms", "vqa"]).sort_values("vqa").to_dict("records")):
-        side = 1 if place % 2 else -1
-        axes.annotate(point["model"], (point["ms"], point["vqa"]), (7 * side, 0), textcoords="offset points",
-                      ha="left" if side > 0 else "right", va="center", fontsize=7)  # fmt: skip
 
 
 def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
@@ -252,11 +244,12 @@ def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
         grid[0].text(0.5, 0.5, "no two variants with scores", ha="center", va="center", color="0.4")
         grid[0].set_axis_off()
     grid[-1].set_xlabel("difference in points of %")
-    key: list[Artist] = [Patch(color=LINE, alpha=0.12, label="what the paper claims")]
-    for words, (tint, mark) in looks.items():
-        key.append(Line2D([], [], color=tint, marker=mark, ls="", ms=5, label=words))
-    words = "neither (coloured and hollow: not with Holm's correction)"
-    key.append(Line2D([], [], color="0.35", marker="D", mfc="w", ls="", ms=5, label=words))
+    neither = "neither (coloured and hollow: not with Holm's correction)"
+    key = [
+        Patch(color=LINE, alpha=0.12, label="what the paper claims"),
+        *(Line2D([], [], color=tint, marker=mark, ls="", ms=5, label=words) for words, (tint, mark) in looks.items()),
+        Line2D([], [], color="0.35", marker="D", mfc="w", ls="", ms=5, label=neither),
+    ]
     single = len(shown) and shown["low"].isna().all()
     title = f"{note} – a single seed gives no interval and decides nothing" if single else note
     figure.legend(
@@ -268,8 +261,10 @@ def draw_claims(table: pd.DataFrame, note: str = "") -> Figure:
 def _claimed(comparison: str, reach: float) -> tuple[float, float]:
     """Where a claim has a difference, by its words: within so much of 0, less than so much, or above 0."""
     found = re.search(r" (within|less than) ([\d.]+)", comparison)
-    bound = float(found[2]) if found else 0.0
-    return (bound if not found else -bound if found[1] == "within" else -reach, bound if found else reach)
+    if not found:
+        return 0.0, reach
+    bound = float(found[2])
+    return (-bound if found[1] == "within" else -reach), bound
 
 
 def draw_latency(rows: Sequence[Mapping[str, Any]], note: str = "") -> Figure:

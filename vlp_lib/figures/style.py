@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -87,13 +88,11 @@ def plain_log_ticks(axis: Axis) -> None:
 
 def save_figure(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> Path:
     """Write PNG, PDF and the CSV behind the figure; returns the PNG's path."""
-    for ending, options in (("png", {"dpi": 150}), ("pdf", {"metadata": {"CreationDate": None}})):
-        write_atomically(
-            folder / f"{name}.{ending}",
-            lambda p, e=ending, o=options: figure.savefig(p, format=e, **o),  # type: ignore[misc]
-        )
+    png, pdf = (folder / f"{name}.{ending}" for ending in ("png", "pdf"))
+    write_atomically(png, lambda file: figure.savefig(file, format="png", dpi=150))
+    write_atomically(pdf, lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}))
     write_text(folder / f"{name}.csv", data.to_csv(index=False, float_format="%.6g"))
-    return folder / f"{name}.png"
+    return png
 
 
 def save_table(table: pd.DataFrame, folder: Path, name: str, note: str = "") -> Path:
@@ -103,16 +102,15 @@ def save_table(table: pd.DataFrame, folder: Path, name: str, note: str = "") -> 
     return folder / f"{name}.md"
 
 
-def _cell(value: object) -> str:
-    """A value as a table shows it: four figures, nothing for NaN."""
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:z.4g}"
-    return str(value)
-
-
 def markdown(table: pd.DataFrame) -> str:
-    """A data frame as a Markdown table."""
-    return markdown_table(table.columns, (map(_cell, row) for row in table.itertuples(index=False)))
+    """A data frame as a Markdown table: numbers with four figures, nothing for NaN."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, float):
+            return "" if pd.isna(value) else f"{value:z.4g}"
+        return str(value)
+
+    return markdown_table(table.columns, (map(cell, row) for row in table.itertuples(index=False)))
 
 
 def colours(names: Iterable[str] = ()) -> dict[str, str]:
@@ -121,11 +119,7 @@ def colours(names: Iterable[str] = ()) -> dict[str, str]:
     return _PAPER | dict(zip(others, cycle(_NEXT), strict=False))
 
 
-def line_style(name: str) -> str:
-    """Dashed for ResNet."""
-    return "--" if "resnet" in name else "-"
-
-
-def marker(name: str) -> str:
-    """A curve's mark, the second way beside its colour to tell it from others; none for runs without one."""
-    return _MARKS.get(name.removesuffix("_resnet").removesuffix("_vit"), "")
+def line_look(name: str) -> dict[str, Any]:
+    """What tells a curve from others beside its colour: dashed for ResNet, and a mark for the paper's variants."""
+    bare = name.removesuffix("_resnet").removesuffix("_vit")
+    return {"ls": "--" if "resnet" in name else "-", "marker": _MARKS.get(bare, "")}

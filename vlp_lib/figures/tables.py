@@ -41,11 +41,6 @@ _GALLERIES = {"all": "coco_5k", "folds": "coco_1k"}
 """Table III's columns by the rule that the run's gallery follows: the whole of it, or the mean of its folds."""
 
 
-def title(number: str) -> str:
-    """A table's number and title as the paper has them."""
-    return f"Table {number} – {paper.table(number).title}"
-
-
 def table_i(results: Results) -> pd.DataFrame:
     """What each visual loss costs, measured: cost.json and latency.json beside the paper's words."""
     if not results.costs:
@@ -108,24 +103,22 @@ def table_iv(results: Results) -> pd.DataFrame:
     The run's cells name their split, which is not that of the column's head where the corpus is another.
     """
     found = paper.table("IV")
-    heads = {column.name: column.header for column in found.columns}
-    rows = [_published(row, heads.values(), row.cells) for row in found.rows]
+    heads = [column.header for column in found.columns]
+    rows = [_published(row, heads, row.cells) for row in found.rows]
     places = {  # of what is scored: the first three columns are not
-        head: _SPLITS.get(name, ("vcr", results.split("vcr"), name.removeprefix("vcr_")))
-        for name, head in list(heads.items())[3:]
+        column.header: _SPLITS.get(column.name, ("vcr", results.split("vcr"), column.name.removeprefix("vcr_")))
+        for column in found.columns[3:]
     }
-    cells = {head: results.cell(task, BEST, split, metric) for head, (task, split, metric) in places.items()}
-    scored = {
-        head: cell if cell in (NOT_RUN, NOT_SCORED) else f"{cell} ({places[head][1]})" for head, cell in cells.items()
-    }
-    of_model = (_images(results), _hours(results), _time(results, BEST))
+    own = dict(zip(heads, (_images(results), _hours(results), _time(results, BEST)), strict=False))
+    for head, (task, split, metric) in places.items():
+        cell = results.cell(task, BEST, split, metric)
+        own[head] = cell if cell in (NOT_RUN, NOT_SCORED) else f"{cell} ({split})"
     sources = dict.fromkeys(results.source(task, BEST) for task in ("vqa", "nlvr2", "vcr"))
     said = "; ".join(source for source in sources if source != NOT_RUN) or NOT_RUN
-    own = dict(zip(heads.values(), of_model, strict=False)) | scored
     rows.append({"Method": f"{label(BEST)}, this run", **own, "from": said})
     for row in _blind(results, "Method", rows[0], places, **{"from": results.provenance}):
-        split = {head: f"{row[head]} ({place[1]})" for head, place in places.items() if row[head] != _NOTHING}
-        rows.append(row | split)
+        of_splits = {head: f"{row[head]} ({place[1]})" for head, place in places.items() if row[head] != _NOTHING}
+        rows.append(row | of_splits)
     return pd.DataFrame(rows)
 
 
@@ -198,9 +191,11 @@ def _time(results: Results, name: str) -> str:
 
 
 def _gallery(results: Results, name: str) -> str:
-    if not results.galleries:
-        return NOT_RUN
-    return str(results.galleries[name]) if name in results.galleries else "no folds"
+    return results.galleries.get(name, "no folds") if results.galleries else NOT_RUN
+
+
+def _pretrained(results: Results) -> list[Mapping[str, Any]]:
+    return [run for run in results.pretraining if run["name"] == BEST]
 
 
 def _images(results: Results) -> str:
@@ -220,26 +215,22 @@ def _hours(results: Results) -> str:
     return f"{np.mean([run['seconds'] for run in runs]) / 3600:.3g} ({devices})"
 
 
-def _pretrained(results: Results) -> list[Mapping[str, Any]]:
-    return [run for run in results.pretraining if run["name"] == BEST]
-
-
 def _recall_table(results: Results, number: str, gallery: str) -> pd.DataFrame:
     """Rows of one gallery each: the paper's, the run's best variant, and guessing in the run's gallery."""
     found = paper.table(number)
     names = dict.fromkeys(c.name.rsplit("_", 2)[0] for c in found.columns if c.unit == "percent")
-    heads = {f"{way} R@{k}": (short, f"{way}_r{k}", k) for short, way in (("ir", "image"), ("tr", "text"))
-             for k in CUTOFFS}  # fmt: skip
+    ways = {"image": "ir", "text": "tr"}
+    heads = [f"{way} R@{k}" for way in ways for k in CUTOFFS]
     rows = []
     for name in names:
         place = next(c.header for c in found.columns if c.name.startswith(name)).partition(" / ")[0]
         for row in found.rows:
-            cells = [_printed(number, row.name, f"{name}_{short}_r{k}") for short, _, k in heads.values()]
+            cells = [_printed(number, row.name, f"{name}_{short}_r{k}") for short in ways.values() for k in CUTOFFS]
             if set(cells) != {_NOTHING}:
                 rows.append(_published(row, heads, cells, Images=row.cells[0], gallery=place))
-    own = {head: results.cell("retrieval", BEST, gallery, metric) for head, (_, metric, _) in heads.items()}
+    places = {f"{way} R@{k}": ("retrieval", gallery, f"{way}_r{k}") for way in ways for k in CUTOFFS}
+    own = {head: results.cell("retrieval", BEST, *place[1:]) for head, place in places.items()}
     of_run = {"gallery": _gallery(results, gallery), "from": results.source("retrieval", BEST)}
     rows.append({"Method": f"{label(BEST)}, this run", "Images": _images(results)} | own | of_run)
-    places = {head: ("retrieval", gallery, metric) for head, (_, metric, _) in heads.items()}
     rows += _blind(results, "Method", rows[0], places, **of_run | {"from": results.provenance})
     return pd.DataFrame(rows)
