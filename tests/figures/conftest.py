@@ -34,17 +34,11 @@ class MadeUp:
     def __init__(self, root: Path, machine: dict[str, Any]) -> None:
         self.root, self.machine = root, machine
 
-    def _write(self, stage: str, variant: str, seed: int, facts: dict[str, Any], synthetic: bool) -> Path:
+    def _write(self, stage: str, variant: str, seed: int, facts: dict[str, Any], synthetic: bool = True) -> Path:
         folder = self.root / stage / variant / f"seed{seed}"
-        identity = {
-            "stage": stage,
-            "profile": "tiny",
-            "variant": variant,
-            "name": variant,
-            "seed": seed,
-            "synthetic": synthetic,
-        }
-        write_json(folder / "run.json", identity | {"corpus": "0" * 64} | facts | self.machine)
+        identity = {"stage": stage, "profile": "tiny", "variant": variant, "name": variant, "seed": seed}
+        identity |= {"synthetic": synthetic, "corpus": "0" * 64}
+        write_json(folder / "run.json", identity | facts | self.machine)
         return folder
 
     def finetune(
@@ -78,7 +72,7 @@ class MadeUp:
                 found |= {"folds": mean_recalls(five)} | {f"fold {i}": one for i, one in enumerate(five)}
             rows = [_row(name, one) for name, one in found.items()]
             facts = {"images": 80, "captions": 400, "recalls": {row["gallery"]: row for row in rows}}
-            self._write("retrieval", variant, seed, facts, True)
+            self._write("retrieval", variant, seed, facts)
 
     @staticmethod
     def _recalls(share: float, images: int) -> Recalls:
@@ -90,58 +84,36 @@ class MadeUp:
         for seed, share in enumerate(shares):
             rows, missing = summarise([("stuff", Pointing(share, share / 2, 0.25, 0.3, "boxes"))])
             facts = {"query": "cls", "not_scored": missing, "pointing": {row["kind"]: row for row in rows}}
-            self._write("attention", variant, seed, facts, True)
+            self._write("attention", variant, seed, facts)
 
     def pretrain(self, variant: str, *losses: float) -> None:
         """A run for each seed whose matching loss falls from 0.7 to that at half of the run, and stays."""
         for seed, loss in enumerate(losses):
-            folder = self._write("pretrain", variant, seed, {"validation_images": 256}, True)
-            curve = zip((0, 100, 200), (0.7, loss, loss), strict=True)
-            write_lines(
-                folder / "metrics.jsonl",
-                [{"samples": s, "val_itm": value, "val_itm_accuracy": 0.5} for s, value in curve],
-            )
+            folder = self._write("pretrain", variant, seed, {"validation_images": 256})
+            curve = {0: 0.7, 100: loss, 200: loss}
+            rows = [{"samples": seen, "val_itm": value, "val_itm_accuracy": 0.5} for seen, value in curve.items()]
+            write_lines(folder / "metrics.jsonl", rows)
+
+    @staticmethod
+    def latency(name: str, median: float, **stages: float) -> dict[str, Any]:
+        """A row of latency.json; its 5th and 95th percentiles are 2 % away from the median."""
+        spread = {"p5_ms": round(0.98 * median, 3), "p95_ms": round(1.02 * median, 3)}
+        times = {"runs": 5, "median_ms": median, **spread, "stages_ms": stages or {"whole": median}}
+        model = {"name": name, "kind": "ours" if name in VARIANTS else "pipeline", "random_weights": True, "note": ""}
+        size = {"image_size": 600, "visual_tokens": 324, "parameters": 1_000_000}
+        return model | size | times | {"device": "cpu", "threads": 1}
 
     def time(self, **milliseconds: float) -> None:
-        """latency.json of models with these medians; their 5th and 95th percentiles are 2 % away."""
-        rows = [
-            {
-                "name": name,
-                "kind": "ours" if name in VARIANTS else "pipeline",
-                "random_weights": True,
-                "note": "",
-                "image_size": 600,
-                "visual_tokens": 324,
-                "parameters": 1_000_000,
-                "runs": 5,
-                "median_ms": median,
-                "p5_ms": round(0.98 * median, 3),
-                "p95_ms": round(1.02 * median, 3),
-                "stages_ms": {"whole": median},
-                "device": "cpu",
-                "threads": 1,
-            }
-            for name, median in milliseconds.items()
-        ]
+        """latency.json of models with these medians."""
+        rows = [self.latency(name, median) for name, median in milliseconds.items()]
         made = {"stage": "speed", "profile": "tiny", "architecture": "the paper's", "image_size": 600, "rows": rows}
         write_json(self.root / "speed" / LATENCY, made | self.machine)
 
     def cost(self) -> None:
         """cost.json; SEGL's step could not be timed."""
-        rows = [
-            {
-                "variant": name,
-                "extra_parameters": 1_500_000,
-                "extra_parameters_at_inference": 0,
-                "tokens": {"384": 144, "600": 324},
-                "step_ms": 10.0,
-                "step_ratio": None if name == "segl" else 1.25,
-                "extra_data": "label maps",
-                "extra_data_share": 0.5,
-                "note": "",
-            }
-            for name in METHODS
-        ]
+        row = {"extra_parameters": 1_500_000, "extra_parameters_at_inference": 0, "step_ms": 10.0, "step_ratio": 1.25}
+        row |= {"tokens": {"384": 144, "600": 324}, "extra_data": "label maps", "extra_data_share": 0.5, "note": ""}
+        rows = [row | {"variant": name} | ({"step_ratio": None} if name == "segl" else {}) for name in METHODS]
         made = {"stage": "cost", "profile": "tiny", "synthetic": True, "rows": rows}
         write_json(self.root / "speed" / COST, made | self.machine)
 

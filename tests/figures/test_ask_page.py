@@ -15,15 +15,12 @@ from vlp_lib.run import Run
 pytest.importorskip("ipywidgets")
 
 
-def asked(**options):
-    return AskPage(Run("tiny", "naive_vit"), Run("tiny", "segl"), **options)
+RUNS = Run("tiny", "naive_vit"), Run("tiny", "segl")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLP_RESULTS", str(tmp_path_factory.mktemp("none")))
-        yield asked()
+def page(shared_results):
+    return AskPage(*RUNS)
 
 
 def shares(page):
@@ -96,10 +93,8 @@ def test_a_picture_of_ones_own(page):
     page.upload.value = ({**file, "content": memoryview(buffer.getvalue())},)
     assert page.image.size == (800, 200) and "your own picture" in page.view.value
     assert shares(page) and "of this picture" not in page.match.value
-    for data in (
-        b"no picture",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    ):  # the latter would start a program
+    starts_a_program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for data in (b"no picture", starts_a_program):
         page.take(Path("own.png"), data)
         assert "own.png is truncated or not an image" in page.view.value
     page.number.value += 1
@@ -117,4 +112,4 @@ def test_where_nobody_is_it_shows_what_it_begins_with(page, monkeypatch, tmp_pat
     page.start()
     assert shown[1] is page.panel
     with pytest.raises(UserError, match="no such file"):
-        asked(picture=str(tmp_path / "none.png"))
+        AskPage(*RUNS, picture=str(tmp_path / "none.png"))

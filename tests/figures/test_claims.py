@@ -24,18 +24,12 @@ def claims(made_up, claim):
     return table[table["claim"] == claim].set_index("comparison")
 
 
-# The rules
-
-
 def test_the_margin_is_the_papers_smallest_step():
     vqa = next(claim for claim in CLAIMS if claim.id == "vqa").rankings
     assert smallest_step(vqa[0]) == pytest.approx(69.41 - 68.95)
     assert smallest_step(vqa[1]) == pytest.approx(70.53 - 68.52)
     coco = Ranking("coco_1k_ir_r1", "segl_resnet > naive_resnet")
     assert smallest_step(coco) == pytest.approx(53.5 - 32)  # fractions in the paper
-
-
-# VQA
 
 
 def test_vqa_by_hand(made_up):
@@ -90,9 +84,6 @@ def test_only_common_seeds_are_compared(made_up):
     assert (row["from"], row["estimate"]) == ("2 seeds", pytest.approx(9.5))
 
 
-# Retrieval
-
-
 def test_retrieval_by_hand(made_up):
     made_up.retrieve("segl", 0.50, 0.51, 0.52)
     made_up.retrieve("ssul", 0.46, 0.48, 0.48)
@@ -126,9 +117,6 @@ def test_a_gallery_without_folds_is_not_scored(made_up):
     assert set(rows[~folds]["verdict"]) <= {NO_SEEDS, CONFIRMED}
 
 
-# Convergence
-
-
 def test_convergence_by_hand(made_up):
     made_up.pretrain("region", 0.10, 0.11, 0.12)
     made_up.pretrain("segl", 0.20, 0.21, 0.23)
@@ -146,9 +134,6 @@ def test_convergence_by_hand(made_up):
     # Nothing is dropped that was not run.
     assert rows.loc["SEGL falls below 0.5 before SSUL", "verdict"] == NOT_RUN
     assert len(rows) == 10
-
-
-# Inference
 
 
 def test_inference_by_hand(made_up):
@@ -175,15 +160,6 @@ def test_inference_by_hand(made_up):
     assert rows.loc[f"SEGL (ResNet){same}", "verdict"] == NOT_RUN
 
 
-# Joint losses
-
-
-def test_joint_losses_are_not_run_without_a_mix(made_up):
-    made_up.finetune("vqa", "segl", 0.6, 0.62, 0.64)
-    (row,) = claims(made_up, "joint_losses").to_dict("records")
-    assert row["verdict"] == NOT_RUN
-
-
 def test_a_mix_is_compared_with_the_best_single_loss(made_up):
     made_up.finetune("vqa", "segl", 0.60, 0.62, 0.64)
     made_up.finetune("vqa", "ssul", 0.50, 0.52, 0.54)
@@ -200,28 +176,27 @@ def test_a_mix_is_compared_with_the_best_single_loss(made_up):
     assert len(rows) == 5
 
 
-# The whole
-
-
+@pytest.fixture
 def everything(made_up):
+    """The comparisons of a study in which every variant was run."""
     for place, variant in enumerate(VARIANTS):
         shares = [0.3 + 0.02 * place + 0.01 * seed + 0.003 * ((seed * place) % 2) for seed in range(3)]
         made_up.finetune("vqa", variant, *shares)
         made_up.retrieve(variant, *shares)
         made_up.pretrain(variant, *shares)
     made_up.time(**{v: 100.0 for v in VARIANTS if v != "region"}, region_bottom_up=2000.0)
+    return claims_table(read_results(made_up.root))
 
 
-def test_overview_counts_every_comparison(made_up):
-    everything(made_up)
-    table = claims_table(read_results(made_up.root))
-    counted = overview(table)
+def test_overview_counts_every_comparison(everything):
+    counted = overview(everything)
     assert counted["claim"].tolist() == [claim.text for claim in CLAIMS]
     kinds = [CONFIRMED, CONTRADICTED, SAME, "neither got there", "not decidable", "not run or scored"]
     assert counted[kinds].sum(axis=1).tolist() == counted["comparisons"].tolist()
-    assert counted["comparisons"].sum() == len(table)
+    assert counted["comparisons"].sum() == len(everything)
     assert counted["not run or scored"].tolist() == [0, 0, 0, 0, 1]
-    assert counted["decided, with Holm"].tolist() == table.groupby("claim", sort=False)["survives"].sum().tolist()
+    survivors = everything.groupby("claim", sort=False)["survives"].sum()
+    assert counted["decided, with Holm"].tolist() == survivors.tolist()
 
 
 def test_what_neither_reached_is_counted(made_up):
@@ -232,9 +207,8 @@ def test_what_neither_reached_is_counted(made_up):
     assert overview(table)["neither got there"].tolist() == [1, 0, 0, 0, 0]
 
 
-def test_holm_is_of_each_claims_family(made_up):
-    everything(made_up)
-    for _, rows in claims_table(read_results(made_up.root)).groupby("claim"):
+def test_holm_is_of_each_claims_family(everything):
+    for _, rows in everything.groupby("claim"):
         assert rows["Holm"].to_numpy() == pytest.approx(holm(rows["p"]), nan_ok=True)
         lost = rows[rows["verdict"].isin(DECIDED) & ~rows["survives"]]
         assert (lost["Holm"] >= 0.05).all()
@@ -274,18 +248,16 @@ def test_every_claim_says_not_run_where_nothing_was(made_up):
     assert len(draw_claims(table).axes) == 1
 
 
-def test_picture_and_files(made_up, tmp_path):
-    everything(made_up)
-    table = claims_table(read_results(made_up.root))
-    figure = draw_claims(table, "a note")
+def test_picture_and_files(everything, tmp_path):
+    figure = draw_claims(everything, "a note")
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "VQA accuracy, test", "text R@1, whole gallery", "image R@1, whole gallery", "text R@1, folds",
         "image R@1, folds",
     ]  # fmt: skip
-    drawn = table[(table["unit"] == "points of %") & (table["verdict"] != NOT_RUN)]
+    drawn = everything[(everything["unit"] == "points of %") & (everything["verdict"] != NOT_RUN)]
     assert sum(len(axes.get_yticks()) for axes in figure.axes) == len(drawn)
-    assert save_figure(figure, table, tmp_path, "claims").stat().st_size < 1_000_000
-    assert len(pd.read_csv(tmp_path / "claims.csv")) == len(table)
+    assert save_figure(figure, everything, tmp_path, "claims").stat().st_size < 1_000_000
+    assert len(pd.read_csv(tmp_path / "claims.csv")) == len(everything)
 
 
 @pytest.mark.parametrize(

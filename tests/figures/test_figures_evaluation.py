@@ -1,20 +1,55 @@
-"""Pictures and tables of retrieval, speed and attention: they draw, and say what their rows say."""
+"""Pictures and tables of finetuning, retrieval, speed and attention: they draw, and say what their rows say."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlp_lib.attention.maps import grid_places
 from vlp_lib.attention.pointing import Look, Pointing, read_panel, save_panel, summarise
-from vlp_lib.bench.speed import METHODS
 from vlp_lib.errors import UserError
 from vlp_lib.figures import attention_maps, bench_tables, one_run, plots
 from vlp_lib.figures.style import save_figure
 from vlp_lib.study import scores
+from vlp_lib.tasks.common import Example
 from vlp_lib.tasks.recalls import all_recalls
 from vlp_lib.tasks.retrieval import gallery_of
 from vlp_lib.variants import VARIANTS
+
+
+def test_examples_of_one_and_two_pictures(tmp_path):
+    pictures = tmp_path / "0.png", tmp_path / "1.png"
+    for path, size in zip(pictures, ((40, 20), (10, 30)), strict=True):
+        Image.new("RGB", size).save(path)
+    examples = [
+        Example(pictures[:1], "what is it?", "a dog", "a cat", 0.3),
+        Example(pictures, "both are red", "True", "True", 1.0),
+        Example(pictures[:1], "a blind question", "a dog", "", math.nan),
+    ]
+    figure, table = one_run.draw_examples(examples, columns=2)
+    first, second, third, empty = figure.axes
+    assert first.get_title() == "what is it?\nsays: a dog\ntrue: a cat"
+    assert "true" not in third.get_title()
+    assert len({axes.title.get_color() for axes in (first, second, third)}) == 3
+    assert first.images[0].get_array().shape == (20, 40, 3)
+    assert second.images[0].get_array().shape[0] == 20 and second.images[0].get_array().shape[1] > 40
+    assert not empty.images
+    assert table["score"].tolist()[:2] == [0.3, 1.0] and np.isnan(table["score"][2])
+    figure.canvas.draw()
+
+
+def test_course_and_scores():
+    rows = [{"samples": s, "val_loss": 2.0 / (s + 1), "val_accuracy": s / 10} for s in (0, 5)]
+    assert [axes.get_title() for axes in one_run.draw_finetuning(rows).axes] == [
+        "validation loss",
+        "validation accuracy",
+    ]
+    score = {"task": "vqa", "unit": "percent", "overall": 50.123456, "per_answer_type": {"other": 1.0}, "questions": 3}
+    table = one_run.score_table({"val": score, "test": score})
+    assert list(table.index) == ["overall", "per_answer_type: other", "questions"]
+    assert table.loc["overall", "test"] == 50.12
 
 
 def test_recalls_beside_chance(tiny_corpus):
@@ -29,29 +64,12 @@ def test_recalls_beside_chance(tiny_corpus):
     assert len(figure.axes[1].texts) == 3
 
 
-def latency_row(name, median, **stages):
-    return {
-        "name": name,
-        "median_ms": median,
-        "p5_ms": 0.9 * median,
-        "p95_ms": 1.2 * median,
-        "runs": 5,
-        "visual_tokens": 36,
-        "parameters": 2_000_000,
-        "stages_ms": stages,
-        "note": "",
-        "image_size": 600,
-        "device": "cpu",
-        "threads": 1,
-    }
-
-
-def test_inference_time(tmp_path):
+def test_inference_time(made_up, tmp_path):
     rows = [
-        latency_row("naive_vit", 100.0, vision=60.0, language=10.0, cross=30.0),
-        latency_row("spl_small", 80.0, vision=65.0, language=10.0, cross=5.0),
-        latency_row("region_bottom_up", 900.0, detector=850.0, selection=30.0, vision=1.0, language=9.0, cross=10.0),
-        latency_row("visual_bert", 15.0, whole=15.0),
+        made_up.latency("naive_vit", 100.0, vision=60.0, language=10.0, cross=30.0),
+        made_up.latency("spl_small", 80.0, vision=65.0, language=10.0, cross=5.0),
+        made_up.latency("region_bottom_up", 900.0, detector=850.0, selection=30.0, language=10.0, cross=10.0),
+        made_up.latency("visual_bert", 15.0, whole=15.0),
     ]
     table = bench_tables.latency_table(rows)
     assert table["times the naive ViT"].tolist() == [1.0, 0.8, 9.0, 0.15]
@@ -67,27 +85,6 @@ def test_inference_time(tmp_path):
 @pytest.mark.parametrize("name", [v for v in VARIANTS if v != "region"])
 def test_the_paper_has_a_time_for_every_variant(name):
     assert scores.paper_ms(name) in ("34", "37", "40")
-
-
-def test_cost_beside_table_i():
-    rows = [
-        {
-            "variant": name,
-            "extra_parameters": 1_500_000,
-            "extra_parameters_at_inference": 0,
-            "tokens": {"384": 144, "600": 324},
-            "step_ms": 10.0,
-            "step_ratio": None if name == "segl" else 1.25,
-            "extra_data": "label maps",
-            "extra_data_share": 0.5,
-            "note": "",
-        }
-        for name in METHODS
-    ]
-    table = bench_tables.cost_table(rows)
-    assert table["method"].tolist()[0] == "No visual loss"
-    assert table["time of a training step"].tolist() == ["1.25×", "1.25×", "", "1.25×", "1.25×"]
-    assert table["paper: extra computation"].tolist()[2:4] == ["1 layer 1x1 Conv", "1 layer transformer decoder"]
 
 
 def seen(number, right, score):

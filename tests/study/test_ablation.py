@@ -10,10 +10,7 @@ from vlp_lib.study.ablation import FACTORS, courses, finished, grid, numbers, on
 from vlp_lib.trainers.pretrain import pretrain
 from vlp_lib.workspace import open_run_corpus
 
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("results")
 
 
 def names(*arguments, seeds=(0,)):
@@ -48,16 +45,10 @@ def test_a_mix_on_a_backbone_is_called_as_the_paper_calls_it(mix, backbone, vari
 
 
 def test_every_combination_is_a_run_and_the_baseline_has_no_name_of_its_own():
-    assert names(["segl"], ["vit", "resnet"], {"mlm": [0.15, 0.6]}) == [
-        "segl",
-        "segl-mlm0.6",
-        "segl_resnet",
-        "segl_resnet-mlm0.6",
-    ]
-    assert [(run.name, run.seed) for run in grid("smoke", ["naive"], [], {}, [4, 2])] == [
-        ("naive_vit", 4),
-        ("naive_vit", 2),
-    ]
+    expected = ["segl", "segl-mlm0.6", "segl_resnet", "segl_resnet-mlm0.6"]
+    assert names(["segl"], ["vit", "resnet"], {"mlm": [0.15, 0.6]}) == expected
+    runs = grid("smoke", ["naive"], [], {}, [4, 2])
+    assert [(run.name, run.seed) for run in runs] == [("naive_vit", 4), ("naive_vit", 2)]
 
 
 def test_what_a_variant_does_not_read_is_not_varied():

@@ -11,6 +11,9 @@ from vlp_lib.study.publish import MANIFEST, MOST_BYTES, publish
 @pytest.fixture
 def results(tmp_path):
     root = tmp_path / "tiny"
+    said = [f"val: {root}/finetune-vqa\n", f"{project_root()}/vlp_lib/a.py:3: a warning\n"]
+    papermill = {"input_path": "/somewhere/a.ipynb", "output_path": "/b/c.ipynb"}
+    notebook = {"cells": [{"outputs": [{"text": said}]}], "metadata": {"papermill": papermill}}
     for name, text in {
         "index.html": "page",
         "figures/figure_1.png": "picture",
@@ -20,17 +23,10 @@ def results(tmp_path):
         "finetune-vqa/segl/seed0/items.npz": "scores",
         "pretrain/segl/seed0/model.safetensors": "weights",
         "corpus/corpus.json": "{}",
+        "notebooks/a.ipynb": json.dumps(notebook),
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    notebook = {
-        "cells": [
-            {"outputs": [{"text": [f"val: {root}/finetune-vqa\n", f"{project_root()}/vlp_lib/a.py:3: a warning\n"]}]}
-        ],
-        "metadata": {"papermill": {"input_path": "/somewhere/a.ipynb", "output_path": "/b/c.ipynb"}},
-    }
-    (root / "notebooks").mkdir()
-    (root / "notebooks" / "a.ipynb").write_text(json.dumps(notebook))
     return root
 
 
@@ -60,20 +56,11 @@ def test_shares_records_and_no_weights_corpus_or_paths(results, tmp_path):
 
 def test_shares_the_notebooks_of_the_first_seed(results, tmp_path):
     text = (results / "notebooks" / "a.ipynb").read_text()
-    for name in (
-        "10_pretrain-segl-seed10",
-        "10_pretrain-segl-seed9",
-        "10_pretrain-ssul-seed10",
-        "11_finetune-vqa-seed9",
-    ):
+    shared = {"10_pretrain-segl-seed9", "10_pretrain-ssul-seed10", "11_finetune-vqa-seed9"}
+    for name in ("10_pretrain-segl-seed10", *shared):
         (results / "notebooks" / f"{name}.ipynb").write_text(text)
     publish(results, tmp_path / "reference")
-    assert {file.stem for file in (tmp_path / "reference" / "notebooks").iterdir()} == {
-        "a",
-        "10_pretrain-segl-seed9",
-        "10_pretrain-ssul-seed10",
-        "11_finetune-vqa-seed9",
-    }
+    assert {file.stem for file in (tmp_path / "reference" / "notebooks").iterdir()} == {"a", *shared}
 
 
 def test_refuses_large_files_and_empty_results(results, tmp_path):
@@ -85,13 +72,8 @@ def test_refuses_large_files_and_empty_results(results, tmp_path):
 
 
 def test_paths_of_the_data_are_not_shared(results, tmp_path):
-    record = {
-        "data_root": "/data/coco",
-        "notes": [
-            "/data/coco/vqav2, train: 3 images are missing",
-            "/data/coco2 and /data/coco-small are other folders",
-        ],
-    }
+    others = "/data/coco2 and /data/coco-small are other folders"
+    record = {"data_root": "/data/coco", "notes": ["/data/coco/vqav2, train: 3 images are missing", others]}
     (results / "pretrain" / "segl" / "seed0" / "run.json").write_text(json.dumps(record))
     notebook = json.loads((results / "notebooks" / "a.ipynb").read_text())
     notebook["metadata"]["papermill"]["parameters"] = {"data_root": "/scratch/me/flickr30k/"}
@@ -99,10 +81,7 @@ def test_paths_of_the_data_are_not_shared(results, tmp_path):
     (results / "notebooks" / "a.ipynb").write_text(json.dumps(notebook))
     publish(results, tmp_path / "reference")
     shared = json.loads((tmp_path / "reference" / "pretrain/segl/seed0/run.json").read_text())
-    assert shared == {
-        "data_root": "coco",
-        "notes": ["coco/vqav2, train: 3 images are missing", "/data/coco2 and /data/coco-small are other folders"],
-    }
+    assert shared == {"data_root": "coco", "notes": ["coco/vqav2, train: 3 images are missing", others]}
     assert "scratch" not in (tmp_path / "reference" / "notebooks" / "a.ipynb").read_text()
 
 
@@ -110,26 +89,11 @@ def everything_in(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "tiny",
-        "tiny/",
-        "tiny/../tiny",
-        ".",
-        "tiny/pretrain",
-        "tiny/corpus",
-        "tiny/new",
-        "link",
-        "link/new",
-        "papers",
-        "file",
-        "published",
-        "changed",
-        "linked",
-        "forged",
-    ],
-)
+OWN = ("tiny", "tiny/", "tiny/../tiny", ".", "tiny/pretrain", "tiny/corpus", "tiny/new", "link", "link/new")
+"""What is, holds or lies in the results that are to be shared."""
+
+
+@pytest.mark.parametrize("place", [*OWN, "papers", "file", "published", "changed", "linked", "forged"])
 def test_empties_no_folder_that_it_did_not_write(results, tmp_path, place):
     (tmp_path / "link").symlink_to(results)
     (tmp_path / "papers" / "deep").mkdir(parents=True)

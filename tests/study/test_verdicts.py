@@ -30,9 +30,6 @@ UNDECIDED = undecided()
 SCORES = st.lists(st.floats(0, 100).map(lambda x: round(x, 3)), min_size=2, max_size=6)
 
 
-# Intervals
-
-
 @given(SCORES)
 def test_over_seeds_it_is_students_interval(values):
     found = estimate(values)
@@ -96,9 +93,6 @@ def test_a_zero_is_zero():
     assert Estimate(-0.0001, 0.0001, 2, 3).written(3) == "0.000 ± 0.000"
 
 
-# Verdicts
-
-
 @pytest.mark.parametrize(
     ("first", "second", "smallest", "expected"),
     [
@@ -155,23 +149,13 @@ def test_no_gain(more, best, expected):
     assert no_gain(difference(more, best), 0.46).verdict == expected
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(1.1, 1.3, CONFIRMED), (0.8, 0.9, CONTRADICTED), (0.9, 1.2, undecided("runs"))],
-)
-def test_above(low, high, expected):
-    assert above(low, high, 1.0, "runs") == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.95, 1.05, CONFIRMED), (1.2, 1.3, CONTRADICTED), (0.5, 0.6, CONTRADICTED), (0.95, 1.2, undecided("runs"))],
-)
-def test_within(low, high, expected):
-    assert within(low, high, 1 / 1.1, 1.1, "runs") == expected
-
-
-# Many comparisons
+def test_above_and_within():
+    unsure = undecided("runs")
+    for low, high, expected in ((1.1, 1.3, CONFIRMED), (0.8, 0.9, CONTRADICTED), (0.9, 1.2, unsure)):
+        assert above(low, high, 1.0, "runs") == expected
+    found = {(0.95, 1.05): CONFIRMED, (1.2, 1.3): CONTRADICTED, (0.5, 0.6): CONTRADICTED, (0.95, 1.2): unsure}
+    for (low, high), expected in found.items():
+        assert within(low, high, 1 / 1.1, 1.1, "runs") == expected
 
 
 def closed(p, level):
