@@ -61,9 +61,7 @@ _TINY_DOWNSTREAM = DownstreamConfig(
     vcr_text_length=48,
 )
 
-
 _TEXT_LENGTHS = (12, 16, 24, 40)
-
 """Region descriptions, short, usual and long captions; [CLS] and [SEP] counted."""
 
 
@@ -84,7 +82,6 @@ def _smoke() -> Profile:
             vit=ViTConfig(width=32, layers=2, heads=2, patch=8),
             resnet=replace(_TINY_MODEL.resnet, layers=(1, 1), channels=(16, 32)),
         ),
-        data=DataConfig(),
         training=TrainingConfig(
             steps=12, batch_size=16, learning_rate=1e-3, evaluations=4, validation_images=32, checkpoints=2, keep=1
         ),
@@ -186,7 +183,6 @@ def _photos() -> Profile:
             checkpoints=2,
             keep=1,
         ),
-        corpus=CorpusConfig(),
         downstream=DownstreamConfig(
             image_size=192,
             vqa=_short_finetuning(300, 32, 512, learning_rate=1e-4),
@@ -241,13 +237,11 @@ def _paper() -> Profile:
         ),
         data=DataConfig(workers=8, text_lengths=_TEXT_LENGTHS),
         training=TrainingConfig(epochs=15, compile=True),
-        corpus=CorpusConfig(),
         retrieval=RetrievalConfig(image_size=600),
     )
 
 
 PROFILES: dict[str, Profile] = {p.name: p for p in (_smoke(), _lesson(), _tiny(), _photos(), _gpu(), _paper())}
-
 """The scales by name; each function above says what its profile takes and gives."""
 
 
