@@ -47,9 +47,13 @@ def closure(modules: Iterable[str], without: tuple[str, ...] = ()) -> dict[str, 
 def notebook_files(notebook: Path, without: tuple[str, ...] = ()) -> list[Path]:
     """The library's files that the code cells of a notebook depend on; `without` as for `closure`."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    lines = (line for source in sources for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    return list(closure(_names(ast.parse("\n".join(lines))), without).values())
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return list(closure(_names(parse_cell(code)), without).values())
+
+
+def parse_cell(code: str) -> ast.Module:
+    """The syntax of a notebook's code, without the lines that are IPython's own."""
+    return ast.parse("\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!"))))
 
 
 def _file(module: str) -> Path | None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vlp_lib.errors import UserError
+from vlp_lib.io import writable
 
 
 def launched() -> bool:
@@ -64,11 +65,9 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder.with_name(f".{folder.name}.lock")
-    try:
+    with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error}): choose another folder with VLP_RESULTS") from error
     with file:
         try:
             _lock(file.fileno())

@@ -17,14 +17,18 @@ class UserError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """The lines that IPython shows. A person is shown the sentence; a kept notebook keeps the traceback, too."""
-        # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
-        if "JPY_SESSION_NAME" in os.environ:
+        if in_jupyter():
             return [str(self)]
         return "".join(traceback.format_exception(self)).splitlines()
 
 
 class UnreadableImageError(UserError):
     """An image file that is missing or broken; training can go on without it, within a share."""
+
+
+def in_jupyter() -> bool:
+    """Whether a person opened this kernel: a Jupyter server names the session of those, papermill's have none."""
+    return "JPY_SESSION_NAME" in os.environ
 
 
 def reason(error: Exception) -> str:

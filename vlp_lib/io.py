@@ -22,27 +22,33 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """What `write_atomically` calls a file until it is whole."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then give it its name; a failure leaves `path` as it was.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
-    temporary = Path()
-    try:
+    with writable(path, "make room or choose a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error}): make room or choose a folder that can be written") from error
-    finally:
-        if temporary != Path():
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(path: Path, mend: str = "choose another folder with VLP_RESULTS") -> Iterator[None]:
+    """Make a UserError that names the file and the mend of what the system says against writing it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): {mend}") from error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -63,11 +69,7 @@ def require_ours(folder: Path, ours: Callable[[str], bool]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A text file, atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

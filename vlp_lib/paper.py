@@ -17,22 +17,14 @@ from vlp_lib.errors import UserError
 
 Unit = Literal["text", "images", "hours", "ms", "percent", "fraction"]
 
-_MULTIPLES: Mapping[str, float] = MappingProxyType({"k": 1e3, "m": 1e6})
-
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        name: how code asks for it.
-        header: as the paper prints it; " / " joins the levels of a header of several lines.
-        unit: of the numbers; "text" where the cells are words.
-    """
-
-    name: str
-    header: str
-    unit: Unit
+    name: str  # how code asks for it
+    header: str  # as the paper prints it; " / " joins the levels of a header of several lines
+    unit: Unit  # of the numbers; "text" where the cells are words
 
 
 @dataclass(frozen=True)
@@ -72,15 +64,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Ranking:
-    """An order that the paper reports: groups of row names, best first; those of one group are about equal.
+    """An order that the paper reports: groups of row names, best first; those of one group are about equal."""
 
-    Attributes:
-        metric: what is ranked: a column of the tables, or "itm_loss" for how fast the validation matching loss falls.
-        order: such as "segl > ssul = spl_large > naive_vit", the best first; "<" where the best is the lowest.
-    """
-
-    metric: str
-    order: str
+    metric: str  # a column of the tables, or "itm_loss" for how fast the validation matching loss falls
+    order: str  # such as "segl > ssul = spl_large > naive_vit", the best first; "<" where the best is the lowest
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -289,8 +276,9 @@ def parse(printed: str) -> float | None:
     if printed == "-":
         return None
     digits = printed.removeprefix("~")
-    multiple = _MULTIPLES.get(digits[-1])
-    return float(digits) if multiple is None else float(round(float(digits[:-1]) * multiple))
+    if multiple := {"k": 1e3, "m": 1e6}.get(digits[-1]):
+        return float(round(float(digits[:-1]) * multiple))
+    return float(digits)
 
 
 def values(number: str | None = None) -> Iterator[Value]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from types import TracebackType
 from typing import SupportsFloat
 
 from tqdm.auto import tqdm
+
+from vlp_lib.errors import in_jupyter
 
 _SILENCE = 10.0
 """Seconds without a line, where lines are printed."""
@@ -21,8 +22,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, start: int = 0, shown: bool = True) -> None:
-        # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
-        watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+        watched = sys.stderr.isatty() or in_jupyter()
         self._bar = tqdm(total=total, initial=start, desc=name) if watched and shown else None
         self._shown = shown
         self._name, self._total, self._start, self._step = name, total, start, start

@@ -19,7 +19,7 @@ from typing import Any
 from vlp_lib import catalogue, packages
 from vlp_lib.config import Profile, flatten, to_dict
 from vlp_lib.errors import UserError
-from vlp_lib.io import read_json
+from vlp_lib.io import read_json, writable
 from vlp_lib.profiles import profile
 from vlp_lib.settings import override, parse_parameter
 from vlp_lib.variants import VARIANTS, Variant, parse_variant
@@ -90,14 +90,13 @@ class Layout:
         """Write down which data set the folder belongs to; of two that do so at once, the first gets the plain name."""
         if not self.data_root or (self.root / DATA_ROOT).is_file():
             return
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / DATA_ROOT).open("x", encoding="utf-8") as file:
-                file.write(f"{Path(self.data_root).resolve()}\n")
-        except FileExistsError:
-            self.claim()
-        except OSError as error:
-            raise UserError(f"cannot write {self.root} ({error}): choose another folder with VLP_RESULTS") from error
+        with writable(self.root):
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                with (self.root / DATA_ROOT).open("x", encoding="utf-8") as file:
+                    file.write(f"{Path(self.data_root).resolve()}\n")
+            except FileExistsError:
+                self.claim()
 
     def corpus(self, chosen: Profile) -> Path:
         """The corpus: the data_root, or the embedded one of a profile with these settings.
@@ -150,26 +149,17 @@ def check_seed(seed: int) -> None:
 class Run:
     """One training or evaluation: what is run, with which seed, on which data.
 
-    Attributes:
-        profile: the scale whose settings it takes.
-        variant: what stands in the vision branch and teaches it, e.g. "segl".
-        seed: of all random choices.
-        data_root: a data set; "" is the embedded corpus.
-        name: its folder's, and what figures and tables call it; "" takes the variant's.
-        settings: "field=value" texts that differ from the profile's, e.g. "training.steps=100".
-        plugin: a Python file with visual losses of one's own.
-
     Raises UserError for an unknown profile, variant or setting, a seed below 0, a name that is no folder's or is
     another variant's, and settings of the embedded corpus beside a data_root.
     """
 
-    profile: str
-    variant: str
-    seed: int = 0
-    data_root: str = ""
-    name: str = ""
-    settings: tuple[str, ...] = ()
-    plugin: str = ""
+    profile: str  # the scale whose settings it takes
+    variant: str  # what stands in the vision branch and teaches it, e.g. "segl"
+    seed: int = 0  # of all random choices
+    data_root: str = ""  # a data set; "" is the embedded corpus
+    name: str = ""  # its folder's, and what figures and tables call it; "" takes the variant's
+    settings: tuple[str, ...] = ()  # "field=value" texts that differ from the profile's, e.g. "training.steps=100"
+    plugin: str = ""  # a Python file with visual losses of one's own
 
     def __post_init__(self) -> None:
         if self.plugin:
@@ -244,11 +234,11 @@ class Run:
         Raises UserError where that one is not there, is of another variant, or has another value of a setting that
         cannot change any more, for a setting that the stage does not read, and for weights that are not installed.
         """
-        before = _AFTER.get(_kind(stage))
         taken: tuple[str, ...] = ()
         if stage == "pretrain":
             self.require_packages()
-        if before:
+        else:
+            before = _AFTER[_kind(stage)]
             folder = self.folder(before)
             if not (folder / RECORD).is_file():
                 raise UserError(f"no finished {before} in {folder}: run `{self.command(before)}` first")

@@ -76,7 +76,6 @@ _TOGETHER: dict[str, Callable[[Profile], bool]] = {
         for name in ("training", "downstream.vqa", "downstream.nlvr2", "downstream.vcr")
     },
 }
-
 """What settings need of each other, whatever order they are given in."""
 
 

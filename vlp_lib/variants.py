@@ -11,17 +11,11 @@ from vlp_lib.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Variant:
-    """What stands in the vision branch and what teaches it; everything else is the same for all.
+    """What stands in the vision branch and what teaches it; everything else is the same for all."""
 
-    Attributes:
-        name: as it is written in files and figures.
-        vision: the vision stream: "vit", "resnet", "region" or "timm:NAME".
-        losses: (name, weight) of each visual loss; none for the naive models and the region model.
-    """
-
-    name: str
-    vision: str
-    losses: tuple[tuple[str, float], ...] = ()
+    name: str  # as it is written in files and figures
+    vision: str  # the vision stream: "vit", "resnet", "region" or "timm:NAME"
+    losses: tuple[tuple[str, float], ...] = ()  # (name, weight) of each; none for the naive models and the region model
 
 
 VARIANTS: dict[str, Variant] = {
@@ -37,13 +31,9 @@ VARIANTS: dict[str, Variant] = {
         Variant("spl_large", "vit", (("spl_large", 1.0),)),
     )
 }
-
 """The rows of Table II and the region-feature model."""
 
-
 _TIMM = re.compile(r"timm:[\w.]+")
-
-
 _MIX = re.compile(r"(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\*)?(?P<loss>[a-z][a-z0-9_]*)")
 
 
@@ -61,7 +51,9 @@ def parse_variant(name: str, vision: str = "vit") -> Variant:
     mix, at, backbone = name.partition("@")
     if mix not in ("naive", *known) and not set("*+@") & set(name):
         raise unknown("variant", name, dict.fromkeys([*VARIANTS, "naive", *known]))
-    stream = check_backbone(backbone) if at else check_backbone(vision)
+    stream = backbone if at else vision
+    if stream not in ("vit", "resnet") and not _TIMM.fullmatch(stream):
+        raise unknown("backbone", stream, ("vit", "resnet", "timm:NAME"))
     losses: dict[str, float] = {}
     for term in () if mix == "naive" else mix.split("+"):
         match = _MIX.fullmatch(term.strip())
@@ -81,10 +73,3 @@ def default_variants(vision: str) -> list[str]:
     """The paper's variants, where the vision stream of a profile is one of the paper's; else those on that stream."""
     losses = [name for name in VARIANTS if name in catalogue.losses()]
     return list(VARIANTS) if vision in ("vit", "resnet") else ["region", "naive", *losses]
-
-
-def check_backbone(name: str) -> str:
-    """The name of a vision stream of pixels; raises UserError for what is none."""
-    if name not in ("vit", "resnet") and not _TIMM.fullmatch(name):
-        raise unknown("backbone", name, ("vit", "resnet", "timm:NAME"))
-    return name

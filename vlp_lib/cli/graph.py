@@ -19,7 +19,7 @@ from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
 from vlp_lib.config import TASKS, check_task
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
-from vlp_lib.io import read_json, write_json
+from vlp_lib.io import read_json, writable, write_json
 from vlp_lib.run import Layout, Run, project_root, results_root
 from vlp_lib.study_file import read_study, require_different
 from vlp_lib.variants import default_variants
@@ -199,11 +199,9 @@ def _point_to(link: Path, target: Path) -> None:
     """Make `link` lead to `target`, whatever it led to before."""
     if link.is_symlink() and link.readlink() == target:
         return
-    try:
+    with writable(link):
         link.unlink(missing_ok=True)
         link.symlink_to(target, target_is_directory=True)
-    except OSError as error:
-        raise UserError(f"cannot write {link} ({error}): choose another folder with VLP_RESULTS") from error
 
 
 def _watched(

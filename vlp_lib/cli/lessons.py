@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
 from vlp_lib.cli.options import Commands, declare
+from vlp_lib.closure import parse_cell
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, write_text
 from vlp_lib.run import project_root
@@ -47,8 +47,7 @@ def _lessons(options: argparse.Namespace) -> None:
 
 
 def without_answers(content: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a lesson whose cells tagged `BY_HAND` ask for what they showed."""
-    content = copy.deepcopy(content)
+    """A lesson, whose cells tagged `BY_HAND` now ask for what they showed."""
     for place, cell in enumerate(content["cells"]):
         if BY_HAND in cell["metadata"].get("tags", ()):
             first, *answer, last = "".join(cell["source"]).split("\n\n")
@@ -60,10 +59,8 @@ def without_answers(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_colab(content: dict[str, Any], repository: str) -> dict[str, Any]:
-    """A copy of a notebook with a cell that fetches the kit before the first code, where an address is given."""
-    content = copy.deepcopy(content)
+    """A notebook, now with a cell that fetches the kit before the first code, where an address is given."""
     if repository and content["cells"][1].get("id") != "colab":
-        source = _COLAB.format(repository=repository).splitlines(True)
         cell: dict[str, Any] = {
             "cell_type": "code",
             "id": "colab",
@@ -71,13 +68,13 @@ def for_colab(content: dict[str, Any], repository: str) -> dict[str, Any]:
             "execution_count": None,
             "outputs": [],
         }
-        content["cells"].insert(1, cell | {"source": source})
+        cell["source"] = _COLAB.format(repository=repository).splitlines(True)
+        content["cells"].insert(1, cell)
     return content
 
 
 def _names(code: str, use: type[ast.expr_context]) -> set[str]:
     """The names that a cell reads (ast.Load), or gives a value (ast.Store; arguments of its functions, too)."""
-    lines = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
-    found = list(ast.walk(ast.parse(lines)))
+    found = list(ast.walk(parse_cell(code)))
     arguments = {node.arg for node in found if isinstance(node, ast.arg)} if use is ast.Store else set()
     return arguments | {node.id for node in found if isinstance(node, ast.Name) and isinstance(node.ctx, use)}

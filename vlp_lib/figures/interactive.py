@@ -13,12 +13,13 @@ import os
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vlp_lib.errors import in_jupyter
+
 
 def by_hand() -> bool:
     """Whether a person has the notebook before them, in JupyterLab or as a page of Voilà's; papermill executes it."""
     voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
-    # A Jupyter server sets JPY_SESSION_NAME for the kernels that a person opened; papermill's have none.
-    return voila or "JPY_SESSION_NAME" in os.environ
+    return voila or in_jupyter()
 
 
 def image_tag(picture: Figure | Image.Image, words: str, style: str = "max-width:100%") -> str:
