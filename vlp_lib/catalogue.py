@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -101,8 +101,6 @@ def _scan(path: Path, text: str) -> dict[str, LossEntry]:
 
 @cache
 def _built_in() -> dict[str, LossEntry]:
-    entries: dict[str, LossEntry] = {}
-    for file in sorted((Path(__file__).parent / "losses").glob("*.py")):
-        for name, entry in _scan(file, file.read_text(encoding="utf-8")).items():
-            entries[name] = LossEntry(entry.settings, entry.replaces_tokens, file)
-    return entries
+    files = sorted((Path(__file__).parent / "losses").glob("*.py"))
+    found = (_scan(file, file.read_text(encoding="utf-8")) for file in files)
+    return {name: replace(entry, text="") for entries in found for name, entry in entries.items()}

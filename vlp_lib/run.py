@@ -32,7 +32,7 @@ DATA_ROOT = "data_root.txt"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+*@=-]*")
 
-_READS = {
+READS = {
     "pretrain": ("model", "losses", "corpus", "data", "training"),
     "finetune": ("model", "losses", "corpus", "data", "downstream"),
     "retrieval": ("model", "losses", "corpus", "data", "retrieval"),
@@ -136,7 +136,7 @@ def split_settings(text: str) -> tuple[str, ...]:
 
 def settings_of_stage(settings: Sequence[str], stage: str) -> tuple[str, ...]:
     """Those of the settings that a stage reads."""
-    return tuple(text for text in settings if _section(text) in _READS[_kind(stage)])
+    return tuple(text for text in settings if _section(text) in READS[_kind(stage)])
 
 
 def check_seed(seed: int) -> None:
@@ -247,7 +247,7 @@ class Run:
             self._require_same(folder, made, replace(self, settings=taken))
         unread = [text for text in self.settings if text not in taken and text not in settings_of_stage([text], stage)]
         if unread:
-            reads = ", ".join(f"{section}." for section in _READS[_kind(stage)])
+            reads = ", ".join(f"{section}." for section in READS[_kind(stage)])
             raise UserError(
                 f"setting {unread[0]!r} is not read by {stage}, which reads {reads}: give it where it is read"
             )

@@ -24,7 +24,7 @@ from typing import Any
 
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.io import read_text, write_text
-from vlp_lib.run import Run, settings_of_stage, split_settings
+from vlp_lib.run import READS, Run, settings_of_stage, split_settings
 
 _EXAMPLES: dict[str, tuple[type, str]] = {
     "name": (str, '"majority"'),
@@ -34,8 +34,6 @@ _EXAMPLES: dict[str, tuple[type, str]] = {
     "plugin": (str, '"my_loss.py"'),
 }
 """What a run may have: of which kind, and how it is written."""
-
-_STAGES = ("pretrain", "finetune", "retrieval", "attention")
 
 
 def read_study(path: Path, profile: str, data_root: str, seeds: Sequence[int]) -> list[Run]:
@@ -97,7 +95,7 @@ def _runs(path: Path, entry: dict[str, Any], profile: str, data_root: str, seeds
         raise UserError(f"{path}: seeds is {chosen!r}: write it as in seeds = {_EXAMPLES['seeds'][1]}")
     settings = split_settings(entry.get("settings", ""))
     for text in settings:
-        if not any(settings_of_stage([text], stage) for stage in _STAGES):
+        if not any(settings_of_stage([text], stage) for stage in READS):
             raise UserError(f"{path}: setting {text!r} is read by no stage of a run: leave it out")
     plugin = str((path.parent / entry["plugin"]).resolve()) if entry.get("plugin") else ""
     return [Run(profile, entry["variant"], seed, data_root, entry.get("name", ""), settings, plugin) for seed in chosen]

@@ -16,12 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlp_lib import paper
 from vlp_lib.batches.sample import Batch
-from vlp_lib.bench.made_up import SIZES, fill, training_batch
+from vlp_lib.bench.architecture import count
+from vlp_lib.bench.made_up import SIZES, fill, shape_of, training_batch
 from vlp_lib.bench.step import TrainingStep
 from vlp_lib.clock import take_turns, timed
 from vlp_lib.config import Profile, TrainingConfig
 from vlp_lib.errors import UserError
-from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.model import PretrainingModel
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks
@@ -104,8 +105,8 @@ class Probe:
 
     def __init__(self, profile: Profile, variant: Variant, sizes: Vocabularies, device: torch.device) -> None:
         self.profile, self.variant, self.sizes, self.device = profile, variant, sizes, device
+        vlp = shape_of(replace(profile.model, dropout=0.0), variant, sizes)
         with torch.device("meta"):
-            vlp = VLPModel(replace(profile.model, dropout=0.0), variant, sizes, pretrained=False)
             model = PretrainingModel(vlp)
         self.model = fill(model, device).train()
         self.bf16 = resolve_precision(profile.training.precision) == "bf16"
@@ -118,7 +119,7 @@ class Probe:
         """A forward pass as in training."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss: torch.Tensor = model(model.vlp.visual_loss.corrupt(model.vlp.vision.cut(batch)))["loss"]
-            return loss
+        return loss
 
     def saved(self, model: PretrainingModel, images: int) -> tuple[int, int]:
         """What a forward pass of so many images keeps, see `saved_for_backward`."""
@@ -196,20 +197,12 @@ class Budget:
     samples: int  # images with their sentences that the whole pretraining computes
 
 
-def _memory(device: torch.device) -> int:
-    """Bytes of the GPU at hand, or of the machine where there is none."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if not hasattr(os, "sysconf"):
-        raise UserError("this system does not say how much memory it has: give it with --gpu-memory GIB")
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, memory: float | None) -> Budget:
     """Measure what a pretraining needs with a probe of its full size on the device at hand.
 
     Its vocabularies are the real data sets' (BERT's words among them), which the embedded corpus's are not larger than.
-    `pairs` are the corpus's; `processes` are GPUs with `memory` bytes each, None those of the device at hand.
+    `pairs` are the corpus's; `processes` are GPUs with `memory` bytes each, None those of the device at hand (of the
+    machine where that is no GPU).
 
     Raises UserError where the batch cannot be shared out to so many processes.
     """
@@ -219,15 +212,21 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
             f"training.batch_size {training.batch_size} cannot be shared out to {processes} GPUs: choose a divisor"
         )
     gpu = device.type == "cuda"
+    if memory is None and gpu:
+        memory = torch.cuda.get_device_properties(device).total_memory
+    elif memory is None:
+        if not hasattr(os, "sysconf"):
+            raise UserError("this system does not say how much memory it has: give it with --gpu-memory GIB")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     probe = Probe(profile, variant, SIZES, device)
     plain, checkpointed = probe.needs()
     images = min(32, training.batch_size // processes) if gpu else 2
     return Budget(
-        parameters=sum(p.numel() for p in probe.model.parameters()),
+        parameters=count(probe.model),
         processes=processes,
         plain=plain,
         checkpointed=checkpointed,
-        memory=_memory(device) if memory is None else memory,
+        memory=memory,
         operations=probe.operations(),
         rate=matrix_rate(device, torch.bfloat16 if probe.bf16 else torch.float32),
         pace=images / probe.step_seconds(images, 4 if gpu else 1),

@@ -63,7 +63,7 @@ class Contender:
     """A model to time."""
 
     name: str  # a variant, or a name of its own
-    kind: Literal["ours", "pipeline", "peer"]  # "ours", "pipeline" (a detector and the region model) or "peer"
+    kind: Literal["ours", "pipeline", "peer"]  # a pipeline is a detector and the region model
     stages: dict[str, Stage]  # what it computes, in order, by name: functions of the result before (the first of None)
     visual_tokens: int  # what its (cross-modality) encoder reads of the image
     parameters: int  # that are used at inference
@@ -98,32 +98,23 @@ def _assemble(config: ModelConfig, variant: Variant, first: VLPModel, device: to
     """A variant's model with the first one's parts where it has the same, and random weights elsewhere."""
     model = shape_of(config, variant)
     fill(model.visual_loss, device)
-    if variant.vision == "vit":
-        model.vision = first.vision
-    else:
-        fill(model.vision, device)
+    model.vision = first.vision if variant.vision == "vit" else fill(model.vision, device)
     model.language, model.cross_modality, model.pooler = first.language, first.cross_modality, first.pooler
     return model
 
 
 def _stages(model: VLPModel, batch: Batch) -> dict[str, Stage]:
-    def vision(_: None) -> VisionFeatures:
-        return model.encode_vision(batch)[1]
-
-    def language(tokens: VisionFeatures) -> tuple[VisionFeatures, torch.Tensor]:
-        return tokens, model.encode_language(batch)
-
-    def cross(both: tuple[VisionFeatures, torch.Tensor]) -> torch.Tensor:
-        tokens, words = both
-        return model.join(words, batch.attention_mask, tokens)[0]
-
-    return {"vision": vision, "language": language, "cross": cross}
+    return {
+        "vision": lambda _: model.encode_vision(batch)[1],
+        "language": lambda tokens: (tokens, model.encode_language(batch)),
+        "cross": lambda both: model.join(both[1], batch.attention_mask, both[0])[0],
+    }
 
 
 def _pipeline(name: str, model: VLPModel, detector: RegionDetector, batch: Batch, note: str) -> Contender:
     def vision(found: Any) -> VisionFeatures:
-        regions = {"labels": found.labels, "scores": found.scores, "boxes": found.boxes, "features": found.features}
-        return model.encode_vision(replace(batch, attributes=torch.full_like(found.labels, -1), **regions))[1]
+        nothing = torch.full_like(found.labels, -1)
+        return model.encode_vision(replace(batch, attributes=nothing, **found._asdict()))[1]
 
     detection = {"detector": lambda _: detector.propose(batch.images), "selection": detector.select}
     tokens = min(detector.regions, model.config.region.max_regions)

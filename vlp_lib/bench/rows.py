@@ -271,13 +271,10 @@ def synthesis(setting: Setting) -> Pair:
 # Start-up
 
 
-def _python(*arguments: str) -> Callable[[], object]:
-    """Starts a process of its own; a misspelt word may end it with an error."""
-    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
-
-
 def _starts(setting: Setting, arguments: Sequence[str], against: str) -> Pair:
-    return Pair(_python(*arguments), _python("-c", against))
+    """Processes of their own; a misspelt word may end one with an error."""
+    start = partial(subprocess.run, capture_output=True, check=False)
+    return Pair(partial(start, [sys.executable, *arguments]), partial(start, [sys.executable, "-c", against]))
 
 
 _PRETRAINING = "import vlp_lib.trainers.pretrain, vlp_lib.workspace"

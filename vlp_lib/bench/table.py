@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -25,11 +26,7 @@ class Record:
         self.begun, self.start = provenance.now(), time.monotonic()
 
     def write(
-        self,
-        path: Path,
-        rows: Sequence[dict[str, Any]],
-        device: torch.device,
-        columns: Mapping[str, str] | None = None,
+        self, path: Path, rows: Sequence[dict[str, Any]], device: torch.device, columns: Mapping[str, str] | None = None
     ) -> None:
         """Write `path` (.json), and beside it .csv and .md.
 
@@ -91,28 +88,25 @@ def measure(one: Row, setting: Setting, runs: int, seconds: float) -> dict[str, 
     Seconds are of the processor (one core), or of the device where that is a GPU. The ratio is the median of the runs,
     with their 5th and 95th percentile.
     """
-    pair, theirs = one.measure(setting), None
+    pair = one.measure(setting)
     on_clock = one.above or setting.device.type == "cuda"
 
     def clocked(function: Callable[[], object]) -> Callable[[], tuple[float]]:
         return timed(function, setting.device) if on_clock else processor_timed(function)
 
-    passes = {"ours": clocked(pair.ours)}
-    if callable(pair.theirs):
-        passes["theirs"] = clocked(pair.theirs)
-    else:
-        theirs = pair.theirs
+    sides = {"ours": pair.ours, "theirs": pair.theirs}
+    passes = {name: clocked(side) for name, side in sides.items() if callable(side)}
     times = {name: taken[:, 0] for name, taken in take_turns(passes, runs, seconds=seconds).items()}
     count = min(map(len, times.values()))
     ours = times["ours"][:count] * pair.share
-    other = times["theirs"][:count] if theirs is None else theirs
+    other = times["theirs"][:count] if "theirs" in times else np.full(count, pair.theirs)
     low, middle, high = spread(ours - other if one.above else other / ours)
     return {
         "row": one.name,
         "ours": one.ours,
         "against": one.theirs,
         "ours_ms": round(1000 * spread(ours)[1], 3),
-        "against_ms": round(1000 * spread(other + 0 * ours)[1], 3),
+        "against_ms": round(1000 * spread(other)[1], 3),
         "kind": "seconds above" if one.above else "times",
         "ratio": round(middle, 3),
         "p5": round(low, 3),

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a failure the user can mend is one sentence on stderr and status 2."""
     try:
-        _run(arguments)
+        options = _parser().parse_args(arguments)
+        from vlp_lib.cli.options import check
+
+        check(options)
+        options.run(options)
     except UserError as error:
         print(f"vlp: {error}", file=sys.stderr)
         return 2
@@ -38,11 +42,3 @@ def _parser() -> Parser:
     for group in (graph, notebook, lessons, demo, calls):
         group.add(commands)
     return parser
-
-
-def _run(arguments: Sequence[str] | None) -> None:
-    options = _parser().parse_args(arguments)
-    from vlp_lib.cli.options import check
-
-    check(options)
-    options.run(options)

@@ -61,15 +61,9 @@ def without_answers(content: dict[str, Any]) -> dict[str, Any]:
 def for_colab(content: dict[str, Any], repository: str) -> dict[str, Any]:
     """A notebook, now with a cell that fetches the kit before the first code, where an address is given."""
     if repository and content["cells"][1].get("id") != "colab":
-        cell: dict[str, Any] = {
-            "cell_type": "code",
-            "id": "colab",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-        }
-        cell["source"] = _COLAB.format(repository=repository).splitlines(True)
-        content["cells"].insert(1, cell)
+        source = _COLAB.format(repository=repository).splitlines(True)
+        cell: dict[str, Any] = {"cell_type": "code", "id": "colab", "metadata": {}, "outputs": []}
+        content["cells"].insert(1, cell | {"execution_count": None, "source": source})
     return content
 
 

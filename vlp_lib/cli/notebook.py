@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import os
@@ -25,14 +24,11 @@ _SOLUTION = re.compile(r"^# %% exercise (\d+)$(.*?)(?=^# %%|\Z)", re.MULTILINE |
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    run = declare(commands, "run", _run, "execute one notebook with checked parameters, a lesson's exercises solved")
+    about = "execute one notebook with checked parameters, a lesson's exercises solved"
+    run = declare(commands, "run", lambda given: execute(given.notebook, given.output, given.parameter), about)
     run.add_argument("notebook", type=Path, help="e.g. notebooks/10_pretrain.ipynb")
     run.add_argument("output", type=Path, help="the executed copy")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="e.g. variant=segl")
-
-
-def _run(options: argparse.Namespace) -> None:
-    execute(options.notebook, options.output, options.parameter)
 
 
 def defaults(notebook: Path) -> dict[str, Any]:
