@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-_FEWEST_RUNS = 3
-
 
 class Stopwatch:
     """Marks the ends of named parts; on a GPU by events in its own queue, so that looking does not slow it down.
@@ -95,7 +93,7 @@ def take_turns(
         took = sum(one())
         for _ in range(warmup - 1 if took < seconds / 6 else 0):
             took = sum(one())
-        counts[name] = min(runs, max(_FEWEST_RUNS, int(min(seconds / max(took, 1e-9), runs))))
+        counts[name] = min(runs, max(3, int(min(seconds / max(took, 1e-9), runs))))
     times: dict[str, list[Sequence[float]]] = {name: [] for name in passes}
     names = list(passes)
     for turn in range(runs):

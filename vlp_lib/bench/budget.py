@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -36,9 +36,6 @@ RESERVE = 0.1
 
 PAPER_PAIRS = 5_000_000
 """Image–sentence pairs of the paper's pretraining (section IV-A2)."""
-
-PAPER_HOURS = cast(float, paper.value("IV", "segl", "pretrain_gpu_hours"))
-"""V100-hours of the paper's pretraining with SEGL (Table IV)."""
 
 TARGET_RATE = 1_750.0
 """Samples a second that are aimed at on one H200: 15 epochs of the pairs in 11.9 h."""
@@ -279,4 +276,4 @@ time for {needed.samples:,} samples of {needed.operations / 1e9:,.1f} GFLOP each
 {pace("at that rate", best)}
 {pace(f"at {measured / best:.0%} of it, measured", measured)}
 the aim, {TARGET_RATE:,.0f} samples/s on one GPU, takes {TARGET_RATE * needed.operations / 1e12:,.1f} TFLOP/s; \
-the paper's own pretraining took {PAPER_HOURS:.0f} V100-hours"""
+the paper's own pretraining took {paper.value("IV", "segl", "pretrain_gpu_hours"):.0f} V100-hours"""

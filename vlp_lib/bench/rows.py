@@ -66,7 +66,7 @@ def training_step(setting: Setting) -> Pair:
 @row("a training step with SEGL at width 768", "as above, four images of 384 px", 4, slow=True)
 def training_step_768(setting: Setting) -> Pair:
     """The paper's layers whatever the profile, with the corpus's words."""
-    model = replace(ModelConfig(), max_text_length=setting.profile.model.max_text_length)
+    model = ModelConfig(max_text_length=setting.profile.model.max_text_length)
     training = replace(setting.profile.training, batch_size=4, accumulation=1)
     return training_step.measure(replace(setting, profile=replace(setting.profile, model=model, training=training)))
 

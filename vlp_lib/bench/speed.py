@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlp_lib.bench.architecture import describe
+from vlp_lib.bench.architecture import IMAGE_SIZES, describe
 from vlp_lib.bench.contenders import FULL_SIZE, MINIATURE, Contender, contenders
 from vlp_lib.bench.made_up import WORDS
 from vlp_lib.bench.step import in_one_part, start_training
@@ -36,9 +36,6 @@ LATENCY, COST = "latency.json", "cost.json"
 
 METHODS = ("naive_vit", "ssul", "segl", "spl_small", "spl_large")
 """Table I's rows, SPL in both sizes; the first is what the others are compared with."""
-
-PAPER_SIZES = (384, 600)
-"""Image sizes of pretraining and of finetuning."""
 
 
 @torch.inference_mode()
@@ -60,10 +57,9 @@ def summary(times: np.ndarray, stages: list[str]) -> dict[str, Any]:
 
 
 def bench_speed(profile: Profile, image_size: int, runs: int, warmup: int, folder: Path) -> list[dict[str, Any]]:
-    """Time all contenders, write `folder`/latency.json, .csv and .md and return the rows.
+    """Time all contenders, write `folder`/latency.json, .csv and .md and return the rows, one a contender.
 
-    A row: name, kind, random_weights, note, image_size, visual_tokens, parameters, runs, median_ms, p5_ms, p95_ms,
-    stages_ms, device and threads.
+    Raises UserError for an image smaller than a patch, and for no runs.
     """
     if image_size < 32:
         raise UserError(f"image_size is {image_size}: a patch alone has 32 pixels, so give at least that")
@@ -154,7 +150,7 @@ def bench_cost(
             passes[name] = timed(partial(step, [next(task.batches(0, 0, 1)).to(device)]), device)
         except UserError as error:
             note = str(error)
-        size = describe(ModelConfig(), variant, PAPER_SIZES)
+        size = describe(ModelConfig(), variant, IMAGE_SIZES[:2])
         data, share = extra_data(corpus, needs)
         rows[name] = {
             "variant": name,

@@ -78,18 +78,15 @@ def start_training(
 
 def seconds_of(run: Run, corpus: Corpus, steps: int = 4) -> float:
     """Seconds that a whole pretraining will take on the device at hand, from some of its steps and a validation."""
-    training = run.config.training
-    tokenizer = make_tokenizer(run.config, corpus)
+    training, tokenizer = run.config.training, make_tokenizer(run.config, corpus)
     sizes = vocabularies(corpus, tokenizer)
     task, step = start_training(run.config, run.chosen, corpus, tokenizer, sizes, training.steps)
-    batches = task.batches(0, 0, 1)
-    parts = training.accumulation
+    batches, parts, device = task.batches(0, 0, 1), training.accumulation, step.device
 
     def validate() -> None:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=step.bf16):
             task.evaluate(step.model.eval(), device)
 
-    device = step.device
     of_steps = take_turns({"": timed(lambda: step([next(batches) for _ in range(parts)], parts), device)}, steps)[""]
     (of_validation,) = timed(validate, device)()
     return task.steps * float(of_steps.mean()) + (training.evaluations + 1) * of_validation

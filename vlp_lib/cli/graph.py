@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
 from vlp_lib.config import TASKS, check_task
@@ -59,17 +60,9 @@ def _reproduce(options: argparse.Namespace) -> None:
     require_different(runs, f"--variants and {options.runs}" if options.runs else "--variants or --seeds")
     cores = options.cores or (None if options.workflow_profile else os.cpu_count() or 1)
     run_graph(
-        options.profile,
-        seeds,
-        options.data_root,
-        variants,
-        tasks,
-        cores,
-        [options.until] if options.until else [],
-        workflow_profile=options.workflow_profile,
-        runs=options.runs,
-        plugin=options.plugin,
-    )
+        options.profile, seeds, options.data_root, variants, tasks, cores, options.until.split(),
+        workflow_profile=options.workflow_profile, runs=options.runs, plugin=options.plugin,
+    )  # fmt: skip
 
 
 def _tasks(data_root: str) -> list[str]:
@@ -177,16 +170,17 @@ def time_report(executed: Path, since: float) -> list[str]:
     What papermill noted is summed: start-up is all until the parameters are read and the first cell with an import has
     ended, with the corpus that this cell may open or draw.
     """
+
+    def seconds(part: dict[str, Any]) -> float:
+        return part["metadata"].get("papermill", {}).get("duration") or 0.0
+
     spent: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted(executed.rglob("*.ipynb")):
-        if path.stat().st_mtime < since:
-            continue
+    for path in sorted(path for path in executed.rglob("*.ipynb") if path.stat().st_mtime >= since):
         content = read_json(path)
-        noted = [(cell, cell["metadata"].get("papermill", {}).get("duration") or 0.0) for cell in content["cells"]]
-        whole = content["metadata"].get("papermill", {}).get("duration") or 0.0
-        imports = next((took for cell, took in noted if "import " in "".join(cell["source"])
-                        and cell["cell_type"] == "code"), 0.0)  # fmt: skip
-        spent.setdefault(path.stem.partition("-")[0], []).append((whole, whole - sum(t for _, t in noted) + imports))
+        code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+        imports = next((seconds(cell) for cell in code if "import " in "".join(cell["source"])), 0.0)
+        whole, of_cells = seconds(content), sum(map(seconds, content["cells"]))
+        spent.setdefault(path.stem.partition("-")[0], []).append((whole, whole - of_cells + imports))
     if not spent:
         return []
     rows = {name: (len(took), *(sum(parts) / 60 for parts in zip(*took, strict=True))) for name, took in spent.items()}
