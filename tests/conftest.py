@@ -91,15 +91,8 @@ def small_model() -> ModelConfig:
 @pytest.fixture(scope="session")
 def small_profile(small_model: ModelConfig) -> Profile:
     """The smoke profile with the small model and few steps, in float32 on every machine."""
-    training = TrainingConfig(
-        steps=6,
-        batch_size=8,
-        learning_rate=1e-3,
-        evaluations=3,
-        validation_images=16,
-        checkpoints=3,
-        precision="float32",
-    )
+    schedule = {"steps": 6, "evaluations": 3, "validation_images": 16, "checkpoints": 3}
+    training = TrainingConfig(batch_size=8, learning_rate=1e-3, precision="float32", **schedule)
     return dataclasses.replace(profile("smoke"), model=small_model, training=training)
 
 
@@ -129,7 +122,8 @@ def make_batch() -> Callable[..., Batch]:
         seed: int = 0,
     ) -> Batch:
         rng = np.random.default_rng(seed)
-        count = len(detections)
+        count, texts = len(detections), torch.arange(len(lengths))
+        alone = len(texts) == count
         clean = [rng.integers(5, words, n) for n in lengths]
         ids, labels = [], []
         for row in clean:
@@ -146,10 +140,8 @@ def make_batch() -> Callable[..., Batch]:
             clean_ids=_pad(clean, 0, length),
             attention_mask=_pad([np.ones(n, bool) for n in lengths], False, length),
             mlm_labels=_pad(labels, NO_MATCHED_TOKEN, length),
-            matched=torch.arange(len(lengths)) % 2
-            if len(lengths) == count
-            else (torch.arange(len(lengths)) < count).long(),
-            image_of_text=None if len(lengths) == count else torch.arange(len(lengths)) % count,
+            matched=texts % 2 if alone else (texts < count).long(),
+            image_of_text=None if alone else texts % count,
             seeds=torch.from_numpy(rng.integers(2**62, size=count)),
             image_ids=torch.arange(count),
             label_maps=torch.from_numpy(maps),

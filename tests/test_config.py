@@ -7,7 +7,7 @@ import pytest
 from vlp_lib.config import Profile, to_dict
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.profiles import PROFILES, profile
-from vlp_lib.settings import override
+from vlp_lib.settings import override, parse_parameter
 from vlp_lib.variants import VARIANTS
 
 
@@ -78,8 +78,10 @@ def test_a_setting_is_replaced_and_no_other(path, value):
     *folders, field = path.split(".")
     for folder in folders:
         old, new = old[folder], new[folder]
-    assert new.pop(field) == (tuple(value) if isinstance(value, list) else value)
-    old.pop(field)
+    found, kind = new.pop(field), type(old.pop(field))
+    assert found == value
+    # Whole numbers become floats where floats are meant: written differently, a setting is the same.
+    assert isinstance(found, kind)
     assert new == old
     assert profile("smoke") is before
 
@@ -88,12 +90,6 @@ def test_several_settings_at_once():
     after = override(profile("smoke"), {"training.steps": 3, "training.keep": 5, "model.dropout": 0.3})
     assert (after.training.steps, after.training.keep, after.model.dropout) == (3, 5, 0.3)
     assert override(after, {}) == after
-
-
-def test_whole_numbers_become_floats_where_floats_are_meant():
-    """Or the same setting, written differently, would be another configuration."""
-    value = override(profile("smoke"), {"training.learning_rate": 1}).training.learning_rate
-    assert isinstance(value, float)
 
 
 @pytest.mark.parametrize(
@@ -154,3 +150,39 @@ def test_every_setting_takes_its_own_value():
         settings = dict(leaves(chosen))
         assert len(settings) > 50
         assert override(chosen, settings) == chosen
+
+
+# As they are written
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("seed=3", 3),
+        ("rate=1e-3", 1e-3),
+        ("restart=true", True),
+        ("restart=false", False),
+        ("restart=False", False),
+        ("nothing=None", None),
+        ("variant=segl+0.5*ssul", "segl+0.5*ssul"),
+        ("data_root=", ""),
+        ("data.text_lengths=[12, 16]", [12, 16]),
+        ("data_root=/a/b=c d", "/a/b=c d"),
+    ],
+)
+def test_parameters_become_what_they_look_like(text, value):
+    name, found = parse_parameter(text)
+    assert name == text.partition("=")[0]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["seed", "", "=3"])
+def test_what_is_no_parameter_is_named(text):
+    with pytest.raises(UserError, match=f"'{text}' is no parameter: write name=value"):
+        parse_parameter(text)
+
+
+def test_a_broken_list_is_refused():
+    with pytest.raises(UserError, match=r"is no list: write it as data\.text_lengths=\[1,2\]"):
+        parse_parameter("data.text_lengths=[12,")

@@ -28,6 +28,12 @@ def page(name):
     return " ".join((ROOT / name).read_text(encoding="utf-8").split())
 
 
+def entry_of_the_log(title):
+    """What the pattern of its title catches, and its text."""
+    log = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    return re.search(rf"## [\d-]+ · Reference results, {title}\n(.*?)\n## ", log, re.DOTALL).groups()
+
+
 def seeds(pretrained):
     return sorted({run["seed"] for run in pretrained})
 
@@ -64,11 +70,10 @@ def test_a_pretraining_takes_the_minutes_that_are_said(pretrained):
 
 def test_the_table_of_the_log_is_the_references(pretrained, convergence):
     """As long as the committed results are those that the log speaks of."""
-    section = re.search(r"## [\d-]+ · Reference results, seeds ([\d, ]+)\n(.*?)\n## ",
-                        (ROOT / "docs/experiments.md").read_text(encoding="utf-8"), re.DOTALL)  # fmt: skip
-    if [int(seed) for seed in section[1].split(",")] != seeds(pretrained):
+    of_seeds, entry = entry_of_the_log(r"seeds ([\d, ]+)")
+    if [int(seed) for seed in of_seeds.split(",")] != seeds(pretrained):
         pytest.skip("the committed results are newer than this entry of the log")
-    rows = re.findall(r"^\| ([^|]+) \| (\d) \| ([^|]+) \| ([^|]+) \|$", section[2], re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| (\d) \| ([^|]+) \| ([^|]+) \|$", entry, re.MULTILINE)
     assert len(rows) == len(convergence)
     for name, count, images, loss in rows:
         row = convergence.loc[name]
@@ -77,11 +82,10 @@ def test_the_table_of_the_log_is_the_references(pretrained, convergence):
 
 def test_the_accuracies_of_the_log_are_the_references():
     """VQA was answered with seed 0 only, whose entry of the log has the scores."""
-    section = re.search(r"## [\d-]+ · Reference results, seed 0\n(.*?)\n## ",
-                        (ROOT / "docs/experiments.md").read_text(encoding="utf-8"), re.DOTALL)  # fmt: skip
+    (entry,) = entry_of_the_log("seed 0")
     records = [run for run in read_records(reference_root(), "finetune-vqa").values() if run["seed"] == 0]
     accuracy = {label(run["name"]): run["test"]["overall"] for run in records}
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([\d.]+) \|$", section[1], re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([\d.]+) \|$", entry, re.MULTILINE)
     assert len(rows) == len(accuracy)
     for name, score in rows:
         assert float(score) == pytest.approx(accuracy[name], abs=0.006)

@@ -2,14 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contexts import SIZES
 from torch import nn
 
 from vlp_lib.bench.budget import GIB, RESERVE, Need, Probe, matrix_rate, plan, saved_for_backward
-from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers.loop import make_optimiser
 from vlp_lib.variants import parse_variant
 
-SIZES = Vocabularies(words=50, segmentation=6, detector=10, attributes=4)
 CPU = torch.device("cpu")
 
 

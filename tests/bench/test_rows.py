@@ -72,12 +72,11 @@ def test_what_is_imported_can_be(setting, row, monkeypatch):
     exec(theirs, {})
 
 
-class Clock:
-    """Functions that say themselves how long they took."""
-
-    def __init__(self, monkeypatch):
-        for name in ("processor_timed", "timed"):
-            monkeypatch.setattr(table, name, lambda function, *_: lambda: (function(),))
+@pytest.fixture
+def own_clock(monkeypatch):
+    """Functions say themselves how long they took."""
+    for name in ("processor_timed", "timed"):
+        monkeypatch.setattr(table, name, lambda function, *_: lambda: (function(),))
 
 
 def measured(setting, pair, **changes):
@@ -85,8 +84,7 @@ def measured(setting, pair, **changes):
     return table.measure(row, setting, 3, 10.0)
 
 
-def test_a_ratio_is_theirs_over_ours(setting, monkeypatch):
-    Clock(monkeypatch)
+def test_a_ratio_is_theirs_over_ours(setting, own_clock):
     found = measured(setting, table.Pair(lambda: 2.0, lambda: 9.0, facts=lambda: {"more": 1}))
     assert (found["ratio"], found["ours_ms"], found["against_ms"], found["met"]) == (4.5, 2000, 9000, True)
     assert (found["p5"], found["p95"], found["more"]) == (4.5, 4.5, 1)
@@ -96,8 +94,7 @@ def test_a_ratio_is_theirs_over_ours(setting, monkeypatch):
     assert (short["ratio"], short["met"]) == (3.5, False)
 
 
-def test_a_start_is_so_many_seconds_above(setting, monkeypatch):
-    Clock(monkeypatch)
+def test_a_start_is_so_many_seconds_above(setting, own_clock):
     found = measured(setting, table.Pair(lambda: 0.75, lambda: 0.5), above=True, aim=0.3)
     assert (found["ratio"], found["kind"], found["met"]) == (0.25, "seconds above", True)
     assert not measured(setting, table.Pair(lambda: 1.0, lambda: 0.5), above=True, aim=0.3)["met"]

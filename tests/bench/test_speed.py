@@ -88,15 +88,16 @@ def test_bench_speed_refuses(tmp_path, size, runs, text):
         speed.bench_speed(profile("smoke"), size, runs, 1, tmp_path)
 
 
-def proposals(boxes, scores):
-    return Proposals(torch.arange(len(boxes)).float()[:, None], torch.tensor(boxes), torch.tensor(scores), (20, 10))
+def proposals(scores):
+    """Three boxes, of which the first two overlap."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 10.0, 10.0, 20.0]])
+    return Proposals(torch.arange(3.0)[:, None], boxes, torch.tensor(scores), (20, 10))
 
 
 def test_selection_within_each_class():
     detector = bottom_up_like(DetectorConfig(layers=(1, 1, 1, 1), classes=2, proposals=5, regions=2), 64)
-    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 10.0, 10.0, 20.0]]
     # The second box is suppressed in class 0 by the first, but is the best of class 1.
-    found = detector.select(proposals(boxes, [[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
+    found = detector.select(proposals([[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
     assert found.features[0, :, 0].tolist() == [0.0, 1.0]
     assert found.labels[0].tolist() == [0, 1]
     assert found.scores[0].tolist() == pytest.approx([0.9, 0.7])
@@ -105,8 +106,7 @@ def test_selection_within_each_class():
 
 def test_selection_whatever_the_class():
     detector = stock_detector(2, 64)
-    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 10.0, 10.0, 20.0]]
-    found = detector.select(proposals(boxes, [[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
+    found = detector.select(proposals([[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]))
     assert found.features[0, :, 0].tolist() == [0.0, 2.0]
 
 

@@ -28,6 +28,7 @@ CASES = [
     (["model", "--variant", "sgel"], "unknown variant 'sgel': did you mean 'segl'?"),
     (["doctor", "--profile", "papr"], "unknown profile 'papr': did you mean 'paper'?"),
     (["finetune", "--variant", "segl", "--task", "vqq"], "unknown task 'vqq': did you mean 'vqa'?"),
+    (["finetune", "--variant", "segl", "--task", "vqa", "--set", "downstream.image=3"], "did you mean 'image_size'?"),
     (["pretrain", "--variant", "segl", "--set", "training.stpes=3"], "did you mean 'steps'?"),
     (["pretrain", "--variant", "segl", "--set", "training.steps=a"], "it must be int"),
     (["pretrain", "--variant", "segl", "--data-root", "absent"], "absent is no folder"),

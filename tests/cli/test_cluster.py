@@ -49,7 +49,7 @@ elif me == "squeue":
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(results, tmp_path, monkeypatch):
     """Slurm's commands, first in PATH; a job runs before `sbatch` returns. Gives what was submitted, in order."""
     if not (find_spec("snakemake_executor_plugin_slurm") and find_spec("snakemake")):
         pytest.skip("Snakemake's Slurm plugin is not installed: pip install -e '.[slurm]'")
@@ -61,7 +61,6 @@ def slurm(tmp_path, monkeypatch):
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
     return lambda: [read_json(job) for job in sorted(home.glob("*.json"), key=lambda job: int(job.stem))]
 
 
@@ -88,12 +87,10 @@ def test_a_pretraining_goes_through_the_queue(slurm, tmp_path):
     assert not any("gpu" in word for word in corpus["words"] if word.startswith("--gpu"))
 
 
-def test_a_job_that_the_cluster_ends_is_queued_again(slurm, tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "Snakefile").write_text(
+def test_a_job_that_the_cluster_ends_is_queued_again(slurm, snakefile, tmp_path):
+    snakefile.write_text(
         "rule all:\n    output: 'done'\n    shell: 'if [ -e tried ]; then touch done; else touch tried; exit 9; fi'\n"
     )
-    monkeypatch.setattr(graph, "project_root", lambda: tmp_path)
     run_graph("smoke", [0], "", ["naive_vit"], [], None, [], AT_ONCE, PROFILE)
     assert (tmp_path / "results" / "done").is_file()
     assert [job["state"] for job in slurm()] == ["FAILED", "COMPLETED"]
@@ -121,18 +118,15 @@ def test_the_profile_names_rules_that_there_are():
     assert with_device == {"pretrain_one", "finetune_one", "retrieval_one", "speed", "attention_one"}
 
 
-def test_a_workflow_profile_reaches_snakemake(tmp_path, monkeypatch):
+def test_a_workflow_profile_reaches_snakemake(snakefile, results, tmp_path):
     pytest.importorskip("snakemake")
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(graph, "project_root", lambda: tmp_path)
-    for folder in ("notebooks", "mine"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "notebooks" / "Snakefile").write_text(
+    (tmp_path / "mine").mkdir()
+    snakefile.write_text(
         "rule all:\n    output: 'seen'\n    threads: 8\n    shell: 'echo {threads} {resources.mem_mb} > {output}'\n"
     )
     (tmp_path / "mine" / "config.yaml").write_text("cores: 3\ndefault-resources:\n  mem_mb: 77\n")
     run_graph("smoke", [0], "", ["segl"], [], None, workflow_profile=tmp_path / "mine")
-    assert (tmp_path / "results" / "seen").read_text().split() == ["3", "77"]
+    assert (results / "seen").read_text().split() == ["3", "77"]
 
 
 def test_the_command_hands_the_profile_over(tmp_path, monkeypatch):
@@ -144,8 +138,7 @@ def test_the_command_hands_the_profile_over(tmp_path, monkeypatch):
     assert seen == {"cores": os.cpu_count(), "workflow_profile": None, "runs": None, "plugin": None}
 
 
-def test_a_folder_without_a_profile_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+def test_a_folder_without_a_profile_is_refused(results, tmp_path):
     with pytest.raises(UserError, match=r"has no config\.yaml: give a folder such as notebooks/cluster/slurm"):
         run_graph("smoke", [0], "", ["segl"], [], None, workflow_profile=tmp_path)
-    assert not (tmp_path / "results").exists()
+    assert not results.exists()

@@ -12,6 +12,7 @@ SMALL = (
     "--profile", "smoke", "--set", "training.precision=float32", "--set", "training.steps=2",
     "--set", "training.batch_size=4", "--set", "training.evaluations=1", "--set", "training.validation_images=4",
 )  # fmt: skip
+NAIVE = ("pretrain", *SMALL, "--variant", "naive_vit", "--data-root")
 
 pytestmark = pytest.mark.usefixtures("results")
 
@@ -37,21 +38,10 @@ def coco(tmp_path):
     return root
 
 
-def refused(capsys, *arguments):
-    """The one sentence that a command ends with."""
-    status = cli.main([str(a) for a in arguments])
-    shown = capsys.readouterr()
-    assert status == 2
-    assert "Traceback" not in shown.out + shown.err
-    assert shown.err.startswith("vlp: ")
-    assert shown.err.count("\n") == 1, shown.err
-    return shown.err.strip()
-
-
 # What works
 
 
-def test_pretraining_on_a_data_set_of_ones_own(coco, results, capsys):
+def test_pretraining_on_a_data_set_of_ones_own(coco, results, capsys, refused):
     command = ["pretrain", "--variant", "naive_vit", "--seed", "3", "--data-root", str(coco), *SMALL]
     assert cli.main(command) == 0
     folder = results / "smoke-mine" / "pretrain" / "naive_vit" / "seed3"
@@ -65,7 +55,7 @@ def test_pretraining_on_a_data_set_of_ones_own(coco, results, capsys):
     # The same command again has nothing to do; another setting is refused.
     assert cli.main(command) == 0
     assert "training.learning_rate = 0.001 and now it is 0.5" in refused(
-        capsys, *command, "--set", "training.learning_rate=0.5"
+        *command, "--set", "training.learning_rate=0.5"
     )
 
 
@@ -85,17 +75,17 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     assert capsys.readouterr().err == "vlp: interrupted; the same command goes on where it stopped\n"
 
 
-def test_labels_want_a_place(capsys, tmp_path):
-    assert refused(capsys, "data", "labels").startswith("vlp: nothing says where the labels belong: give --root, or")
-    said = refused(capsys, "data", "labels", "--tsv", tmp_path / "a.tsv", "--out", tmp_path / "a.npz")
+def test_labels_want_a_place(refused, tmp_path):
+    assert refused("data", "labels").startswith("vlp: nothing says where the labels belong: give --root, or")
+    said = refused("data", "labels", "--tsv", tmp_path / "a.tsv", "--out", tmp_path / "a.npz")
     assert said == f"vlp: {tmp_path / 'a.tsv'} is missing: fetch it again"
 
 
 # What a user may do wrong
 
 
-def test_seeds_that_are_no_numbers(capsys):
-    said = refused(capsys, "reproduce", "--profile", "smoke", "--seeds", "0 one")
+def test_seeds_that_are_no_numbers(refused):
+    said = refused("reproduce", "--profile", "smoke", "--seeds", "0 one")
     assert said == "vlp: --seeds '0 one' are no whole numbers: write e.g. --seeds '0 1 2'"
 
 
@@ -123,19 +113,17 @@ def test_a_part_of_val2017_alone_is_divided_and_its_missing_images_are_counted(c
     assert after.fingerprint != before.fingerprint
 
 
-def test_what_is_divided_already_is_not_divided_again(capsys, coco):
-    said = refused(capsys, "data", "split", "--root", coco)
+def test_what_is_divided_already_is_not_divided_again(refused, coco):
+    said = refused("data", "split", "--root", coco)
     assert "is divided already (4 train, 2 val, 0 test)" in said
     assert not (coco / "splits").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_truncated_jpeg_during_pretraining(capsys, coco, results, workers):
+def test_truncated_jpeg_during_pretraining(refused, coco, results, workers):
     broken = coco / "images/train2017/000000000003.jpg"
     broken.write_bytes(broken.read_bytes()[:400])
-    said = refused(
-        capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", f"data.workers={workers}"
-    )
+    said = refused(*NAIVE, coco, "--set", f"data.workers={workers}")
     assert said.startswith(f"vlp: 1 of the 4 training images cannot be read, the first is {broken}")
     assert "data.allow_corrupt" in said
     assert not list(results.rglob("run.json"))
@@ -144,31 +132,27 @@ def test_truncated_jpeg_during_pretraining(capsys, coco, results, workers):
 @pytest.mark.parametrize(
     ("variant", "missing"), [("segl", "label maps"), ("spl_small", "detector labels"), ("region", "detector labels")]
 )
-def test_targets_that_the_data_set_lacks(capsys, coco, variant, missing):
-    said = refused(capsys, "pretrain", *SMALL, "--variant", variant, "--data-root", coco)
+def test_targets_that_the_data_set_lacks(refused, coco, variant, missing):
+    said = refused("pretrain", *SMALL, "--variant", variant, "--data-root", coco)
     assert said.startswith(f"vlp: variant '{variant}' reads {missing} and {coco} has none")
     assert ("vlp data labels --root" in said) == (missing == "detector labels")
 
 
-def test_a_tokenizer_that_is_not_there(capsys, coco, tmp_path):
+def test_a_tokenizer_that_is_not_there(refused, coco, tmp_path):
     (tmp_path / "bert").mkdir()
     setting = f"model.tokenizer={tmp_path / 'bert'}"
-    said = refused(capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", setting)
-    assert (
-        said
-        == f"vlp: {tmp_path / 'bert'} has neither tokenizer.json nor vocab.txt: give a folder with a BERT tokenizer"
-    )
+    said = refused(*NAIVE, coco, "--set", setting)
+    lacks = "has neither tokenizer.json nor vocab.txt: give a folder with a BERT tokenizer"
+    assert said == f"vlp: {tmp_path / 'bert'} {lacks}"
 
 
-def test_a_batch_that_cannot_be_divided(capsys, coco):
-    said = refused(
-        capsys, "pretrain", *SMALL, "--variant", "naive_vit", "--data-root", coco, "--set", "training.accumulation=3"
-    )
+def test_a_batch_that_cannot_be_divided(refused, coco):
+    said = refused(*NAIVE, coco, "--set", "training.accumulation=3")
     assert said == "vlp: training.batch_size must be a multiple of training.accumulation: change one of the two"
 
 
-def test_an_index_of_nothing(capsys, tmp_path):
-    said = refused(capsys, "index", tmp_path / "absent")
+def test_an_index_of_nothing(refused, tmp_path):
+    said = refused("index", tmp_path / "absent")
     assert str(tmp_path / "absent") in said
     assert not (tmp_path / "absent").exists()
 
@@ -183,7 +167,7 @@ def test_usage(capsys, arguments):
     assert "usage: vlp" in capsys.readouterr().err
 
 
-def test_the_graph_runs_the_tasks_that_the_data_has(capsys, tmp_path, tiny_corpus, monkeypatch):
+def test_the_graph_runs_the_tasks_that_the_data_has(capsys, refused, tmp_path, tiny_corpus, monkeypatch):
     asked = []
     monkeypatch.setattr("vlp_lib.cli.graph.run_graph", lambda *args, **kwargs: asked.append(args[4]))
     assert cli.main(["reproduce", "--profile", "smoke"]) == 0
@@ -198,4 +182,4 @@ def test_the_graph_runs_the_tasks_that_the_data_has(capsys, tmp_path, tiny_corpu
     assert cli.main(["reproduce", "--profile", "smoke", "--data-root", str(root)]) == 0
     assert asked[-1] == ["vqa", "retrieval"]
     assert f"{root} has no data for nlvr2, vcr: left out of the graph" in capsys.readouterr().out
-    assert "did you mean 'vqa'" in refused(capsys, "reproduce", "--profile", "smoke", "--tasks", "vqav2")
+    assert "did you mean 'vqa'" in refused("reproduce", "--profile", "smoke", "--tasks", "vqav2")

@@ -10,7 +10,7 @@ import time
 import pytest
 from browser import CHROMIUM, opened
 
-from vlp_lib import cli
+DEMO = ("demo", "--no-browser")
 
 
 def free_port() -> int:
@@ -19,26 +19,19 @@ def free_port() -> int:
         return tried.getsockname()[1]
 
 
-def refused(capsys, *words) -> str:
-    assert cli.main(["demo", "--no-browser", *words]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("vlp: ") and said.count("\n") == 1
-    return said
-
-
-def test_without_voila_it_says_what_to_install(capsys, monkeypatch):
+def test_without_voila_it_says_what_to_install(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "voila.app", None)
-    assert "pip install -e '.[notebooks]'" in refused(capsys)
+    assert "pip install -e '.[notebooks]'" in refused(*DEMO)
 
 
-def test_a_port_that_is_taken_and_a_misspelt_parameter_are_one_sentence(capsys):
+def test_a_port_that_is_taken_and_a_misspelt_parameter_are_one_sentence(refused):
     pytest.importorskip("voila")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "choose another with --port" in refused(capsys, "--port", str(taken.getsockname()[1]))
-    assert "cannot be had" in refused(capsys, "--port", "99999")
-    assert "did you mean 'scene'" in refused(capsys, "-p", "scen=1")
+        assert "choose another with --port" in refused(*DEMO, "--port", str(taken.getsockname()[1]))
+    assert "cannot be had" in refused(*DEMO, "--port", "99999")
+    assert "did you mean 'scene'" in refused(*DEMO, "-p", "scen=1")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")

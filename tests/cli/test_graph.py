@@ -5,25 +5,16 @@ import sys
 
 import pytest
 
-from vlp_lib.cli import graph as graph_module
+from vlp_lib.cli import graph
 from vlp_lib.cli.graph import run_graph, time_report
 from vlp_lib.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("results")
 
 
-@pytest.fixture
-def graph(tmp_path, monkeypatch):
-    """A checkout whose Snakefile writes down what it was started with."""
-    root = tmp_path / "checkout"
-    (root / "notebooks").mkdir(parents=True)
-    monkeypatch.setattr(graph_module, "project_root", lambda: root)
-    return root / "notebooks" / "Snakefile"
-
-
-def test_graph_is_handed_its_settings(graph, tmp_path):
+def test_graph_is_handed_its_settings(snakefile, tmp_path):
     pytest.importorskip("snakemake")
-    graph.write_text(
+    snakefile.write_text(
         "import json, os\n"
         "rule all:\n"
         "    output: 'seen.json'\n"
@@ -39,9 +30,9 @@ def test_graph_is_handed_its_settings(graph, tmp_path):
     assert seen["results"] == str(tmp_path / "results")
 
 
-def test_the_sentences_of_stages_are_the_last_word(graph, capfd):
+def test_the_sentences_of_stages_are_the_last_word(snakefile, capfd):
     pytest.importorskip("snakemake")
-    graph.write_text(
+    snakefile.write_text(
         "rule all:\n    input: 'one', 'two'\n"
         "rule one:\n    output: 'one'\n    priority: 1\n    shell: 'echo line; echo vlp: draw it first >&2; exit 2'\n"
         "rule two:\n    output: 'two'\n    shell: 'echo vlp: no space >&2; exit 2'\n"
@@ -56,7 +47,7 @@ RULE = "rule all:\n    output: 'x'\n    shell: {!r}\n"
 
 
 @pytest.mark.parametrize(
-    ("snakefile", "until", "reason"),
+    ("text", "until", "reason"),
     [
         ("rule all:\n    input: 'nowhere'\n", [], "MissingInputException in rule all .*nowhere"),
         (RULE.format("touch x"), ["nonsense"], "MissingRuleException: No rule to produce nonsense"),
@@ -67,15 +58,15 @@ RULE = "rule all:\n    output: 'x'\n    shell: {!r}\n"
         (RULE.format("kill -9 $PPID; sleep 9"), [], "Snakemake was ended by SIGKILL, by hand or for want of memory"),
     ],
 )
-def test_snakemakes_own_reason_is_not_swallowed(graph, snakefile, until, reason):
+def test_snakemakes_own_reason_is_not_swallowed(snakefile, text, until, reason):
     pytest.importorskip("snakemake")
-    graph.write_text(snakefile)
+    snakefile.write_text(text)
     with pytest.raises(UserError, match=rf"^a stage failed: [^\n]*{reason}[^\n]*; mend it and run the same command"):
         run_graph("smoke", [0], "", ["segl"], [], 1, until)
 
 
-def test_a_folder_that_cannot_be_written_is_named(graph, tmp_path, monkeypatch):
-    graph.write_text(RULE.format("touch x"))
+def test_a_folder_that_cannot_be_written_is_named(snakefile, tmp_path, monkeypatch):
+    snakefile.write_text(RULE.format("touch x"))
     (tmp_path / "file").touch()
     monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "file"))
     with pytest.raises(
@@ -84,9 +75,9 @@ def test_a_folder_that_cannot_be_written_is_named(graph, tmp_path, monkeypatch):
         run_graph("smoke", [0], "", ["segl"], [], 1)
 
 
-def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
+def test_what_needs_no_failed_stage_is_still_run(snakefile, tmp_path):
     pytest.importorskip("snakemake")
-    graph.write_text(
+    snakefile.write_text(
         "rule all:\n    input: 'bad', 'good'\n"
         "rule bad:\n    output: 'bad'\n    priority: 1\n    shell: 'exit 3'\n"
         "rule good:\n    output: 'good'\n    shell: 'touch {output}'\n"
@@ -97,7 +88,7 @@ def test_what_needs_no_failed_stage_is_still_run(graph, tmp_path):
 
 
 def test_outside_of_a_checkout_there_is_no_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_module, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(graph, "project_root", lambda: tmp_path)
     with pytest.raises(UserError, match="Snakefile: run this in a checkout"):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
 
@@ -157,21 +148,17 @@ FILLS = {
     ),
 }
 
-
 ONCE, *OTHERS = FILLS
 
 
 @pytest.mark.parametrize("how", [ONCE, *(pytest.param(how, marks=pytest.mark.fuzz) for how in OTHERS)])
-def test_a_full_disk_is_the_last_word_and_loses_nothing(graph, disk, tmp_path, how):
-    nbformat = pytest.importorskip("nbformat")
+def test_a_full_disk_is_the_last_word_and_loses_nothing(snakefile, write_notebook, disk, tmp_path, how):
     pytest.importorskip("snakemake")
     code = "import contextlib, os\nfrom pathlib import Path\nfrom vlp_lib.io import write_text\n"
     code += f"os.chdir({str(tmp_path / 'results')!r})\nwrite_text(Path('before'), 'kept')\n{FILLS[how]}"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
-    nbformat.write(notebook, graph.parent / "fill.ipynb")
+    write_notebook(snakefile.parent / "fill.ipynb", code)
     command = f"{sys.executable} -m vlp_lib.cli run .kit/notebooks/fill.ipynb out.ipynb"
-    graph.write_text(f"rule all:\n    output: touch('done')\n    shell: '{command}'\n")
+    snakefile.write_text(f"rule all:\n    output: touch('done')\n    shell: '{command}'\n")
     with pytest.raises(UserError, match=r"^a stage failed: .*No space left on device.*; mend it and run the same"):
         run_graph("smoke", [0], "", ["segl"], [], cores=1)
     assert (tmp_path / "results/before").read_text() == "kept"

@@ -70,17 +70,13 @@ class Graph:
 
 
 @pytest.fixture
-def waiting(tmp_path):
+def waiting(write_notebook, tmp_path):
     """A checkout whose graph is one notebook that waits until there is a file `go`; the command, and that file."""
-    nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("snakemake")
     notebooks = tmp_path / "checkout/notebooks"
     notebooks.mkdir(parents=True)
     code = "import time\nfrom pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.05)"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel), notebooks / "wait.ipynb"
-    )
+    write_notebook(notebooks / "wait.ipynb", code)
     (notebooks / "Snakefile").write_text(
         f"rule pretrain:\n    output: touch('done')\n"
         f"    shell: '{sys.executable} -m vlp_lib.cli run .kit/notebooks/wait.ipynb out.ipynb'\n"

@@ -37,7 +37,7 @@ def test_a_stage_depends_on_what_it_imports_and_on_no_neighbour(module, stages):
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(results, tmp_path, monkeypatch):
     """A copy of the notebooks and of the library, which a test may change."""
     root = tmp_path / "checkout"
     shutil.copytree(NOTEBOOKS, root / "notebooks")
@@ -45,13 +45,12 @@ def checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "project_root", lambda: root)
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.chdir(root)  # `python -m` looks there first
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
     return root
 
 
-def test_a_changed_comment_runs_only_its_stages_again_and_removes_nothing(checkout, tmp_path, capfd):
+def test_a_changed_comment_runs_only_its_stages_again_and_removes_nothing(checkout, results, capfd):
     pytest.importorskip("snakemake")
-    here = tmp_path / "results" / "smoke"
+    here = results / "smoke"
     marks = [here / stage / "segl/seed0" for stage in ("pretrain", "finetune-vqa", "finetune-vcr", "retrieval")]
     for folder in marks:
         folder.mkdir(parents=True)

@@ -14,26 +14,14 @@ pytest.importorskip("papermill")
 
 
 @pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("VLP_RESULTS", str(tmp_path / "results"))
+def own_folders(results, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
 
 
 @pytest.fixture
-def notebook(tmp_path):
+def notebook(write_notebook, tmp_path):
     """Writes a notebook with two parameters and a cell of code."""
-
-    def write(code):
-        cells = [
-            nbformat.v4.new_code_cell('seed = 0\nvariant = "segl"', metadata={"tags": ["parameters"]}),
-            nbformat.v4.new_code_cell(code),
-        ]
-        path = tmp_path / "lesson.ipynb"
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-        return path
-
-    return write
+    return lambda code: write_notebook(tmp_path / "lesson.ipynb", code, 'seed = 0\nvariant = "segl"')
 
 
 def test_an_unknown_parameter_names_the_nearest(notebook, tmp_path):
@@ -86,15 +74,14 @@ def test_lines_are_shown_as_they_come_behind_the_stages_name(notebook, tmp_path,
     assert last.startswith("done  lesson  seed=1  ")
 
 
-def test_text_stays_text_and_paths_are_from_where_the_user_stands(tmp_path, monkeypatch):
+def test_text_stays_text_and_paths_are_from_where_the_user_stands(write_notebook, tmp_path, monkeypatch):
     (tmp_path / "here" / "coco").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    cell = nbformat.v4.new_code_cell("data_root = ''\nname = ''\nrate = 0.5", metadata={"tags": ["parameters"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "lesson.ipynb")
-    given = parameters(tmp_path / "lesson.ipynb", ["data_root=coco", "name=1e3", "rate=1"])
+    path = write_notebook(tmp_path / "lesson.ipynb", "", "data_root = ''\nname = ''\nrate = 0.5")
+    given = parameters(path, ["data_root=coco", "name=1e3", "rate=1"])
     assert given == {"data_root": str(tmp_path / "here" / "coco"), "name": "1e3", "rate": 1}
     with pytest.raises(UserError, match=r"'rate' of lesson\.ipynb is 'fast': it must be float, such as 0\.5"):
-        parameters(tmp_path / "lesson.ipynb", ["rate=fast"])
+        parameters(path, ["rate=fast"])
 
 
 def test_a_person_is_shown_the_sentence_and_the_kept_copy_has_the_traceback(notebook, tmp_path, monkeypatch):
