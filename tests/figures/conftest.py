@@ -12,7 +12,6 @@ from vlp_lib.io import read_json, write_json, write_lines
 from vlp_lib.provenance import CODE, write_run
 from vlp_lib.tasks import percent
 from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
-from vlp_lib.tasks.vqa_accuracy import VqaAccuracy
 from vlp_lib.trainers.zero_shot import _row
 from vlp_lib.variants import VARIANTS
 
@@ -20,7 +19,8 @@ from vlp_lib.variants import VARIANTS
 def _report(task: str, share: float) -> dict[str, Any]:
     """Scores of a split as `TaskSplit.score` gives them; `share` of 1 is the main one."""
     if task == "vqa":
-        return VqaAccuracy(share, {"number": share / 2, "yes/no": share}, {}, 100, 0).report()
+        kinds = {"number": percent(share / 2), "yes/no": percent(share)}
+        return {"task": "vqa", "unit": "percent", "overall": percent(share), "per_answer_type": kinds}
     shares = {
         "nlvr2": {"accuracy": share, "consistency": share / 2},
         "vcr": {"q_to_a": share, "qa_to_r": share - 0.1, "q_to_ar": share / 2},

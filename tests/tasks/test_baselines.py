@@ -9,8 +9,7 @@ from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.items import by_block, read_items, write_items
 from vlp_lib.tasks import open_task
-from vlp_lib.tasks.baselines import baselines
-from vlp_lib.tasks.common import Encoder
+from vlp_lib.tasks.common import NO_TARGET, Encoder, baselines
 from vlp_lib.tasks.recalls import all_recalls, recalls_of_images
 
 
@@ -21,22 +20,21 @@ class Split:
 
     def __init__(self, name, pairs):
         self.name = name
-        self.items = [SimpleNamespace(texts=lambda text=text: [(text, "")]) for text, _ in pairs]
-        self.truth = np.array([label for _, label in pairs])
+        self.items = [SimpleNamespace(texts=lambda text=text: [(text, "")], truth=truth) for text, truth in pairs]
 
-    def classes(self):
-        return self.truth
+    def label(self, item):
+        return item.truth
 
     def deciding(self, classes):
         return classes
 
     def scores_of_questions(self, decisions):
-        return {"accuracy": 100.0 * (decisions == self.truth)}
+        return {"accuracy": 100.0 * (decisions == [item.truth for item in self.items])}
 
 
 def test_by_hand():
     train = Split("train", [("is it red?", 1), ("is it red?", 1), ("is it blue?", 2), ("how many?", 0),
-                            ("how many?", 0), ("how many?", 0), ("what?", -1)])  # fmt: skip
+                            ("how many?", 0), ("how many?", 0), ("what?", NO_TARGET)])  # fmt: skip
     val = Split("val", [("is it red?", 1), ("is it green?", 1), ("how many?", 1), ("what?", 0)])
     found = baselines(SimpleNamespace(train=train, val=val, test=None))
     # The commonest class is 0 (right once); by text: 1, by the first two words 1, 0, and 0 again.
@@ -57,7 +55,8 @@ def test_scores_of_questions_are_those_of_the_official_means(tiny_corpus, task):
         assert values.mean() == pytest.approx(official[metric], abs=0.006)  # official ones are rounded
         blocks = by_block(values, [question.block for question in data.val.questions])
         assert blocks.mean() == pytest.approx(values.mean(), rel=1e-5)
-    right = data.val.scores_of_questions(data.val.deciding(data.val.classes().clip(0)))[data.main_score]
+    labels = np.array([data.val.label(item) for item in data.val.items]).clip(0)
+    right = data.val.scores_of_questions(data.val.deciding(labels))[data.main_score]
     assert right.mean() > 90
     rules = baselines(data)
     assert set(rules) == {"guessing", "question only"} and 0 <= rules["guessing"]["val"][data.main_score] <= 100

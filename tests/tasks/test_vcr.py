@@ -72,7 +72,7 @@ def test_tags_by_the_rule():
 
 def test_predictions_and_missing_images(root, tmp_path):
     questions = read_questions(root / "vcr" / "val.jsonl")
-    (root / "vcr" / "vcr1images" / questions[0].image).unlink()
+    questions[0].picture.unlink()
     with pytest.raises(UserError, match=f"1 of 2 items have no image .*{questions[0].identifier}"):
         reopened(root)
     val = reopened(root, allow_missing=0.5).val

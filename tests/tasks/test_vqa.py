@@ -86,9 +86,10 @@ def test_questions_go_with_their_images_where_the_kit_divides_these(root):
     division = Division(4)
     corpus = replace(whole, records=division.of(whole.records), division=division)
     data = open_vqa(corpus, encoder_of(corpus), SMALL)
-    for name, split in data.splits.items():
-        assert {division[int(a.question.image_id)] for a in split.questions} == {name}
-    assert sum(len(split) for split in data.splits.values()) == 72 + 36
+    splits = (data.train, data.val, data.test)
+    for split in splits:
+        assert {division[int(a.question.image_id)] for a in split.questions} == {split.name}
+    assert sum(map(len, splits)) == 72 + 36
     assert any("the questions go with their images" in note and "of 108 answered ones" in note for note in data.notes)
 
 
@@ -117,7 +118,7 @@ def test_a_question_without_image(root):
     data = reopened(root, DownstreamConfig(minimum_answers=2, allow_missing=0.1))
     assert "1 of 36 items have no image" in " ".join(data.notes) and "count as wrong" in " ".join(data.notes)
     # Right answers everywhere else, and still not 100 %: the question stays in the denominator.
-    right = np.array([data.train.answers.index.get(a.annotation.multiple_choice_answer, 0) for a in data.val.items])
+    right = np.array([data.train.classes.get(a.annotation.multiple_choice_answer, 0) for a in data.val.items])
     assert len(data.val) == 35
     said = data.val.predictions(right)
     assert len(said) == 36 and said[gone["question_id"]] == ""

@@ -278,7 +278,7 @@ class _Observer:
                 image = batch.pictures.images[row].permute(1, 2, 0).cpu().numpy()
                 places = places_of(self.model.vlp, attention.features, batch, row)
                 weights = attention.on_image(row, self.query)
-                yield self._look(index, self.split.answers.answers[int(decision)], image, weights, places)
+                yield self._look(index, self.split.answers[int(decision)], image, weights, places)
 
     def _look(self, index: int, answer: str, image: np.ndarray, weights: np.ndarray, places: Places) -> Look:
         question, annotation = self.split.items[index].question, self.split.items[index].annotation

@@ -39,8 +39,8 @@ def whole_pictures(
     )
 
 
-def pad_texts(ids: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_texts(ids: Sequence[np.ndarray | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of some sentences, [B, L] int64 padded with 0, and their mask, [B, L] bool."""
     length = max(len(row) for row in ids)
-    rows = [torch.from_numpy(row) for row in ids]
+    rows = [torch.as_tensor(row) for row in ids]
     return pad(rows, 0, length), pad([torch.ones_like(row) for row in rows], 0, length).bool()

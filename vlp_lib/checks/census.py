@@ -223,7 +223,7 @@ def _count_pictured(root: Path, task: str) -> Iterator[Split]:
         if task == "nlvr2" and (statements := read_statements(root / task, split)) is not None:
             items = [statement.pictures for statement in statements]
         elif task == "vcr" and (path := find_file(root / task, file.format(split))):
-            items = [[root / "vcr/vcr1images" / question.image] for question in read_vcr(path)]
+            items = [[question.picture] for question in read_vcr(path)]
         if items is None:
             yield split, [], [file.format(split)]
         else:

@@ -211,7 +211,7 @@ def from_pretrained(name_or_folder: Path | str, revision: str | None = None, plu
         tokenizer=load_tokenizer(str(folder / TOKENIZER), UNCUT if finetuned else model_config.max_text_length),
         variant=variant,
         record=RunRecord(config, io.read_json(folder / RECORD), tuple(io.read_lines(folder / METRICS))),
-        answers=read_answer_list(folder / ANSWERS).answers if config.get("task") == "vqa" else (),
+        answers=read_answer_list(folder / ANSWERS) if config.get("task") == "vqa" else (),
     )
 
 

@@ -6,11 +6,15 @@ items of each task for a model (`vqa`, `nlvr2`, `vcr`, `retrieval`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlp_lib.config import check_task
 from vlp_lib.corpora.corpus import Corpus
+from vlp_lib.errors import UserError
 
 if TYPE_CHECKING:
     from vlp_lib.config import DownstreamConfig
@@ -23,6 +27,15 @@ _FOLDERS = {"vqa": ("vqav2",), "nlvr2": ("nlvr2", "nlvr"), "vcr": ("vcr",)}
 def percent(share: float) -> float:
     """A share of 1 as the scores print it."""
     return round(100 * float(share), 6)
+
+
+@contextmanager
+def naming(first: Path, second: Path) -> Iterator[None]:
+    """Put the two files that do not fit each other before a complaint that cannot know them."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{first} against {second}: {error}") from None
 
 
 def tasks_of(corpus: Corpus) -> list[str]:

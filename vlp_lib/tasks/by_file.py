@@ -5,16 +5,14 @@ Scores are in percent, rounded to six decimals. Every file at fault is a UserErr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlp_lib.errors import UserError, reason
+from vlp_lib.tasks import naming, percent
 from vlp_lib.tasks import nlvr2_score as nlvr2
-from vlp_lib.tasks import percent
 from vlp_lib.tasks import recalls as retrieval
 from vlp_lib.tasks import vqa_accuracy as vqa
 
@@ -29,12 +27,10 @@ def score_vqa(questions: Path, annotations: Path, results: Path) -> dict[str, An
         questions, annotations: the official files of one split.
         results: a list of {"question_id", "answer"}, as the test server takes it.
     """
-    asked, answered = vqa.read_questions(questions), vqa.read_annotations(annotations)
-    with _naming(questions, annotations):
-        vqa.check_same_questions(asked, answered)
+    _, answered = vqa.read_annotated(questions, annotations)
     predictions = vqa.read_results(results)
-    with _naming(results, annotations):
-        return vqa.vqa_accuracy(predictions, answered).report()
+    with naming(results, annotations):
+        return vqa.vqa_accuracy(predictions, answered)
 
 
 def score_nlvr2(data: Path, predictions: Path) -> dict[str, Any]:
@@ -45,7 +41,7 @@ def score_nlvr2(data: Path, predictions: Path) -> dict[str, Any]:
         predictions: identifier,label on each line.
     """
     examples, predicted = nlvr2.read_examples(data), nlvr2.read_predictions(predictions)
-    with _naming(predictions, data):
+    with naming(predictions, data):
         return nlvr2.nlvr2_score(predicted, examples)
 
 
@@ -58,7 +54,7 @@ def score_retrieval(scores: Path, captions: Path) -> dict[str, Any]:
         captions: a COCO captions JSON.
     """
     matrix, (images, image_index) = _read_scores(scores), retrieval.read_captions(captions)
-    with _naming(scores, captions):
+    with naming(scores, captions):
         owners = image_index[retrieval.columns_of(images, image_index, matrix.shape)]
         found = retrieval.all_recalls(matrix, owners, FOLD)
     report = {"task": "retrieval", "unit": "percent", **_recalls(found["all"])}
@@ -87,12 +83,3 @@ def _recalls(recalls: retrieval.Recalls) -> dict[str, Any]:
         "images": recalls.images,
         "captions": recalls.captions,
     }
-
-
-@contextmanager
-def _naming(first: Path, second: Path) -> Iterator[None]:
-    """Put the two files that do not fit each other before a complaint that cannot know them."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{first} against {second}: {error}") from None

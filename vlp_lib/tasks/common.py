@@ -1,8 +1,9 @@
-"""What VQA, NLVR2 and VCR share: items of pictures and texts, their batches, splits, and what is reported of them."""
+"""What VQA, NLVR2 and VCR share: items of pictures and texts, their batches, splits, baselines, and reports."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from vlp_lib.batches.augment import View, show_detections, show_image
-from vlp_lib.batches.collate import detection_fields, pad
+from vlp_lib.batches.collate import detection_fields
 from vlp_lib.batches.sample import Pictures
 from vlp_lib.batches.tokenizer import CLS, SEP, Tokenizer
+from vlp_lib.batches.whole import pad_texts
 from vlp_lib.corpora.detections import DetectionStore
 from vlp_lib.corpora.images import read_image
 from vlp_lib.corpora.layout import list_files
@@ -98,14 +100,14 @@ def collate(samples: Sequence[TaskSample]) -> TaskBatch:
         text_of += [texts_before + j for _, j in pairs]
         pictures_before += len(sample.pictures)
         texts_before += len(sample.texts)
-    length = max(len(text) for text in texts)
+    input_ids, attention_mask = pad_texts(texts)
     return TaskBatch(
         pictures=Pictures(
             images=torch.stack([picture for sample in samples for picture in sample.pictures]).float() / 255,
             **(detection_fields(detections) if detections else {}),
         ),
-        input_ids=pad(texts, 0, length),
-        attention_mask=pad([torch.ones_like(text) for text in texts], 0, length).bool(),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         picture_of=torch.tensor(picture_of),
         text_of=torch.tensor(text_of),
         targets=torch.stack([sample.target for sample in samples]),
@@ -195,8 +197,9 @@ class Example:
 class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
     """One split of a task: a sequence of decodable items, and the official score and form of what is predicted.
 
-    A question has a `block`, what questions on the same pictures share, which is never divided between splits; an item
-    has `texts()`, each in two parts as `Encoder.text` takes them.
+    A question has a `block`, what questions on the same pictures share, which is never divided between splits, and is
+    `labelled` where its truth is public. An item has `pictures`, their files, and `texts()`, each in two parts as
+    `Encoder.text` takes them.
 
     "Decisions" are what a model says, an array with a row for each item: a class, or probabilities. Items whose image
     is missing are no members of the sequence; scores and files count them as wrong.
@@ -206,13 +209,12 @@ class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
         questions: all of them.
         present: whether all pictures of each question are there.
         items: of the questions that have their pictures, in their order.
-        labelled: whether the truth is known, so that `score` can be asked.
+        labelled: whether the truth of all is public, so that `score` can be asked.
     """
-
-    labelled = True
 
     def __init__(self, name: str, questions: Sequence[Question], present: Sequence[bool], encoder: Encoder) -> None:
         self.name, self.encoder = name, encoder
+        self.labelled = all(question.labelled for question in questions)
         self._hold(questions, present)
 
     def _hold(self, questions: Sequence[Question], present: Sequence[bool]) -> None:
@@ -237,8 +239,26 @@ class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
         """The items that a question is made into: itself, where a task says nothing else."""
         return (question,)
 
+    def __getitem__(self, index: int) -> TaskSample:
+        item = self.items[index]
+        return TaskSample(
+            pictures=tuple(self.encoder.picture(path) for path in item.pictures),
+            detections=self.detections(item),
+            texts=tuple(self.encoder.text(*text) for text in item.texts()),
+            target=self.target(item),
+        )
+
+    def detections(self, item: Any) -> tuple[Detections, ...]:
+        """The detections on an item's pictures; none, where a task says nothing else."""
+        return ()
+
     @abstractmethod
-    def __getitem__(self, index: int) -> TaskSample: ...
+    def label(self, item: Any) -> int:
+        """The right class of an item; NO_TARGET where no class is right or the truth is not public."""
+
+    def target(self, item: Any) -> torch.Tensor:
+        """What an item's logits should say: the right class, where a task says nothing else."""
+        return torch.tensor(self.label(item))
 
     def decide(self, logits: torch.Tensor) -> np.ndarray:
         """The decisions of a batch's logits [B, A]: the likeliest class [B]."""
@@ -251,10 +271,6 @@ class TaskSplit(Dataset[TaskSample], ABC, Generic[Question]):
     @abstractmethod
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """The scores of each question in percent, [questions], whose means are those of `score`, by the same names."""
-
-    @abstractmethod
-    def classes(self) -> np.ndarray:
-        """The right class of each item, [items] int64; −1 where no class is right or the truth is not public."""
 
     def deciding(self, classes: np.ndarray) -> np.ndarray:
         """The decisions of a model that says these classes, [items] int64."""
@@ -283,30 +299,19 @@ class TaskData(Generic[Split]):
         main_score: which of the official scores stands for the task.
         answers: VQA's answer list, in the order of the classes; empty for other tasks.
         notes: what was left out, cut, or could not be learned, a sentence each.
+        train, val: what is trained on, and what validates.
+        test: what is scored at the end, where there is such a split.
     """
 
     name: str
     classes: int
     pairs: int
     main_score: str
-    splits: Mapping[str, Split]
+    answers: tuple[str, ...]
     notes: tuple[str, ...]
-    answers: tuple[str, ...] = ()
-
-    @property
-    def train(self) -> Split:
-        """What is trained on."""
-        return self.splits["train"]
-
-    @property
-    def val(self) -> Split:
-        """What validates."""
-        return self.splits["val"]
-
-    @property
-    def test(self) -> Split | None:
-        """What is scored at the end, where there is such a split."""
-        return self.splits.get("test")
+    train: Split
+    val: Split
+    test: Split | None = None
 
 
 class Folders:
@@ -321,7 +326,8 @@ class Folders:
 
 
 def open_splits(
-    kind: Callable[[str, Sequence[Question], Sequence[bool]], Split],
+    kind: Callable[[str, Sequence[Question], Sequence[bool], Encoder], Split],
+    encoder: Encoder,
     found: Mapping[str, Sequence[Question]],
     lacking: Callable[[Question], str | None],
     folder: Path,
@@ -331,7 +337,7 @@ def open_splits(
     """The splits of a task, with what is missing or cut noted.
 
     Args:
-        kind: makes a split of its name, its questions, and which of them have their pictures.
+        kind: makes a split of its name, its questions, which of them have their pictures, and the encoder.
         found: the questions of each split, train and val both there (`complete_splits`).
         lacking: says which question lacks its picture, e.g. "question 7 of image 3"; None for a question that has it.
         allow_missing: see `judge_missing`.
@@ -342,10 +348,10 @@ def open_splits(
         missing = [lacking(question) for question in questions]
         lost = [one for one in missing if one is not None]
         judge_missing(source, lost, len(questions), name == "train", allow_missing, notes)
-        made[name] = split = kind(name, questions, [one is None for one in missing])
-        if count := split.encoder.count_cut(text for item in split.items for text in item.texts()):
+        made[name] = split = kind(name, questions, [one is None for one in missing], encoder)
+        if count := encoder.count_cut(text for item in split.items for text in item.texts()):
             notes.append(
-                f"{source}: {count:,} texts are longer than {split.encoder.text_length} tokens and are cut at the end "
+                f"{source}: {count:,} texts are longer than {encoder.text_length} tokens and are cut at the end "
                 f"of the question (of question and answer, for rationales)"
             )
     return made
@@ -423,3 +429,38 @@ def judge_missing(
         raise UserError(f"{said}, so there is nothing to score: fetch at least some of the images")
     else:
         notes.append(f"{said} and count as wrong")
+
+
+def baselines(data: TaskData[Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores in percent, by rule, split ("val", "test") and metric, of two rules learned from the training labels.
+
+    "guessing" says the commonest class. "question only" says the commonest class of the same text, and of a text that
+    training does not have, of those that begin with its first two words.
+    """
+    train = data.train
+    votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for item in train.items:
+        if (label := train.label(item)) != NO_TARGET:
+            for key in _keys(item):
+                votes[key][label] += 1
+    rules = {"guessing": slice(2, None), "question only": slice(None)}
+    found: dict[str, dict[str, dict[str, float]]] = {rule: {} for rule in rules}
+    for rule, part in rules.items():
+        for split in (data.val, data.test):
+            if split is not None and split.labelled:
+                found[rule][split.name] = _scores(split, votes, part)
+    return found
+
+
+def _keys(item: Any) -> tuple[str, str, str]:
+    """What training items may share with an item, the closest first; "" is shared by all."""
+    text = " ".join(item.texts()[0])
+    return text, " ".join(text.split()[:2]), ""
+
+
+def _scores(split: TaskSplit[Any], votes: dict[str, Counter[int]], part: slice) -> dict[str, float]:
+    classes = [
+        next(votes[key].most_common(1)[0][0] for key in _keys(item)[part] if votes.get(key)) for item in split.items
+    ]
+    scores = split.scores_of_questions(split.deciding(np.array(classes, np.int64)))
+    return {metric: round(float(values.mean()), 4) for metric, values in scores.items()}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
@@ -21,7 +19,6 @@ from vlp_lib.tasks.common import (
     Example,
     Folders,
     TaskData,
-    TaskSample,
     TaskSplit,
     complete_splits,
     open_splits,
@@ -36,6 +33,7 @@ class Statement:
 
     example: nlvr2.NlvrExample
     pictures: tuple[Path, Path]
+    labelled = True
 
     @property
     def block(self) -> str:
@@ -51,14 +49,9 @@ class Statement:
 class Nlvr2Split(TaskSplit[Statement]):
     """The statements of one split; a decision is the class [N] int64, 1 for true."""
 
-    def __getitem__(self, index: int) -> TaskSample:
-        item = self.items[index]
-        return TaskSample(
-            pictures=tuple(self.encoder.picture(path) for path in item.pictures),
-            detections=(),
-            texts=(self.encoder.text(item.example.sentence),),
-            target=torch.tensor(int(item.example.label)),
-        )
+    def label(self, item: Statement) -> int:
+        """1 for true."""
+        return int(item.example.label)
 
     def predictions(self, decisions: np.ndarray) -> dict[str, bool]:
         """What is said of every statement.
@@ -79,10 +72,6 @@ class Nlvr2Split(TaskSplit[Statement]):
         said = self.predictions(decisions)
         right = [said[s.example.identifier] == s.example.label for s in self.questions]
         return {"accuracy": 100 * np.array(right, float)}
-
-    def classes(self) -> np.ndarray:
-        """1 for true."""
-        return np.array([int(s.example.label) for s in self.items], np.int64)
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The official script's CSV."""
@@ -115,16 +104,17 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         raise UserError(f"{corpus.root} has no nlvr2/data/train.json: put NLVR2's data/ and images/ into nlvr2/ there")
     if read is _read_nlvr:
         notes.append(f"{folder} is NLVR, not NLVR2: two orders of one picture's boxes stand for left and right")
-    files, kind = Folders(), partial(Nlvr2Split, encoder=encoder)
+    files = Folders()
     splits = open_splits(
-        kind,
+        Nlvr2Split,
+        encoder,
         complete_splits(found, folder, notes),
         lambda statement: files.lacks(statement.example.identifier, statement.pictures),
         folder,
         config.allow_missing,
         notes,
     )
-    return TaskData("nlvr2", 2, 2, "accuracy", splits, tuple(notes))
+    return TaskData("nlvr2", 2, 2, "accuracy", (), tuple(notes), **splits)
 
 
 def read_statements(folder: Path, name: str) -> Sequence[Statement] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from vlp_lib.tasks.common import (
     Example,
     Folders,
     TaskData,
-    TaskSample,
     TaskSplit,
     complete_splits,
     open_splits,
@@ -47,13 +45,13 @@ class VcrQuestion:
 
     Attributes:
         identifier: `annot_id`.
-        image: `img_fn`, below vcr1images/.
+        picture: the file that `img_fn` names.
         objects: class of each object of the image.
         answer_label, rationale_label: place of the right one; None in the blind test split.
     """
 
     identifier: str
-    image: str
+    picture: Path
     objects: tuple[str, ...]
     question: Tokens
     answers: tuple[Tokens, ...]
@@ -62,9 +60,14 @@ class VcrQuestion:
     rationale_label: int | None
 
     @property
-    def block(self) -> str:
+    def block(self) -> Path:
         """The image."""
-        return self.image
+        return self.picture
+
+    @property
+    def labelled(self) -> bool:
+        """Whether both labels are public."""
+        return self.answer_label is not None and self.rationale_label is not None
 
 
 def tag_names(objects: Sequence[str], sentences: Sequence[Tokens]) -> dict[int, str]:
@@ -97,6 +100,11 @@ class VcrItem(NamedTuple):
     question: VcrQuestion
     given: int | None
 
+    @property
+    def pictures(self) -> tuple[Path]:
+        """The image."""
+        return (self.question.picture,)
+
     def texts(self) -> list[tuple[str, str]]:
         """(question, answer) or (question and answer, rationale) for each candidate."""
         asked = self.question
@@ -122,15 +130,14 @@ def vcr_score(choices: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
             ones the first wins).
         labels: [N, 2] whole numbers 0 to 3, the right answer and the right rationale.
     """
+    shares = {name: percent(right.mean()) for name, right in _right(choices, labels).items()}
+    return {"task": "vcr", "unit": "percent", **shares, "questions": len(labels)}
+
+
+def _right(choices: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Whether each question's answer, its rationale and both were chosen rightly; arguments as for `vcr_score`."""
     right = choices.argmax(2) == labels
-    return {
-        "task": "vcr",
-        "unit": "percent",
-        "q_to_a": percent(right[:, 0].mean()),
-        "qa_to_r": percent(right[:, 1].mean()),
-        "q_to_ar": percent(right.all(1).mean()),
-        "questions": len(right),
-    }
+    return {"q_to_a": right[:, 0], "qa_to_r": right[:, 1], "q_to_ar": right.all(1)}
 
 
 class VcrSplit(TaskSplit[VcrQuestion]):
@@ -140,30 +147,14 @@ class VcrSplit(TaskSplit[VcrQuestion]):
     public it is five, for the test server wants the rationales given each of the answers.
     """
 
-    def __init__(
-        self, name: str, questions: Sequence[VcrQuestion], present: Sequence[bool], encoder: Encoder, images: Path
-    ) -> None:
-        self.images = images
-        self.labelled = all(q.answer_label is not None and q.rationale_label is not None for q in questions)
-        if name != "test" and not self.labelled:
-            raise UserError(
-                f"{images.parent}, {name}: questions have no answer_label or rationale_label: fetch the official files"
-            )
-        super().__init__(name, questions, present, encoder)
-
     def items_of(self, question: VcrQuestion) -> Sequence[VcrItem]:
         """The choice of an answer, and those of a rationale."""
         given = [question.answer_label] if self.labelled else list(range(CHOICES))
         return [VcrItem(question, None), *(VcrItem(question, place) for place in given)]
 
-    def __getitem__(self, index: int) -> TaskSample:
-        item = self.items[index]
-        return TaskSample(
-            pictures=(self.encoder.picture(self.images / item.question.image),),
-            detections=(),
-            texts=tuple(self.encoder.text(first, second) for first, second in item.texts()),
-            target=torch.tensor(NO_TARGET if item.label is None else item.label),
-        )
+    def label(self, item: VcrItem) -> int:
+        """The place of the right candidate."""
+        return NO_TARGET if item.label is None else item.label
 
     def decide(self, logits: torch.Tensor) -> np.ndarray:
         """Probabilities [B, 4]."""
@@ -193,13 +184,8 @@ class VcrSplit(TaskSplit[VcrQuestion]):
 
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """Whether answer, rationale and both were chosen rightly."""
-        right = self.probabilities(decisions).argmax(-1) == self._labels()
-        return {name: 100 * values.astype(float) for name, values in
-                (("q_to_a", right[:, 0]), ("qa_to_r", right[:, 1]), ("q_to_ar", right.all(1)))}  # fmt: skip
-
-    def classes(self) -> np.ndarray:
-        """The place of the right candidate."""
-        return np.array([-1 if item.label is None else item.label for item in self.items], np.int64)
+        right = _right(self.probabilities(decisions), self._labels())
+        return {name: 100 * values.astype(float) for name, values in right.items()}
 
     def deciding(self, classes: np.ndarray) -> np.ndarray:
         """All probability on them, [items, 4]."""
@@ -226,7 +212,7 @@ class VcrSplit(TaskSplit[VcrQuestion]):
         item = self.items[index]
         texts, chosen = item.texts(), int(decisions[index].argmax())
         return Example(
-            pictures=(self.images / item.question.image,),
+            pictures=item.pictures,
             text=texts[0][0],
             predicted=texts[chosen][1],
             truth="" if item.label is None else texts[item.label][1],
@@ -245,29 +231,34 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     paths = {split: path for split in ("train", "val", "test") if (path := find_file(folder, f"{split}.jsonl"))}
     if not paths:
         raise UserError(f"{corpus.root} has no vcr/train.jsonl: put VCR's JSON lines and vcr1images/ into vcr/ there")
-    images = folder / "vcr1images"
-
+    found = complete_splits({split: read_questions(path) for split, path in paths.items()}, folder, notes)
+    for name in ("train", "val"):
+        if not all(question.labelled for question in found[name]):
+            raise UserError(
+                f"{folder}, {name}: questions have no answer_label or rationale_label: fetch the official files"
+            )
     splits = open_splits(
-        partial(VcrSplit, encoder=encoder, images=images),
-        complete_splits({split: read_questions(path) for split, path in paths.items()}, folder, notes),
-        lambda question: files.lacks(question.identifier, [images / question.image]),
+        VcrSplit,
+        encoder,
+        found,
+        lambda question: files.lacks(question.identifier, [question.picture]),
         folder,
         config.allow_missing,
         notes,
     )
-    return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", splits, tuple(notes))
+    return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", (), tuple(notes), **splits)
 
 
 def read_questions(path: Path) -> tuple[VcrQuestion, ...]:
-    """VCR's official JSON lines, plain or gzipped.
+    """VCR's official JSON lines, plain or gzipped, with vcr1images/ beside them.
 
     Raises UserError for a file of another form, a tag without object, or not four candidates.
     """
     placed = placed_lines(path, "the official JSON lines, e.g. val.jsonl")
-    return tuple(_question(entry, where) for where, entry in placed)
+    return tuple(_question(entry, where, path.parent / "vcr1images") for where, entry in placed)
 
 
-def _question(entry: dict[str, Any], where: str) -> VcrQuestion:
+def _question(entry: dict[str, Any], where: str, images: Path) -> VcrQuestion:
     objects = tuple(str(name) for name in take(entry, "objects", (list,), where))
     choices = {}
     for name in ("answer_choices", "rationale_choices"):
@@ -277,7 +268,7 @@ def _question(entry: dict[str, Any], where: str) -> VcrQuestion:
         choices[name] = tuple(_tokens(tokens, objects, where) for tokens in given)
     return VcrQuestion(
         identifier=take(entry, "annot_id", (str,), where),
-        image=take(entry, "img_fn", (str,), where),
+        picture=images / take(entry, "img_fn", (str,), where),
         objects=objects,
         question=_tokens(take(entry, "question", (list,), where), objects, where),
         answers=choices["answer_choices"],

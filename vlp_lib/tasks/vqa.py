@@ -14,16 +14,17 @@ import torch
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.layout import find_folder, list_files
+from vlp_lib.corpora.records import Detections
 from vlp_lib.corpora.split import Division
 from vlp_lib.corpora.table import SPLITS
 from vlp_lib.errors import UserError
 from vlp_lib.io import find_file
 from vlp_lib.tasks import vqa_accuracy as vqa
 from vlp_lib.tasks.common import (
+    NO_TARGET,
     Encoder,
     Example,
     TaskData,
-    TaskSample,
     TaskSplit,
     complete_splits,
     open_splits,
@@ -35,15 +36,26 @@ _IMAGE_FOLDERS = ("train2017", "val2017", "train2014", "val2014", "test2015", "t
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question and, where they are public, its answers."""
+    """A question, where they are public its answers, and its image's file where there is one."""
 
     question: vqa.VqaQuestion
     annotation: vqa.VqaAnnotation | None
+    picture: Path | None
 
     @property
     def block(self) -> int | str:
         """The image."""
         return self.question.image_id
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its answers are public."""
+        return self.annotation is not None
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The image."""
+        return () if self.picture is None else (self.picture,)
 
     def texts(self) -> list[tuple[str, str]]:
         """The question."""
@@ -54,8 +66,7 @@ class VqaSplit(TaskSplit[AskedQuestion]):
     """The questions of one split; a decision is the class of an answer [N] int64.
 
     Args:
-        images: files by image id.
-        answers: the classes.
+        answers: in the order of the classes.
     """
 
     def __init__(
@@ -64,48 +75,44 @@ class VqaSplit(TaskSplit[AskedQuestion]):
         questions: Sequence[AskedQuestion],
         present: Sequence[bool],
         encoder: Encoder,
-        images: Mapping[int, Path],
-        answers: vqa.AnswerList,
+        answers: tuple[str, ...],
     ) -> None:
-        self.images, self.answers = images, answers
-        self.labelled = all(asked.annotation is not None for asked in questions)
+        self.answers, self.classes = answers, {answer: place for place, answer in enumerate(answers)}
         super().__init__(name, questions, present, encoder)
 
-    def __getitem__(self, index: int) -> TaskSample:
-        question, annotation = self.items[index].question, self.items[index].annotation
+    def detections(self, item: AskedQuestion) -> tuple[Detections, ...]:
+        """What the region model reads of the image."""
+        return self.encoder.regions(int(item.question.image_id))
+
+    def label(self, item: AskedQuestion) -> int:
+        """The annotators' most common answer."""
+        if item.annotation is None:
+            return NO_TARGET
+        return self.classes.get(item.annotation.multiple_choice_answer, NO_TARGET)
+
+    def target(self, item: AskedQuestion) -> torch.Tensor:
+        """The soft target [classes], all zero where the answers are not public."""
         target = torch.zeros(len(self.answers))
-        if annotation is not None:
-            for place, score in vqa.soft_target(annotation.answers, self.answers).items():
+        if item.annotation is not None:
+            for place, score in vqa.soft_target(item.annotation.answers, self.classes).items():
                 target[place] = score
-        image_id = int(question.image_id)
-        return TaskSample(
-            pictures=(self.encoder.picture(self.images[image_id]),),
-            detections=self.encoder.regions(image_id),
-            texts=(self.encoder.text(question.question),),
-            target=target,
-        )
+        return target
 
     def predictions(self, decisions: np.ndarray) -> dict[vqa.QuestionId, str]:
         """The answer to every question; "" where the image is missing, which no annotator said."""
-        said = {a.question.question_id: self.answers.answers[i] for a, i in zip(self.items, decisions, strict=True)}
+        said = {a.question.question_id: self.answers[i] for a, i in zip(self.items, decisions, strict=True)}
         return {a.question.question_id: said.get(a.question.question_id, "") for a in self.questions}
 
     def score(self, decisions: np.ndarray) -> dict[str, Any]:
         """The official accuracy."""
         annotations = [a.annotation for a in self.questions if a.annotation is not None]
-        return vqa.vqa_accuracy(self.predictions(decisions), annotations).report()
+        return vqa.vqa_accuracy(self.predictions(decisions), annotations)
 
     def scores_of_questions(self, decisions: np.ndarray) -> dict[str, np.ndarray]:
         """The official accuracy."""
         said = self.predictions(decisions)
         known = [a.annotation for a in self.questions if a.annotation is not None]
         return {"overall": np.array([100 * vqa.question_score(said[a.question_id], a) for a in known])}
-
-    def classes(self) -> np.ndarray:
-        """The annotators' most common answer."""
-        index = self.answers.index
-        return np.array([-1 if a.annotation is None else index.get(a.annotation.multiple_choice_answer, -1)
-                         for a in self.items], np.int64)  # fmt: skip
 
     def write(self, decisions: np.ndarray, folder: Path) -> list[Path]:
         """The test server's JSON."""
@@ -116,12 +123,10 @@ class VqaSplit(TaskSplit[AskedQuestion]):
     def example(self, index: int, decisions: np.ndarray) -> Example:
         """A question, the answer given, and the annotators' most common one."""
         question, annotation = self.items[index].question, self.items[index].annotation
-        predicted = self.answers.answers[decisions[index]]
-        score = float("nan")
-        if annotation is not None:
-            score = vqa.vqa_accuracy({question.question_id: predicted}, [annotation]).overall
+        predicted = self.answers[decisions[index]]
         truth = "" if annotation is None else annotation.multiple_choice_answer
-        return Example((self.images[int(question.image_id)],), question.question, predicted, truth, score)
+        score = float("nan") if annotation is None else vqa.question_score(predicted, annotation)
+        return Example(self.items[index].pictures, question.question, predicted, truth, score)
 
 
 def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> TaskData[VqaSplit]:
@@ -134,50 +139,50 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     Raises UserError where files are missing or do not belong together, or too many images are missing.
     """
     folder, notes = corpus.root / "vqav2", list[str]()
-    found = {name: asked for name in SUBTYPES if (asked := _read(folder, name)) is not None}
     images = image_files(corpus)
-    found = complete_splits(_with_their_images(found, corpus, images, notes) or found, folder, notes)
+    found = {name: asked for name in SUBTYPES if (asked := _read(folder, name, images)) is not None}
+    found = complete_splits(_with_their_images(found, corpus, notes), folder, notes)
     for name in ("train", "val"):
-        if any(asked.annotation is None for asked in found[name]):
+        if not all(asked.labelled for asked in found[name]):
             raise UserError(f"{folder} has no {annotations_name(name)} and cannot train without: fetch it")
     answers = _answer_list(found, config)
 
     def lacking(asked: AskedQuestion) -> str | None:
         question = asked.question
-        known = question.image_id in images
-        return None if known else f"question {question.question_id} of image {question.image_id}"
+        return None if asked.picture else f"question {question.question_id} of image {question.image_id}"
 
-    kind = partial(VqaSplit, encoder=encoder, images=images, answers=answers)
-    splits = open_splits(kind, found, lacking, folder, config.allow_missing, notes)
+    kind = partial(VqaSplit, answers=answers)
+    splits = open_splits(kind, encoder, found, lacking, folder, config.allow_missing, notes)
     for name, asked in found.items():
         _note_answers(f"{folder}, {name}", name == "train", asked, answers, notes)
-    return TaskData("vqa", len(answers), 1, "overall", splits, tuple(notes), answers.answers)
+    return TaskData("vqa", len(answers), 1, "overall", answers, tuple(notes), **splits)
 
 
 def _with_their_images(
-    found: Mapping[str, Sequence[AskedQuestion]], corpus: Corpus, images: Mapping[int, Path], notes: list[str]
-) -> dict[str, Sequence[AskedQuestion]] | None:
-    """The answered questions in the parts of their images; None where the official files divide them.
+    found: Mapping[str, Sequence[AskedQuestion]], corpus: Corpus, notes: list[str]
+) -> Mapping[str, Sequence[AskedQuestion]]:
+    """The answered questions in the parts of their images; as they are where the official files divide them.
 
     They do not where the kit divides the images itself, or the images of train or of val are not there at all, as
     beside COCO's val2017 alone.
     """
-    asked = [a for name in ("train", "val") for a in found.get(name, ()) if a.annotation is not None]
-    there = {name: any(a.question.image_id in images for a in found[name]) for name in found.keys() - {"test"}}
-    if corpus.division is None and all(there.values()):
-        return None
+    asked = [a for name in ("train", "val") for a in found.get(name, ()) if a.labelled]
+    there = [any(a.picture for a in found[name]) for name in found.keys() - {"test"}]
+    if corpus.division is None and all(there):
+        return found
     parts = {record.image_id: record.split for record in corpus.coco_records}
     division = corpus.division or Division()
     divided: dict[str, list[AskedQuestion]] = {}
     for one in asked:
-        if (image_id := int(one.question.image_id)) in images:
+        if one.picture:
+            image_id = int(one.question.image_id)
             divided.setdefault(parts.get(image_id) or division[image_id], []).append(one)
     counts = ", ".join(f"{len(divided.get(name, ())):,} {name}" for name in SPLITS)
     notes.append(
         f"{corpus.root / 'vqav2'}: the questions go with their images ({counts}; of {len(asked):,} answered ones the "
         f"others are about images that are not here); the scores are comparable with no one else's"
     )
-    return {name: divided[name] for name in SPLITS if name in divided} or None
+    return {name: divided[name] for name in SPLITS if name in divided} or found
 
 
 def questions_name(split: str) -> str:
@@ -206,24 +211,20 @@ def folder_images(root: Path) -> dict[int, Path]:
     return files
 
 
-def _read(folder: Path, split: str) -> Sequence[AskedQuestion] | None:
-    """The questions of a split with their annotations, where there are any; None without questions."""
+def _read(folder: Path, split: str, images: Mapping[Any, Path]) -> Sequence[AskedQuestion] | None:
+    """The questions of a split with their annotations and images, where there are any; None without questions."""
     questions_file, annotations_file = (find_file(folder, name(split)) for name in (questions_name, annotations_name))
     if questions_file is None:
         return None
-    questions = vqa.read_questions(questions_file)
     if annotations_file is None:
-        return [AskedQuestion(question, None) for question in questions]
-    annotations = vqa.read_annotations(annotations_file)
-    try:
-        vqa.check_same_questions(questions, annotations)
-    except UserError as error:
-        raise UserError(f"{questions_file} against {annotations_file}: {error}") from None
-    by_id = {annotation.question_id: annotation for annotation in annotations}
-    return [AskedQuestion(question, by_id[question.question_id]) for question in questions]
+        questions, by_id = vqa.read_questions(questions_file), {}
+    else:
+        questions, annotations = vqa.read_annotated(questions_file, annotations_file)
+        by_id = {annotation.question_id: annotation for annotation in annotations}
+    return [AskedQuestion(one, by_id.get(one.question_id), images.get(one.image_id)) for one in questions]
 
 
-def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: DownstreamConfig) -> vqa.AnswerList:
+def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: DownstreamConfig) -> tuple[str, ...]:
     if config.answer_list:
         return vqa.read_answer_list(Path(config.answer_list))
     known = (a.annotation for name in ("train", "val") for a in splits[name] if a.annotation is not None)
@@ -237,7 +238,7 @@ def _answer_list(splits: Mapping[str, Sequence[AskedQuestion]], config: Downstre
 
 
 def _note_answers(
-    source: str, training: bool, asked: Sequence[AskedQuestion], answers: vqa.AnswerList, notes: list[str]
+    source: str, training: bool, asked: Sequence[AskedQuestion], answers: tuple[str, ...], notes: list[str]
 ) -> None:
     """Note the questions that have few answers, or none that the model can give."""
     annotations = [a.annotation for a in asked if a.annotation is not None]
@@ -247,7 +248,8 @@ def _note_answers(
             f"{source}: {len(short):,} questions have fewer than {vqa.ANNOTATORS} answers (the first: question "
             f"{short[0].question_id} with {len(short[0].answers)}) and are scored over those they have"
         )
-    outside = [a for a in annotations if answers.index.keys().isdisjoint(a.answers)]
+    known = set(answers)
+    outside = [a for a in annotations if known.isdisjoint(a.answers)]
     if outside:
         fate = "train with an all-zero target" if training else "count, though they cannot be answered"
         notes.append(

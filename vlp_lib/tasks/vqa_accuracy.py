@@ -13,23 +13,13 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlp_lib.errors import UserError
-from vlp_lib.io import (
-    duplicates,
-    placed_entries,
-    read_json,
-    read_text,
-    refuse,
-    refuse_repeated,
-    take,
-    take_all,
-    write_text,
-)
-from vlp_lib.tasks import percent
+from vlp_lib.io import placed_entries, read_json, read_text, refuse, refuse_repeated, take, take_all, write_text
+from vlp_lib.tasks import naming, percent
 
 QuestionId = int | str
 
@@ -95,64 +85,6 @@ class VqaAnnotation:
     question_type: str | None
     answer_type: str | None
     records: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class VqaAccuracy:
-    """Accuracies as fractions of 1.
-
-    Attributes:
-        overall: mean over all questions.
-        per_answer_type, per_question_type: mean over the questions of each type; empty where the file has no types.
-        questions: how many were scored.
-        short_questions: how many of them have fewer than ten answers.
-        other_rules: overall, by the rules that differ where the file does not tell the annotators apart ("vqaEval.py",
-            "VizWiz"); else empty.
-    """
-
-    overall: float
-    per_answer_type: Mapping[str, float]
-    per_question_type: Mapping[str, float]
-    questions: int
-    short_questions: int
-    other_rules: Mapping[str, float] = field(default_factory=dict)
-
-    def report(self) -> dict[str, Any]:
-        """What `vlp evaluate vqa` prints, in percent."""
-        report = {
-            "task": "vqa",
-            "unit": "percent",
-            "overall": percent(self.overall),
-            "per_answer_type": {kind: percent(share) for kind, share in self.per_answer_type.items()},
-            "per_question_type": {kind: percent(share) for kind, share in self.per_question_type.items()},
-            "questions": self.questions,
-            "questions_with_fewer_than_ten_answers": self.short_questions,
-        }
-        if self.other_rules:
-            report["note"] = (
-                "the annotations have no answer_id to tell annotators apart, as VizWiz's: overall counts each by its "
-                "place; overall_by has what the official codes of VQA (vqaEval.py) and of VizWiz give for such a file"
-            )
-            report["overall_by"] = {rule: percent(share) for rule, share in self.other_rules.items()}
-        return report
-
-
-@dataclass(frozen=True)
-class AnswerList:
-    """The answers that a model chooses from, in the order of its classes; raises UserError where one stands twice."""
-
-    answers: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        refuse(list(duplicates(self.answers)), "answers of the list stand there twice", "keep one of each")
-
-    @functools.cached_property
-    def index(self) -> Mapping[str, int]:
-        """The class of each answer."""
-        return {answer: place for place, answer in enumerate(self.answers)}
-
-    def __len__(self) -> int:
-        return len(self.answers)
 
 
 # ---------------------------------------------------------------------------------------------------- answers
@@ -234,11 +166,12 @@ def question_score(
 
 
 def _mean(scores: Collection[float]) -> float:
-    return math.fsum(scores) / len(scores)
+    """In percent."""
+    return percent(math.fsum(scores) / len(scores))
 
 
-def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> Mapping[str, float]:
-    """The mean of each kind, in alphabetical order."""
+def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> dict[str, float]:
+    """The mean of each kind in percent, in alphabetical order."""
     by_kind: defaultdict[str, list[float]] = defaultdict(list)
     for score, kind in zip(scores, kinds, strict=True):
         if kind is not None:
@@ -246,13 +179,13 @@ def _means(scores: Sequence[float], kinds: Sequence[str | None]) -> Mapping[str,
     return {kind: _mean(by_kind[kind]) for kind in sorted(by_kind)}
 
 
-def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[VqaAnnotation]) -> VqaAccuracy:
-    """The official VQA accuracy (GT-Vision-Lab/VQA, vqaEval.py at HEAD).
+def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[VqaAnnotation]) -> dict[str, Any]:
+    """The official VQA accuracy (GT-Vision-Lab/VQA, vqaEval.py at HEAD) in percent: over all questions and by type.
 
     Where the annotators disagree prediction and answers are normalised, where they are unanimous neither is. Each
     question's score is `leave_one_out`, annotators told apart by their place. Questions with fewer than ten answers are
     scored over those they have, and counted. Where the file does not tell annotators apart, as VizWiz's do not, the
-    official codes of VQA and of VizWiz give other numbers, which are in `other_rules`.
+    official codes of VQA and of VizWiz give other numbers, which are in "overall_by".
 
     Raises UserError where predictions and annotations are not of the same questions, or a question has no answer.
     """
@@ -272,31 +205,39 @@ def vqa_accuracy(predictions: Mapping[QuestionId, str], annotations: Sequence[Vq
     normalise = functools.lru_cache(maxsize=1 << 16)(normalise_answer)  # answers recur
     pairs = [(predictions[annotation.question_id], annotation) for annotation in annotations]
     scores = [question_score(*pair, normalise) for pair in pairs]
-    others: dict[str, float] = {}
+    report: dict[str, Any] = {
+        "task": "vqa",
+        "unit": "percent",
+        "overall": _mean(scores),
+        "per_answer_type": _means(scores, [annotation.answer_type for annotation in annotations]),
+        "per_question_type": _means(scores, [annotation.question_type for annotation in annotations]),
+        "questions": len(scores),
+        "questions_with_fewer_than_ten_answers": sum(len(a.answers) < ANNOTATORS for a in annotations),
+    }
     if any(annotation.records for annotation in annotations):
-        others["vqaEval.py"] = _mean([_by_records(*pair, normalise) for pair in pairs])
+        report["note"] = (
+            "the annotations have no answer_id to tell annotators apart, as VizWiz's: overall counts each by its "
+            "place; overall_by has what the official codes of VQA (vqaEval.py) and of VizWiz give for such a file"
+        )
         # VizWiz: the prediction is always normalised, the answers never; annotators count by their place.
         matches = ((a.answers.count(normalise(prediction)), len(a.answers)) for prediction, a in pairs)
-        others["VizWiz"] = _mean([leave_one_out(*match) for match in matches])
-    return VqaAccuracy(
-        overall=_mean(scores),
-        per_answer_type=_means(scores, [annotation.answer_type for annotation in annotations]),
-        per_question_type=_means(scores, [annotation.question_type for annotation in annotations]),
-        questions=len(scores),
-        short_questions=sum(len(annotation.answers) < ANNOTATORS for annotation in annotations),
-        other_rules=others,
-    )
+        report["overall_by"] = {
+            "vqaEval.py": _mean([_by_records(*pair, normalise) for pair in pairs]),
+            "VizWiz": _mean([leave_one_out(*match) for match in matches]),
+        }
+    return report
 
 
 # ------------------------------------------------------------------------------------------- answer lists and targets
 
 
-def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9) -> AnswerList:
-    """The answer list of some annotations (for the test server: of train and val together, which gives 3,129).
+def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9) -> tuple[str, ...]:
+    """The answers that a model chooses from, in the order of its classes: the common ones of some annotations.
 
-    An answer enters with `minimum` questions whose most common answer it is, counted as compute_softscore.py counts:
-    normalised, commas removed, each question once. The commonest comes first, equally common ones in alphabetical
-    order (the official order is an accident of Python 2).
+    Those of train and val together, as for the test server, are 3,129. An answer enters with `minimum` questions whose
+    most common answer it is, counted as compute_softscore.py counts: normalised, commas removed, each question once.
+    The commonest comes first, equally common ones in alphabetical order (the official order is an accident of
+    Python 2).
 
     Raises UserError where no answer is common enough.
     """
@@ -306,20 +247,20 @@ def build_answer_list(annotations: Iterable[VqaAnnotation], minimum: int = 9) ->
     counts = {answer: len(ids) for answer, ids in questions.items() if len(ids) >= minimum}
     if not counts:
         raise UserError(f"no answer is given to {minimum} questions: use more annotations or lower the minimum")
-    return AnswerList(tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))))
+    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer)))
 
 
-def soft_target(answers: Iterable[str], answer_list: AnswerList) -> dict[int, float]:
+def soft_target(answers: Iterable[str], classes: Mapping[str, int]) -> dict[int, float]:
     """What a model learns to answer to one question: {class: min(0.3 · annotators who say so, 1)}.
 
     Answers are counted as they stand in the file, not normalised, as compute_softscore.py does; those outside of the
     list have no class, and a question with none of them has an empty target.
     """
-    counts = Counter(answer for answer in answers if answer in answer_list.index)
-    return {answer_list.index[answer]: min(3 * count, 10) / 10 for answer, count in counts.items()}
+    counts = Counter(answer for answer in answers if answer in classes)
+    return {classes[answer]: min(3 * count, 10) / 10 for answer, count in counts.items()}
 
 
-def read_answer_list(path: Path) -> AnswerList:
+def read_answer_list(path: Path) -> tuple[str, ...]:
     """An answer list in the form of a JSON list, a JSON object or lines of text (.gz accepted).
 
     A list is LXMERT's label2ans; an object {answer: class} is LXMERT's or UNITER's ans2label; a file not called .json
@@ -335,10 +276,8 @@ def read_answer_list(path: Path) -> AnswerList:
             answers = _by_class(path, answers)
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UserError(f"{path} is no answer list: give a JSON list of answers, or an object of answers and classes")
-    try:
-        return AnswerList(tuple(answers))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    refuse_repeated(answers, "answers", path)
+    return tuple(answers)
 
 
 def _by_class(path: Path, classes: Mapping[str, object]) -> list[str]:
@@ -406,6 +345,14 @@ def check_same_questions(questions: Iterable[VqaQuestion], annotations: Iterable
     mend = "give the two files of one split"
     refuse([i for i in asked if i not in answered], "questions have no annotation", mend)
     refuse([i for i in answered if i not in asked], "annotations are of unknown questions", mend)
+
+
+def read_annotated(questions: Path, annotations: Path) -> tuple[tuple[VqaQuestion, ...], tuple[VqaAnnotation, ...]]:
+    """The two official files of one split; raises UserError, too, where they are not of the same questions."""
+    asked, answered = read_questions(questions), read_annotations(annotations)
+    with naming(questions, annotations):
+        check_same_questions(asked, answered)
+    return asked, answered
 
 
 def read_results(path: Path) -> dict[QuestionId, str]:
