@@ -11,8 +11,7 @@ from vlp_lib.bench.speed import COST, LATENCY, METHODS
 from vlp_lib.io import read_json, write_json, write_lines
 from vlp_lib.provenance import CODE, write_run
 from vlp_lib.tasks import percent
-from vlp_lib.tasks.recalls import CUTOFFS, Recalls, mean_recalls
-from vlp_lib.trainers.zero_shot import _row
+from vlp_lib.tasks.recalls import CUTOFFS, mean_recalls
 from vlp_lib.variants import VARIANTS
 
 
@@ -70,14 +69,16 @@ class MadeUp:
             if folds:
                 five = [self._recalls(share + 0.2, 16) for _ in range(5)]
                 found |= {"folds": mean_recalls(five)} | {f"fold {i}": one for i, one in enumerate(five)}
-            rows = [_row(name, one) for name, one in found.items()]
-            facts = {"images": 80, "captions": 400, "recalls": {row["gallery"]: row for row in rows}}
+            rows = {name: {"gallery": name, **one} for name, one in found.items()}
+            facts = {"images": 80, "captions": 400, "recalls": rows}
             self._write("retrieval", variant, seed, facts)
 
     @staticmethod
-    def _recalls(share: float, images: int) -> Recalls:
+    def _recalls(share: float, images: int) -> dict[str, float]:
         text = {k: share + 0.01 * (k - 1) for k in CUTOFFS}
-        return Recalls(text, {k: value - 0.1 for k, value in text.items()}, images, 5 * images)
+        recalls = {f"text_r{k}": value for k, value in text.items()}
+        recalls |= {f"image_r{k}": value - 0.1 for k, value in text.items()}
+        return {"images": images, "captions": 5 * images, **recalls}
 
     def attend(self, variant: str, *shares: float) -> None:
         """A run for each seed with that pointing accuracy."""

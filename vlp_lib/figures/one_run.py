@@ -17,7 +17,7 @@ from vlp_lib.figures.lessons import draw_training
 from vlp_lib.figures.style import RIGHT, UNKNOWN, WRONG, draw_chance, picture_grid
 from vlp_lib.study.scores import guessing
 from vlp_lib.tasks.common import Example
-from vlp_lib.tasks.recalls import CUTOFFS, Recalls
+from vlp_lib.tasks.recalls import CUTOFFS
 from vlp_lib.tasks.retrieval import Gallery
 
 
@@ -62,16 +62,14 @@ def score_table(scores: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(flat).round(2)
 
 
-def recall_table(found: Mapping[str, Recalls]) -> pd.DataFrame:
+def recall_table(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """R@1, R@5 and R@10 both ways in percent, a row a gallery, with what guessing would score."""
-    rows = []
+    rows, ways = [], ("text", "image")
     for name, one in found.items():
-        row = {"gallery": name, "images": one.images, "captions": one.captions}
-        ways = {"text": one.text_retrieval, "image": one.image_retrieval}
-        row |= {f"{way} R@{k}": round(100 * share[k], 1) for way, share in ways.items() for k in CUTOFFS}
-        for way in ways:
-            row[f"chance, {way} R@1"] = round(100 * guessing(one.images, one.captions, way, 1), 1)
-        rows.append(row)
+        shares = {f"{way} R@{k}": one[f"{way}_r{k}"] for way in ways for k in CUTOFFS}
+        shares |= {f"chance, {way} R@1": guessing(one["images"], one["captions"], way, 1) for way in ways}
+        percent = {heading: round(100 * share, 1) for heading, share in shares.items()}
+        rows.append({"gallery": name, "images": one["images"], "captions": one["captions"], **percent})
     return pd.DataFrame(rows)
 
 

@@ -5,6 +5,7 @@ Scores are in percent, rounded to six decimals. Every file at fault is a UserErr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,10 @@ def _read_scores(path: Path) -> np.ndarray:
     return matrix
 
 
-def _recalls(recalls: retrieval.Recalls) -> dict[str, Any]:
+def _recalls(found: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "text_retrieval": {f"R@{k}": percent(share) for k, share in recalls.text_retrieval.items()},
-        "image_retrieval": {f"R@{k}": percent(share) for k, share in recalls.image_retrieval.items()},
-        "images": recalls.images,
-        "captions": recalls.captions,
+        "text_retrieval": {f"R@{k}": percent(found[f"text_r{k}"]) for k in retrieval.CUTOFFS},
+        "image_retrieval": {f"R@{k}": percent(found[f"image_r{k}"]) for k in retrieval.CUTOFFS},
+        "images": found["images"],
+        "captions": found["captions"],
     }

@@ -9,7 +9,6 @@ or a few too many: here only ranks count.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +23,6 @@ CAPTIONS_PER_IMAGE = 5
 
 _CAPTIONS_FILE = "a COCO captions file, e.g. captions_val2017.json"
 _ROWS = 256  # compared at a time: keeps temporaries at some hundred megabytes for COCO 5k
-
-
-@dataclass(frozen=True)
-class Recalls:
-    """Recalls as fractions of 1, by cutoff (1, 5, 10).
-
-    Attributes:
-        text_retrieval: an image is the query; hit where any of its captions is among the first k.
-        image_retrieval: a caption is the query; hit where its image is among the first k.
-        images, captions: the sizes of the two galleries.
-    """
-
-    text_retrieval: Mapping[int, float]
-    image_retrieval: Mapping[int, float]
-    images: int
-    captions: int
 
 
 def text_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
@@ -71,21 +54,26 @@ def image_ranks(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def recalls(scores: np.ndarray, owners: np.ndarray) -> Recalls:
-    """R@1, R@5 and R@10 both ways. Arguments as for `text_ranks`.
+def recalls(scores: np.ndarray, owners: np.ndarray) -> dict[str, float]:
+    """The sizes of the two galleries ("images", "captions"), and R@1, R@5 and R@10 both ways as fractions of 1.
+
+    "text_r1" … "text_r10": an image is the query; hit where any of its captions is among the first k. "image_r1" …
+    "image_r10": a caption is the query; hit where its image is among the first k. Arguments as for `text_ranks`.
 
     Raises UserError for scores of another shape or precision, or with NaN.
     """
-    _check(scores)
-    return Recalls(
-        text_retrieval=_shares(text_ranks(scores, owners)),
-        image_retrieval=_shares(image_ranks(scores, owners)),
-        images=scores.shape[0],
-        captions=scores.shape[1],
-    )
+    if scores.ndim != 2 or not scores.size:
+        raise UserError(f"the scores have shape {list(scores.shape)} where [images, captions] is needed")
+    if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
+        raise UserError(f"the scores are {scores.dtype}, which makes ties: save float32 or float64")
+    if np.isnan(scores.min()):
+        raise UserError("the scores contain NaN: mend the model that made them")
+    ranks = {"text": text_ranks(scores, owners), "image": image_ranks(scores, owners)}
+    shares = {f"{way}_r{k}": float(np.mean(found < k)) for way, found in ranks.items() for k in CUTOFFS}
+    return {"images": len(scores), "captions": len(owners), **shares}
 
 
-def all_recalls(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, Recalls]:
+def all_recalls(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict[str, dict[str, float]]:
     """Recalls of the whole gallery ("all"), their mean over folds ("folds"), and those of each fold ("fold 0" …).
 
     COCO 5k is "all" of 5,000 images, COCO 1k is "folds" of 1,000: consecutive images with their first five captions.
@@ -127,13 +115,10 @@ def recalls_of_images(scores: np.ndarray, owners: np.ndarray, fold: int) -> dict
     return {name: (100 * values).astype(np.float32) for name, values in found.items()}
 
 
-def mean_recalls(folds: Sequence[Recalls]) -> Recalls:
+def mean_recalls(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of the folds' recalls; sizes are those of one fold."""
-    text, image = (
-        {k: float(np.mean([getattr(fold, way)[k] for fold in folds])) for k in CUTOFFS}
-        for way in ("text_retrieval", "image_retrieval")
-    )
-    return Recalls(text, image, folds[0].images, folds[0].captions)
+    means = {name: float(np.mean([fold[name] for fold in folds])) for name in folds[0] if "_r" in name}
+    return {**folds[0], **means}
 
 
 def first_captions(owners: np.ndarray, captions: int = CAPTIONS_PER_IMAGE) -> np.ndarray:
@@ -183,16 +168,3 @@ def columns_of(images: int, image_index: np.ndarray, shape: tuple[int, ...]) -> 
     raise UserError(
         f"the scores are {list(shape)} where the captions ask for {images} rows and {widths}: score those pairs"
     )
-
-
-def _check(scores: np.ndarray) -> None:
-    if scores.ndim != 2 or not scores.size:
-        raise UserError(f"the scores have shape {list(scores.shape)} where [images, captions] is needed")
-    if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
-        raise UserError(f"the scores are {scores.dtype}, which makes ties: save float32 or float64")
-    if np.isnan(scores.min()):
-        raise UserError("the scores contain NaN: mend the model that made them")
-
-
-def _shares(ranks: np.ndarray) -> Mapping[int, float]:
-    return {k: float(np.mean(ranks < k)) for k in CUTOFFS}

@@ -6,7 +6,6 @@ once a sentence, and only the cross-modality layers run for each pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,13 +74,6 @@ def gallery_of(corpus: Corpus, images: int, data_set: str = "") -> Gallery:
     return Gallery(tuple(chosen), captions, np.repeat(np.arange(len(chosen)), CAPTIONS_PER_IMAGE))
 
 
-def length_blocks(lengths: Sequence[int], size: int) -> Iterator[np.ndarray]:
-    """Indices of sentences in blocks of at most `size`, the shortest first, so that little of a block is padding."""
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
 @torch.inference_mode()
 def score_matrix(
     model: PretrainingModel,
@@ -116,7 +108,9 @@ def score_matrix(
             images.append(VisionFeatures(tokens.tokens[i : i + 1].float(), tokens.grid, seen))
     ids = [tokenizer.encode(caption)[0] for caption in gallery.captions]
     scores = np.empty((len(images), len(ids)), dtype=np.float32)
-    for columns in length_blocks([len(row) for row in ids], block):
+    shortest_first = np.argsort([len(row) for row in ids], kind="stable")  # so that little of a block is padding
+    for start in range(0, len(ids), block):
+        columns = shortest_first[start : start + block]
         sentences, mask = (part.to(device) for part in pad_texts([ids[column] for column in columns]))
         language = model.vlp.language(sentences, mask).float()
         rows = torch.empty(len(images), len(columns), device=device)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,22 +17,15 @@ from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.distributed import held
 from vlp_lib.items import write_items
 from vlp_lib.run import Run
-from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, Recalls, all_recalls, recalls_of_images
+from vlp_lib.tasks.recalls import CAPTIONS_PER_IMAGE, all_recalls, recalls_of_images
 from vlp_lib.tasks.retrieval import Gallery, gallery_of, score_matrix
 from vlp_lib.trainers.loop import METRICS, WEIGHTS, resolve_precision
 from vlp_lib.trainers.trained import device_at_hand, regions_of, restore_pretrained
 
 SCORES = "scores.npy"
 
-
 _KEEP_SCORES_BELOW = 1_000_000
 """Bytes of a score matrix that is kept with its run; COCO 5k's would have 500 MB."""
-
-
-def _row(name: str, found: Recalls) -> dict[str, Any]:
-    text = {f"text_r{k}": value for k, value in found.text_retrieval.items()}
-    image = {f"image_r{k}": value for k, value in found.image_retrieval.items()}
-    return {"gallery": name, "images": found.images, "captions": found.captions, **text, **image}
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Retrieved:
 
     gallery: Gallery
     scores: np.ndarray
-    recalls: Mapping[str, Recalls]
+    recalls: Mapping[str, Mapping[str, float]]
 
 
 def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
@@ -83,7 +75,7 @@ def _retrieve(run: Run, corpus: Corpus, restart: bool, folder: Path) -> Retrieve
     if scores.nbytes < _KEEP_SCORES_BELOW:
         write_array(folder / SCORES, scores)
     write_items(folder, recalls_of_images(scores, gallery.image_index, settings.fold))
-    rows = [_row(name, one) for name, one in found.items()]
+    rows = [{"gallery": name, **one} for name, one in found.items()]
     io.write_lines(folder / METRICS, rows)
     facts = identity | {
         "synthetic": corpus.synthetic,
