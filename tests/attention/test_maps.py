@@ -245,9 +245,9 @@ def test_mask_of_an_object(tiny_corpus, pictured):
 def test_why_there_is_no_mask(tiny_corpus, pictured):
     record, labels, category = pictured
     reasons = [
-        object_mask(Asked("other", None, None), record, labels, tiny_corpus, 32),
-        object_mask(Asked("count", category, np.zeros((0, 4))), record, labels, tiny_corpus, 32),
-        object_mask(Asked("small", category, np.array([[3.0, 3.0, 0.1, 0.1]])), record, None, tiny_corpus, 32),
+        object_mask(Asked("other", None, None), record, labels, tiny_corpus, 32)[1],
+        object_mask(Asked("count", category, np.zeros((0, 4))), record, labels, tiny_corpus, 32)[1],
+        object_mask(Asked("small", category, np.array([[3.0, 3.0, 0.1, 0.1]])), record, None, tiny_corpus, 32)[1],
     ]
     assert reasons == [
         "the annotations do not say where the object is",

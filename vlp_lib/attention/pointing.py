@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from vlp_lib.run import RECORD, Run
 from vlp_lib.tasks.common import Encoder, collate
 from vlp_lib.tasks.downstream import DownstreamModel
 from vlp_lib.tasks.vqa import VqaSplit, open_vqa
-from vlp_lib.tasks.vqa_accuracy import normalise_answer
+from vlp_lib.tasks.vqa_accuracy import VqaQuestion, normalise_answer
 from vlp_lib.trainers.finetune import load_finetuned, task_encoder
 from vlp_lib.trainers.loop import METRICS, WEIGHTS
 from vlp_lib.trainers.trained import device_at_hand
@@ -44,8 +44,6 @@ KINDS = ("stuff", "small", "count")
 """The rows of figure 6: the ground, a small object, a counting question."""
 
 POINTS, PANEL = "questions.jsonl", "panel.npz"
-
-Source = Literal["label map", "boxes"]
 
 _FIRST_STUFF = 92
 """COCO-Stuff's categories from this id on are stuff."""
@@ -77,10 +75,10 @@ class Pointing:
     mass: float  # share of the attention on the object
     chance: float  # the object's share of the image
     even: float  # what attention spread evenly over the tokens scores: the chance level, but for a detector's boxes
-    source: Source  # what says where the object is
+    source: str  # what says where the object is: "label map" or "boxes"
 
 
-def point(weights: np.ndarray, places: Places, mask: np.ndarray, source: Source = "label map") -> Pointing:
+def point(weights: np.ndarray, places: Places, mask: np.ndarray, source: str = "label map") -> Pointing:
     """Score a map: weights [tokens], where the tokens lie, and the object's mask [S, S] bool.
 
     Tokens that share the greatest weight are averaged over, so that a map that says nothing is at chance.
@@ -99,15 +97,15 @@ def point(weights: np.ndarray, places: Places, mask: np.ndarray, source: Source 
 
 def object_mask(
     asked: Asked, record: ImageRecord, labels: np.ndarray | None, corpus: Corpus, side: int
-) -> tuple[np.ndarray, Source] | str:
-    """Where what is asked for lies on the squared image, [side, side] bool, and what says so; or why there is no mask.
+) -> tuple[np.ndarray | None, str]:
+    """Where what is asked for lies on the squared image, [side, side] bool, and what says so; or None and the reason.
 
     The label map's pixels of the category inside of the boxes; without label map or category, the boxes themselves.
     """
     if asked.boxes is None:
-        return "the annotations do not say where the object is"
+        return None, "the annotations do not say where the object is"
     if not len(asked.boxes):
-        return "what is asked for is not in the image"
+        return None, "what is asked for is not in the image"
     pixels = (np.arange(side) + 0.5) / side
     boxes = np.zeros((side, side), bool)
     for x, y, width, height in asked.boxes:
@@ -119,7 +117,7 @@ def object_mask(
         exact = boxes & (show_label_map(labels, View(), side) == index)
         if exact.any():
             return exact, "label map"
-    return (boxes, "boxes") if boxes.any() else "the object is smaller than a pixel of the model's image"
+    return (boxes, "boxes") if boxes.any() else (None, "the object is smaller than a pixel of the model's image")
 
 
 def summarise(points: Sequence[tuple[str, Pointing | str]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -278,26 +276,27 @@ class _Observer:
                 image = batch.pictures.images[row].permute(1, 2, 0).cpu().numpy()
                 places = places_of(self.model.vlp, attention.features, batch, row)
                 weights = attention.on_image(row, self.query)
-                yield self._look(index, self.split.answers[int(decision)], image, weights, places)
+                item = self.split.items[index]
+                assert item.annotation is not None  # the split is labelled
+                mask, source = self._mask(item.question, len(image))
+                yield Look(
+                    question_id=item.question.question_id,
+                    text=item.question.question,
+                    answer=self.split.answers[int(decision)],
+                    truth=item.annotation.multiple_choice_answer,
+                    map=places.paint(weights),
+                    image=image,
+                    mask=mask,
+                    score=source if mask is None else point(weights, places, mask, source),
+                )
 
-    def _look(self, index: int, answer: str, image: np.ndarray, weights: np.ndarray, places: Places) -> Look:
-        question, annotation = self.split.items[index].question, self.split.items[index].annotation
-        assert annotation is not None  # the split is labelled
+    def _mask(self, question: VqaQuestion, side: int) -> tuple[np.ndarray | None, str]:
+        """As `object_mask`."""
         record = self.records.get(int(question.image_id))
-        mask: tuple[np.ndarray, Source] | str = "the image is none of the corpus's captioned ones"
-        if record is not None:
-            asked, labels = self.asked[question.question_id], self.corpus.read_label_map(record)
-            mask = object_mask(asked, record, labels, self.corpus, len(image))
-        return Look(
-            question_id=question.question_id,
-            text=question.question,
-            answer=answer,
-            truth=annotation.multiple_choice_answer,
-            map=places.paint(weights),
-            image=image,
-            mask=None if isinstance(mask, str) else mask[0],
-            score=mask if isinstance(mask, str) else point(weights, places, *mask),
-        )
+        if record is None:
+            return None, "the image is none of the corpus's captioned ones"
+        labels = self.corpus.read_label_map(record)
+        return object_mask(self.asked[question.question_id], record, labels, self.corpus, side)
 
 
 OfTheKit: TypeAlias = Callable[[Run], tuple[DownstreamModel, Tokenizer]]

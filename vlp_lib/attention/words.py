@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +29,10 @@ class WordLook:
     maps: dict[str, np.ndarray]  # [S, S] by word, in the order of the sentence; 1 is as even attention
 
 
-def longest_words(words: Sequence[tuple[str, list[int]]], count: int) -> list[tuple[str, list[int]]]:
-    """The longest of a sentence's words with their tokens, in its order: they are seldom articles and prepositions."""
-    chosen = sorted(range(len(words)), key=lambda i: -len(words[i][0]))[:count]
-    return [words[i] for i in sorted(chosen)]
+def longest_words(words: Collection[str], count: int) -> list[str]:
+    """The longest of a sentence's different words, in its order: they are seldom articles and prepositions."""
+    longest = sorted(words, key=len, reverse=True)[:count]
+    return [word for word in words if word in longest]
 
 
 def words_of(tokenizer: Tokenizer, caption: str) -> list[tuple[str, list[int]]]:
@@ -94,6 +94,6 @@ def look_at_words(run: Run, corpus: Corpus, records: Sequence[ImageRecord], coun
         caption = record.captions[0]
         pictures = whole_pictures(corpus, [record], profile.model.image_size, regions, profile.data.detector_threshold)
         maps = look_at_sentence(vlp, tokenizer, pictures, caption)
-        chosen = {word: maps[word] for word, _ in longest_words(words_of(tokenizer, caption), count)}
+        chosen = {word: maps[word] for word in longest_words(maps, count)}
         looks.append(WordLook(caption, pictures.images[0].permute(1, 2, 0).numpy(), chosen))
     return looks
