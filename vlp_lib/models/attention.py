@@ -23,21 +23,15 @@ class Attention(nn.Module):
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden)
 
-    def _project(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Queries, keys and values, [B, heads, length, C / heads].
+    def _project(self, x: torch.Tensor, *layers: nn.Linear) -> tuple[torch.Tensor, ...]:
+        """A sequence [B, length, C] through each of the layers: [B, heads, length, C / heads].
 
-        Layers that read the same sequence are one multiplication: it is read, and under autocast converted, once.
+        It is one multiplication: the sequence is read, and under autocast converted, once.
         """
-
-        def project(t: torch.Tensor, *layers: nn.Linear) -> tuple[torch.Tensor, ...]:
-            weight = torch.cat([layer.weight for layer in layers])
-            bias = torch.cat([layer.bias for layer in layers])
-            heads = F.linear(t, weight, bias).unflatten(-1, (len(layers), self.heads, -1))
-            return heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-
-        if x is context:
-            return project(x, self.query, self.key, self.value)
-        return *project(x, self.query), *project(context, self.key, self.value)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        heads = F.linear(x, weight, bias).unflatten(-1, (len(layers), self.heads, -1))
+        return heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
     def forward(
         self, x: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None = None, need_weights: bool = False
@@ -48,7 +42,10 @@ class Attention(nn.Module):
             mask: [B, K] bool, True where the context may be read; None reads all.
             need_weights: also return the attention, [B, heads, Q, K], each row summing to 1.
         """
-        q, k, v = self._project(x, context)
+        if x is context:
+            q, k, v = self._project(x, self.query, self.key, self.value)
+        else:
+            (q,), (k, v) = self._project(x, self.query), self._project(context, self.key, self.value)
         readable = None if mask is None else mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         weights = None

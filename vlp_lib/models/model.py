@@ -18,7 +18,7 @@ from vlp_lib.models.attention import AttentionBlock
 from vlp_lib.models.cross_modality import CrossAttentionMaps, CrossModalityEncoder
 from vlp_lib.models.heads import ITMHead, MLMHead, Pooler
 from vlp_lib.models.language import LanguageStream
-from vlp_lib.models.vision import PixelStream, RegionStream, VisionFeatures, make_vision
+from vlp_lib.models.vision import VisionFeatures, VisionStream, make_vision
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.variants import Variant
 
@@ -47,20 +47,14 @@ Seen = tuple[VisionFeatures, VisionFeatures]
 """The vision stream's features, and the tokens that the cross-modality encoder reads."""
 
 
-def visual_loss_of(
-    config: ModelConfig,
-    variant: Variant,
-    sizes: Vocabularies,
-    vision: PixelStream | RegionStream,
-) -> MixedVisualLoss:
+def visual_loss_of(config: ModelConfig, variant: Variant, sizes: Vocabularies, vision: VisionStream) -> MixedVisualLoss:
     """The variant's visual losses, made for this vision stream; raises UserError for settings that do not fit."""
-    grid = (0, 0) if isinstance(vision, RegionStream) else vision.grid(config.image_size, config.image_size)
     context = Context(
         hidden=config.hidden,
         heads=config.heads,
         dropout=config.dropout,
-        grid=grid,
-        patch=config.image_size if isinstance(vision, RegionStream) else vision.cell,
+        grid=vision.grid(config.image_size, config.image_size),
+        patch=vision.cell,
         convolutional=vision.convolutional,
         vocabularies=sizes,
     )
@@ -83,13 +77,7 @@ class VLPModel(nn.Module):
             architecture, input scale included, with random weights: for a model that a checkpoint is to fill.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        variant: Variant,
-        sizes: Vocabularies,
-        pretrained: bool = True,
-    ) -> None:
+    def __init__(self, config: ModelConfig, variant: Variant, sizes: Vocabularies, pretrained: bool = True) -> None:
         super().__init__()
         self.config = config
         self.vision = make_vision(config, variant.vision, sizes, pretrained)
@@ -130,11 +118,7 @@ class VLPModel(nn.Module):
         return read.index_select(0, batch.sentence_of_text)
 
     def join(
-        self,
-        language: torch.Tensor,
-        language_mask: torch.Tensor,
-        tokens: VisionFeatures,
-        need_weights: bool = False,
+        self, language: torch.Tensor, language_mask: torch.Tensor, tokens: VisionFeatures, need_weights: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[CrossAttentionMaps]]:
         """Pooled [CLS], language and vision after the cross-modality encoder, and its attention where asked for."""
         words, vision, maps = self.cross_modality(language, tokens.tokens, language_mask, tokens.mask, need_weights)
@@ -154,8 +138,8 @@ class VLPModel(nn.Module):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those that began with pretrained weights: the backbone's and the language stream's, as far as loaded."""
         loaded: list[nn.Module] = [self.language.bert] if self.language.load_report else []
-        if self.vision.load_report and not isinstance(self.vision, RegionStream):
-            loaded.append(self.vision.backbone)
+        if self.vision.load_report:
+            loaded.append(self.vision.get_submodule("backbone"))
         return [parameter for part in loaded for parameter in part.parameters()]
 
 
@@ -176,11 +160,9 @@ class PretrainingModel(nn.Module):
 
         The matching loss is not among them: every part of a batch has as many pairs.
         """
-        mlm: dict[str, torch.Tensor | float] = {"mlm": (batch.mlm_labels != NO_MATCHED_TOKEN).sum()}
-        if not self.vlp.visual_loss.weights or isinstance(self.vlp.vision, RegionStream):
-            return mlm
-        grid = self.vlp.vision.grid(batch.images.shape[-2], batch.images.shape[-1])
-        return mlm | self.vlp.visual_loss.terms(batch, grid)
+        height, width = batch.images.shape[-2:]
+        visual = self.vlp.visual_loss.terms(batch, self.vlp.vision.grid(height, width))
+        return {"mlm": (batch.mlm_labels != NO_MATCHED_TOKEN).sum(), **visual}
 
     def forward(self, batch: Batch, seen: Seen | None = None) -> dict[str, torch.Tensor]:
         """Scalars by name: mlm, itm, each visual loss and its parts, "visual" (their weighted sum) and "loss" (all).

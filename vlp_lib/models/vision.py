@@ -73,12 +73,18 @@ class VisionStream(nn.Module):
     """What the streams share: which pixels of an image they read.
 
     Attributes:
+        cell: pixels a side of a cell of the feature map; 0 where there is none.
         convolutional: whether its features are a map of falling resolution.
         load_report: of the backbone's pretrained weights, where they were loaded.
     """
 
+    cell = 0
     convolutional = False
     load_report: LoadReport | None = None
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of so many pixels; (0, 0) where they form no map."""
+        return 0, 0
 
     def window(self, height: int, width: int) -> tuple[slice, slice]:
         """The rows and the columns of pixels that are read of an image of so many; all of them, if nothing is said."""
@@ -108,10 +114,8 @@ class VisionStream(nn.Module):
 class _WholeCells(VisionStream):
     """A stream that reads whole cells of `cell` pixels: what is left over is cropped around the centre."""
 
-    cell: int
-
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of so many pixels."""
+        """Whole cells only."""
         return height // self.cell, width // self.cell
 
     def window(self, height: int, width: int) -> tuple[slice, slice]:
@@ -221,7 +225,7 @@ class ResNetStream(_MapStream):
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the feature map of an image of so many pixels."""
+        """A cell for what is left over at the edges, too."""
         return math.ceil(height / self.cell), math.ceil(width / self.cell)
 
     def forward(self, batch: VisionInput) -> VisionFeatures:
