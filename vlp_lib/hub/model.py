@@ -26,7 +26,7 @@ from vlp_lib.hub.card import RunRecord, model_card
 from vlp_lib.losses.itm import itm_score
 from vlp_lib.models.model import PretrainingModel, VLPModel
 from vlp_lib.models.vocabularies import Vocabularies
-from vlp_lib.models.weights import declared, input_scale, require_floats, require_same_tensors
+from vlp_lib.models.weights import declared, input_scale, require_same_tensors
 from vlp_lib.run import CONFIG, RECORD
 from vlp_lib.settings import override
 from vlp_lib.tasks.common import Encoder, TaskSample, collate
@@ -252,11 +252,8 @@ def _require_fitting(folder: Path, config: ModelConfig, build: Callable[[], torc
             own = build().state_dict()
     except Exception as error:  # torch and timm have one for each impossible size
         raise _not_buildable(folder, error) from error
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
     what = f"{folder / WEIGHTS} holds another model than {CONFIG} describes"
-    given = {name: shape for name, (shape, _) in there.items()}
-    require_same_tensors(given, shapes, what, "fetch the whole folder again")
-    require_floats({name: kind for name, (_, kind) in there.items()}, own, folder / WEIGHTS)
+    require_same_tensors(there, own, folder / WEIGHTS, what, "fetch the whole folder again")
 
 
 def _add_plugins(hashes: Mapping[str, str], folder: Path, plugin: Path | str) -> None:

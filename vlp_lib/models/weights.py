@@ -91,11 +91,9 @@ def declared(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def require_floats(kinds: Mapping[str, str], own: Mapping[str, torch.Tensor], source: object) -> None:
-    """Raise UserError where a model's weight is given in a kind that stands for other numbers (int8, float8, bool).
+    """Raise UserError where a weight of a model, `own`, is given as what stands for other numbers (int8, float8, bool).
 
-    Args:
-        kinds: of each given tensor that the model has, as torch or as safetensors calls it.
-        own: the model's.
+    `kinds` are those of given tensors that the model has, as torch or as safetensors calls them.
     """
     for name, kind in kinds.items():
         if own[name].is_floating_point() and kind not in _FLOATS:
@@ -104,17 +102,25 @@ def require_floats(kinds: Mapping[str, str], own: Mapping[str, torch.Tensor], so
             )
 
 
-def require_same_tensors(there: Mapping[str, object], own: Mapping[str, object], what: str, mend: str) -> None:
-    """Raise UserError where two models differ in names or shapes: the first tensor, with its shapes, then others."""
-    differ = sorted(name for name in there.keys() | own.keys() if there.get(name) != own.get(name))
-    if not differ:
-        return
-    name, *others = differ
-    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    also = f" (also {', '.join(others[:NAMED])}{more})" if others else ""
-    raise UserError(
-        f"{what}: at {name} it has {there.get(name, 'nothing')}, this model {own.get(name, 'nothing')}{also}; {mend}"
-    )
+def require_same_tensors(
+    given: Mapping[str, tuple[tuple[int, ...], str]], own: Mapping[str, torch.Tensor], path: Path, what: str, mend: str
+) -> None:
+    """Raise UserError where the tensors of a file (shape and kind of each) are not those of a model, `own`.
+
+    `what` and `mend` begin and end the sentence where names or shapes differ; the first tensor has its shapes in it.
+    """
+    there = {name: shape for name, (shape, _) in given.items()}
+    here = {name: tuple(value.shape) for name, value in own.items()}
+    differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differ:
+        name, *others = differ
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        also = f" (also {', '.join(others[:NAMED])}{more})" if others else ""
+        raise UserError(
+            f"{what}: at {name} it has {there.get(name, 'nothing')}, this model {here.get(name, 'nothing')}{also}; "
+            f"{mend}"
+        )
+    require_floats({name: kind for name, (_, kind) in given.items()}, own, path)
 
 
 def load_matching(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> LoadReport:
@@ -256,13 +262,10 @@ def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
             raise UserError(
                 f"cannot load the pretrained weights {source!r}: give a local folder, or connect to the hub"
             ) from error
-    return {_bert_name(k): v for k, v in state.items()}
+    return {_bert_name(name): value for name, value in state.items()}
 
 
 def _bert_name(name: str) -> str:
     """A tensor's name today: without prefix, and with the norms' names of BERT's first release translated."""
-    name = name.removeprefix("bert.")
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(f"LayerNorm{old}"):
-            name = name.removesuffix(old) + new
-    return name
+    name = name.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
+    return name.replace("LayerNorm.beta", "LayerNorm.bias")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from torch import nn
 
 from vlp_lib.errors import UserError, reason
 from vlp_lib.io import read_json, write_atomically, write_json, write_text
-from vlp_lib.models.weights import NAMED, require_floats, require_same_tensors
+from vlp_lib.models.weights import NAMED, require_same_tensors
 
-_STEP = re.compile(r"step-(\d{8})")
 _HALF = ".half-written"
 _SUMS = "SHA256SUMS"
 """In a state: the SHA-256 of each of its other files, as sha256sum writes them."""
@@ -63,13 +61,10 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
         about = dict(json.loads(metadata.get("about", "{}")))
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no readable weights file ({error}): delete it and run its stage again") from error
-    there, here = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (state, model.state_dict()))
+    given = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
     of = ", ".join(f"{k} {v}" for k, v in about.items() if isinstance(v, str | int)) or "unnamed"
     mend = "give the checkpoint of the same profile, variant and corpus"
-    require_same_tensors(there, here, f"{path} holds another model ({of})", mend)
-    require_floats(
-        {name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, model.state_dict(), path
-    )
+    require_same_tensors(given, model.state_dict(), path, f"{path} holds another model ({of})", mend)
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(f"{path} holds values that are not finite in {', '.join(broken[:NAMED])}: train it again")
@@ -173,4 +168,4 @@ def _is_whole(state: Path) -> bool:
 
 def _states(folder: Path) -> list[Path]:
     """The whole states, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if _STEP.fullmatch(p.name))
+    return sorted(folder.glob(f"step-{'[0-9]' * 8}"))
