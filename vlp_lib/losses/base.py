@@ -8,9 +8,9 @@ import inspect
 import linecache
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, cast, get_type_hints
 
 import torch
 from torch import nn
@@ -108,15 +108,9 @@ class VisualLoss(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say what its loss is")
 
 
-@dataclass(frozen=True)
-class _Registered:
-    """A class, and the settings that its name stands for."""
+_CLASSES: dict[str, tuple[type[VisualLoss], dict[str, Any]]] = {}
+"""By name a class, and the settings that the name stands for."""
 
-    make: type[VisualLoss]
-    preset: Mapping[str, Any] = field(default_factory=dict)
-
-
-_CLASSES: dict[str, _Registered] = {}
 _Loss = TypeVar("_Loss", bound=type[VisualLoss])
 
 
@@ -129,7 +123,7 @@ def visual_loss(name: str, **preset: Any) -> Callable[[_Loss], _Loss]:
     def register(make: _Loss) -> _Loss:
         if not make.__module__.startswith(f"{__package__}."):
             catalogue.add(name, _entry(make))
-        _CLASSES[name] = _Registered(make, preset)
+        _CLASSES[name] = (make, preset)
         return make
 
     return register
@@ -148,8 +142,8 @@ def _entry(make: type[VisualLoss]) -> catalogue.LossEntry:
     )
 
 
-def _registered(name: str) -> _Registered:
-    """The class of a name; imports the file that it is written in."""
+def _registered(name: str) -> tuple[type[VisualLoss], dict[str, Any]]:
+    """The class and the preset of a name; imports the file that the class is written in."""
     entry = catalogue.loss(name)
     if name not in _CLASSES and entry.file is not None:
         if not entry.text:
@@ -203,8 +197,8 @@ def resolve_settings(
 
 
 def _resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    registered = _registered(name)
-    init = registered.make.__init__
+    make, preset = _registered(name)
+    init = make.__init__
     arguments = inspect.signature(init).parameters.values()
     defaults = {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
     hints = get_type_hints(init) if defaults else {}
@@ -212,7 +206,7 @@ def _resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if setting in hints and not fits(value, hints[setting]):
             raise UserError(f"setting 'losses.{name}.{setting}' is {value!r}: it must be like {defaults[setting]!r}")
         require_in_range(init, setting, value, f"losses.{name}.{setting}")
-    return defaults | dict(registered.preset) | dict(given)
+    return defaults | preset | dict(given)
 
 
 class MixedVisualLoss(nn.Module):
@@ -230,49 +224,47 @@ class MixedVisualLoss(nn.Module):
         super().__init__()
         self.weights = dict(weights)
         self.settings = resolve_settings(weights, settings)
-        self.losses = nn.ModuleDict({name: _registered(name).make(context, **self.settings[name]) for name in weights})
-        asked = [loss.needs for loss in self._each().values()]
+        made = {name: _registered(name)[0](context, **self.settings[name]) for name in weights}
+        self.losses = cast("Mapping[str, VisualLoss]", nn.ModuleDict(made))
+        asked = [loss.needs for loss in self.losses.values()]
         self.needs = Needs(any(n.label_maps for n in asked), max((n.detections for n in asked), default=0))
-
-    def _each(self) -> dict[str, VisualLoss]:
-        return {name: loss for name, loss in self.losses.items() if isinstance(loss, VisualLoss)}
 
     @property
     def replaces_tokens(self) -> bool:
         """Whether the cross-modality encoder reads what one of the losses makes."""
-        return any(type(loss).tokens is not VisualLoss.tokens for loss in self._each().values())
+        return any(type(loss).tokens is not VisualLoss.tokens for loss in self.losses.values())
 
     def corrupt(self, batch: Batch) -> Batch:
         """Each loss's corruption, one after the other."""
-        for loss in self._each().values():
+        for loss in self.losses.values():
             batch = loss.corrupt(batch)
         return batch
 
     def tokens(self, features: VisionFeatures) -> VisionFeatures:
         """The tokens of the one loss that makes its own, or the features."""
-        for loss in self._each().values():
+        for loss in self.losses.values():
             features = loss.tokens(features)
         return features
 
     def token_attention(self, features: VisionFeatures) -> torch.Tensor | None:
         """That of the one loss that makes the tokens, or None."""
-        maps = (loss.token_attention(features) for loss in self._each().values())
+        maps = (loss.token_attention(features) for loss in self.losses.values())
         return next((attention for attention in maps if attention is not None), None)
 
     def terms(self, batch: Batch, grid: tuple[int, int]) -> dict[str, torch.Tensor | float]:
         """The terms of each loss."""
-        return {name: loss.terms(batch, grid) for name, loss in self._each().items()}
+        return {name: loss.terms(batch, grid) for name, loss in self.losses.items()}
 
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """The weighted sum; the parts are each loss's own value under its name and its parts under name_part."""
         total = features.tokens.new_zeros(())
         parts: dict[str, torch.Tensor] = {}
         drawings: dict[str, torch.Tensor] = {}
-        for name, loss in self._each().items():
+        for name, loss in self.losses.items():
             output = loss(features, tokens, batch)
             value = batch.weighted(name, output.loss)
             total = total + self.weights[name] * value
-            parts |= {name: value.detach()}
+            parts[name] = value.detach()
             parts |= {f"{name}_{part}": batch.weighted(name, part_value) for part, part_value in output.parts.items()}
             drawings |= {f"{name}_{drawn}": tensor for drawn, tensor in output.drawings.items()}
         return VisualOutput(total, parts, drawings)
