@@ -5,7 +5,7 @@ import pytest
 from made_runs import pretrained
 
 from vlp_lib.errors import UserError
-from vlp_lib.trainers.tensorboard import ScalarWriter
+from vlp_lib.trainers import loop
 
 
 class Recorder:
@@ -55,4 +55,4 @@ def test_every_row_of_the_metrics_is_there(small_profile, tiny_corpus, results, 
 def test_without_the_package_it_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="TensorBoard is not installed: install it with `pip install tensorboard`"):
-        ScalarWriter(tmp_path, [])
+        loop._scalar_writer(tmp_path)

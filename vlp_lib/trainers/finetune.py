@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,8 @@ class Finetuned:
     notes: tuple[str, ...]
 
 
-class FinetuningTask:
-    """A downstream task for the training loop."""
+class FinetuningTask(loop.Task[TaskBatch]):
+    """A downstream task for the training loop; its loss is a mean over items, of which each part has as many."""
 
     def __init__(self, data: TaskData[Any], training: TrainingConfig, workers: int, seed: int, name: str) -> None:
         self.name, self.data, self.training, self.workers, self.seed = name, data, training, workers, seed
@@ -75,17 +75,11 @@ class FinetuningTask:
         order = TrainingOrder(len(self.data.train), size, self.steps, self.seed, start, rank, world, parts)
         return load(self.data.train, ([key.pair for key in keys] for keys in order), collate, self.workers)
 
-    def share_out(
-        self, model: nn.Module, parts: Sequence[TaskBatch], mean: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Sequence[TaskBatch]:
-        """The parts as they are: the loss is a mean over items, and each part has as many."""
-        return parts
-
     def losses(self, model: nn.Module, batch: TaskBatch) -> dict[str, torch.Tensor]:
         """The task's loss."""
         return {"loss": task_loss(model(batch), batch.targets)}
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def evaluate(self, model: DownstreamModel, device: torch.device) -> dict[str, float]:
         """Loss and accuracy (a fraction of 1, by the official rule) on the validation items."""
         decisions, loss = predict(model, self.validation, device, self.training.batch_size, self.workers)
         accuracy = self.validation.score(decisions)[self.data.main_score] / 100
@@ -133,59 +127,56 @@ def finetune(run: Run, task: str, corpus: Corpus, restart: bool = False) -> Fine
     Raises UserError for an unknown task, a pretraining that is missing or of other settings (`Run.at`), files of the
     task that are missing or broken, another process that works in the folder, and as `loop.fit` does.
     """
-    run = run.at(f"finetune-{check_task(task)}")
-    with held(run.folder(f"finetune-{task}")):
-        return _finetune(run, task, corpus, restart)
-
-
-def _finetune(run: Run, task: str, corpus: Corpus, restart: bool) -> Finetuned:
-    begun, start = provenance.now(), time.monotonic()
-    stage = f"finetune-{task}"
-    profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder(stage)
-    pretrained = run.folder("pretrain")
-    training: TrainingConfig = getattr(profile.downstream, task)
-    tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
-    data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
-    if is_main():
-        print("\n".join(data.notes), end="\n" if data.notes else "")
-    loop.seed_everything(seed)
-    model = DownstreamModel(restore_pretrained(run, corpus)[0].vlp, data.pairs, data.classes)
-    freeze_unread(model.train(), collate([data.train[0], data.train[min(1, len(data.train) - 1)]]))
-    trained = FinetuningTask(data, training, profile.data.workers, seed, f"{task} {variant.name} seed {seed}")
-    about = {
-        "stage": stage,
-        "task": task,
-        "profile": profile.name,
-        "variant": variant.name,
-        "model": to_dict(profile.model),
-        "plugins": describe_plugins(variant),
-        "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
-        "pretrained": hashlib.sha256((pretrained / loop.WEIGHTS).read_bytes()).hexdigest(),
-        "vocabularies": to_dict(vocabularies(corpus, tokenizer)),
-        "corpus": corpus.fingerprint,
-        "pairs": data.pairs,
-        "classes": data.classes,
-        "settings": list(run.settings),
-    }
-    rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart, entry=__name__)
-    if not is_main():  # the main process scores for all
-        return Finetuned(rows, {}, [], data.notes)
-    load_weights(folder / loop.WEIGHTS, model)
-    scores, examples = _score(model.eval(), data, profile, training, folder)
-    io.write_atomically(folder / TOKENIZER, tokenizer.save)
-    if data.answers:
-        io.write_json(folder / ANSWERS, list(data.answers))
-    facts = run.identity(stage) | {
-        **{name: about[name] for name in ("task", "corpus", "pretrained")},
-        "synthetic": corpus.synthetic,
-        "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
-        "notes": list(data.notes),
-        "baselines": baselines(data),
-        "plugins": keep_plugins(variant, folder),
-        **scores,
-    }
-    provenance.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))
-    return Finetuned(rows, scores, examples, data.notes)
+    stage = f"finetune-{check_task(task)}"
+    run = run.at(stage)
+    folder = run.folder(stage)
+    with held(folder):
+        begun, start = provenance.now(), time.monotonic()
+        profile, variant, seed = run.config, run.chosen, run.seed
+        pretrained = run.folder("pretrain")
+        training: TrainingConfig = getattr(profile.downstream, task)
+        tokenizer = load_tokenizer(str(pretrained / TOKENIZER), UNCUT)
+        data = open_task(task, corpus, task_encoder(profile, task, variant, corpus, tokenizer), profile.downstream)
+        if is_main():
+            print("\n".join(data.notes), end="\n" if data.notes else "")
+        loop.seed_everything(seed)
+        model = DownstreamModel(restore_pretrained(run, corpus)[0].vlp, data.pairs, data.classes)
+        freeze_unread(model.train(), collate([data.train[0], data.train[min(1, len(data.train) - 1)]]))
+        trained = FinetuningTask(data, training, profile.data.workers, seed, f"{task} {variant.name} seed {seed}")
+        about = {
+            "stage": stage,
+            "task": task,
+            "profile": profile.name,
+            "variant": variant.name,
+            "model": to_dict(profile.model),
+            "plugins": describe_plugins(variant),
+            "downstream": {k: v for k, v in to_dict(profile.downstream).items() if k not in ("vqa", "nlvr2", "vcr")},
+            "pretrained": hashlib.sha256((pretrained / loop.WEIGHTS).read_bytes()).hexdigest(),
+            "vocabularies": to_dict(vocabularies(corpus, tokenizer)),
+            "corpus": corpus.fingerprint,
+            "pairs": data.pairs,
+            "classes": data.classes,
+            "settings": list(run.settings),
+        }
+        rows = loop.fit(model, trained, training, trained.steps, seed, folder, about, restart, entry=__name__)
+        if not is_main():  # the main process scores for all
+            return Finetuned(rows, {}, [], data.notes)
+        load_weights(folder / loop.WEIGHTS, model)
+        scores, examples = _score(model.eval(), data, profile, training, folder)
+        io.write_atomically(folder / TOKENIZER, tokenizer.save)
+        if data.answers:
+            io.write_json(folder / ANSWERS, list(data.answers))
+        facts = run.identity(stage) | {
+            **{name: about[name] for name in ("task", "corpus", "pretrained")},
+            "synthetic": corpus.synthetic,
+            "items": {s.name: len(s) for s in (data.train, data.val, data.test) if s is not None},
+            "notes": list(data.notes),
+            "baselines": baselines(data),
+            "plugins": keep_plugins(variant, folder),
+            **scores,
+        }
+        provenance.write_run(folder, facts, model, begun, max(time.monotonic() - start, rows[-1]["seconds"]))
+        return Finetuned(rows, scores, examples, data.notes)
 
 
 def _score(

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
@@ -25,7 +26,6 @@ from vlp_lib.progress import Progress
 from vlp_lib.provenance import begin
 from vlp_lib.trainers.checkpoint import load_state, remove_half_written, save_state, save_weights
 from vlp_lib.trainers.efficiency import evaluation_kernels, prepare_model, training_kernels
-from vlp_lib.trainers.tensorboard import ScalarWriter
 
 METRICS, WEIGHTS, STATES = "metrics.jsonl", "model.safetensors", "checkpoints"
 _GPU_CHECK = 20
@@ -43,7 +43,10 @@ SomeBatch = TypeVar("SomeBatch", bound=OnDevice)
 
 
 class Task(Protocol[SomeBatch]):
-    """What is trained: where the batches come from, what the loss is, how it is judged."""
+    """What is trained: where the batches come from, what the loss is, how it is judged.
+
+    Only `losses` sees the model as several processes wrap it.
+    """
 
     name: str
 
@@ -51,18 +54,19 @@ class Task(Protocol[SomeBatch]):
         """This process's parts of each optimiser step, from step `start` on."""
 
     def share_out(
-        self, model: nn.Module, parts: Sequence[SomeBatch], mean: Callable[[torch.Tensor], torch.Tensor]
+        self, model: Any, parts: Sequence[SomeBatch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[SomeBatch]:
         """This process's parts of one step, each so weighted that the mean of their losses is the whole batch's.
 
         Called where a batch has several parts, with the parts on the device. `mean` averages a tensor over all
-        processes.
+        processes. The parts as they are will do where each has as many of what the loss is a mean over.
         """
+        return parts
 
-    def losses(self, model: nn.Module, batch: SomeBatch) -> dict[str, torch.Tensor]:
+    def losses(self, model: Any, batch: SomeBatch) -> dict[str, torch.Tensor]:
         """Scalars by name; "loss" is minimised."""
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def evaluate(self, model: Any, device: torch.device) -> dict[str, float]:
         """Validation metrics by name; the weights of the lowest "val_loss" are kept. Only the main process asks."""
 
 
@@ -107,16 +111,6 @@ def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
         for pretrained, plain in sorted(groups)
     ]
     return torch.optim.AdamW(arranged, betas=(0.9, 0.98), fused=True)
-
-
-def check_training(config: TrainingConfig, processes: int) -> None:
-    """Refuse a batch that cannot be divided among the processes; raises UserError naming the setting."""
-    parts = config.accumulation * processes
-    if config.batch_size % parts:
-        raise UserError(
-            f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
-            f"{processes} processes: choose a multiple of {parts}"
-        )
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "float32"]) -> Literal["bf16", "float32"]:
@@ -165,6 +159,27 @@ class _LossBook:
         return means
 
 
+def _scalar_writer(folder: Path) -> Any:
+    """TensorBoard's writer into a run's folder; what an earlier process has written there counts no more.
+
+    Raises UserError where TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "TensorBoard is not installed: install it with `pip install tensorboard`, or leave out --tensorboard"
+        ) from None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=0)
+
+
+def _write_scalars(writer: Any, row: dict[str, Any]) -> None:
+    """A row of metrics.jsonl for TensorBoard: val_itm becomes val/itm, and so on."""
+    for name in row.keys() - {"step", "samples"}:
+        writer.add_scalar(name.replace("_", "/", 1), row[name], row["step"])
+    writer.flush()
+
+
 def fit(
     model: nn.Module,
     task: Task[SomeBatch],
@@ -197,7 +212,12 @@ def fit(
         gradient_accumulation_steps=config.accumulation,
         cpu=not torch.cuda.is_available(),
     )
-    check_training(config, accelerator.num_processes)
+    pieces = config.accumulation * accelerator.num_processes
+    if config.batch_size % pieces:
+        raise UserError(
+            f"training.batch_size {config.batch_size} cannot be divided into {config.accumulation} parts on "
+            f"{accelerator.num_processes} processes: choose a multiple of {pieces}"
+        )
     if accelerator.is_main_process:
         identity = {"training": dataclasses.asdict(config), "steps": steps, "seed": seed}
         begin(folder, about | identity, restart, entry)
@@ -219,12 +239,8 @@ def fit(
     book.sums, book.count = state["losses"]
     begun = time.monotonic() - state["seconds"]
     batches = task.batches(state["step"], accelerator.process_index, accelerator.num_processes)
-    in_parts = config.accumulation * accelerator.num_processes > 1
-    scalars = ScalarWriter(folder, rows) if tensorboard and accelerator.is_main_process else None
-
-    def mean_of_processes(value: torch.Tensor) -> torch.Tensor:
-        reduced: torch.Tensor = accelerator.reduce(value, "mean")
-        return reduced
+    scalars = _scalar_writer(folder) if tensorboard and accelerator.is_main_process else None
+    mean_of_processes = partial(accelerator.reduce, reduction="mean")
 
     def evaluate(step: int) -> None:
         nonlocal best
@@ -244,7 +260,7 @@ def fit(
                 save_weights(folder / WEIGHTS, accelerator.unwrap_model(wrapped), about | {"step": step})
             write_lines(folder / METRICS, rows)
             if scalars:
-                scalars.write(rows[-1])
+                _write_scalars(scalars, rows[-1])
         best = min(best, metrics["val_loss"])
 
     with ExitStack() as stack:
@@ -252,6 +268,8 @@ def fit(
         stack.enter_context(training_kernels(config, accelerator.device))
         if scalars:
             stack.callback(scalars.close)
+            for row in rows:
+                _write_scalars(scalars, row)
         if not rows:
             evaluate(0)
         wrapped.train()
@@ -259,7 +277,7 @@ def fit(
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * learning_rate_factor(step, steps, config.warmup, config.decay)
             parts: Sequence[SomeBatch] = [next(batches) for _ in range(config.accumulation)]
-            if in_parts:
+            if pieces > 1:
                 moved = [part.to(accelerator.device) for part in parts]
                 parts = task.share_out(accelerator.unwrap_model(wrapped), moved, mean_of_processes)
             totals: dict[str, torch.Tensor] = {}

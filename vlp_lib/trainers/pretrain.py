@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vlp_lib import io, provenance
 from vlp_lib.batches.corrupt import CorruptImages, recorded
@@ -112,13 +111,12 @@ class PretrainingTask:
             yield batch
 
     def share_out(
-        self, model: nn.Module, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
+        self, model: PretrainingModel, parts: Sequence[Batch], mean: Callable[[torch.Tensor], torch.Tensor]
     ) -> Sequence[Batch]:
         """The parts with their shares of what each loss is a mean over (masked words, cells with a class, …)."""
-        plain = _plain(model)
-        cut = [plain.vlp.vision.cut(part) for part in parts]
+        cut = [model.vlp.vision.cut(part) for part in parts]
         device = cut[0].images.device
-        terms = [plain.terms(part) for part in cut]
+        terms = [model.terms(part) for part in cut]
         # As tensors: to ask a GPU for a number would be to wait for all that it still has to do.
         counts = [torch.as_tensor(n, dtype=torch.float32, device=device) for of_part in terms for n in of_part.values()]
         own = torch.stack(counts).unflatten(0, (len(parts), -1))
@@ -128,15 +126,15 @@ class PretrainingTask:
             replace(part, shares=dict(zip(terms[0], row, strict=True))) for part, row in zip(cut, shares, strict=True)
         ]
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    def losses(self, model: Any, batch: Batch) -> dict[str, torch.Tensor]:
         """All losses of one forward pass."""
-        vlp = _plain(model).vlp
+        vlp = getattr(model, "module", model).vlp  # several processes wrap the model
         batch = vlp.visual_loss.corrupt(vlp.vision.cut(batch))
         losses: dict[str, torch.Tensor] = model(batch)
         losses.pop("itm_logits")
         return losses
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+    def evaluate(self, model: PretrainingModel, device: torch.device) -> dict[str, float]:
         """Losses on the fixed validation pairs.
 
         The matching loss and accuracy are measured on whole sentences and images, so that no variant is judged on
@@ -150,8 +148,7 @@ class PretrainingTask:
         keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
-        plain = _plain(model)
-        visual = plain.vlp.visual_loss
+        visual = model.vlp.visual_loss
 
         def add(name: str, value: torch.Tensor, count: float) -> None:
             if count:
@@ -159,44 +156,31 @@ class PretrainingTask:
                 counts[name] = counts.get(name, 0.0) + count
 
         for batch in load_batches(self.val, keys, self.profile.data.workers):
-            moved = plain.vlp.vision.cut(batch.to(device))
+            moved = model.vlp.vision.cut(batch.to(device))
             # Without the visual loss: it may ask for the damage that it does to its inputs in training.
-            seen = plain.vlp.encode_vision(moved)
-            output = plain.vlp(moved.without_masks(), need_weights=True, seen=seen)
-            logits = plain.itm_head(output.pooled)
-            read = output.tokens.of_texts(moved.image_of_text)
-            add(
-                "entropy",
-                relative_entropy(output.attention, moved.attention_mask, read.mask),
-                float(moved.attention_mask.sum()),
-            )
-            right = (logits.argmax(1) == moved.matched).float().mean()
+            seen = model.vlp.encode_vision(moved)
+            output = model.vlp(moved.without_masks(), need_weights=True, seen=seen)
+            logits = model.itm_head(output.pooled)
+            words, read = moved.attention_mask, output.tokens.of_texts(moved.image_of_text)
+            add("entropy", relative_entropy(output.attention, words, read.mask), float(words.sum()))
             add("itm", itm_loss(logits, moved.matched), len(logits))
-            add("itm_accuracy", right, len(logits))
+            add("itm_accuracy", (logits.argmax(1) == moved.matched).float().mean(), len(logits))
             corrupt = visual.corrupt(moved)
             whole = all(getattr(corrupt, f.name) is getattr(moved, f.name) for f in fields(Pictures))
             losses = model(corrupt, seen if whole else None)
             add("loss", losses["itm"], len(logits))
-            terms = {name: float(count) for name, count in plain.terms(moved).items()}
+            terms = {name: float(count) for name, count in model.terms(moved).items()}
             for name in losses.keys() - {"itm", "itm_logits", "visual", "loss"}:
                 # A loss, or a part of one, which is called after it.
                 loss = max((loss for loss in terms if f"{name}_".startswith(f"{loss}_")), key=len)
                 add(name, losses[name], terms[loss])
         means = {name: sums[name] / counts[name] for name in sums}
-        means["loss"] = plain.weights["itm"] * means["loss"] + plain.weights["mlm"] * means.get("mlm", 0.0)
+        means["loss"] = model.weights["itm"] * means["loss"] + model.weights["mlm"] * means.get("mlm", 0.0)
         measured = visual.weights.keys() & means.keys()
         if measured:
             means["visual"] = sum(visual.weights[name] * means[name] for name in sorted(measured))
             means["loss"] += means["visual"]
         return {f"val_{name}": means[name] for name in sorted(means)}
-
-
-def _plain(model: nn.Module) -> PretrainingModel:
-    """The model inside a distributed wrapper."""
-    plain = getattr(model, "module", model)
-    if not isinstance(plain, PretrainingModel):
-        raise TypeError(f"expected a PretrainingModel, got {type(plain).__name__}")
-    return plain
 
 
 def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool = False) -> list[dict[str, Any]]:
@@ -208,49 +192,48 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
     Raises UserError as `loop.fit` does, and where another process works in the folder.
     """
     run = run.at("pretrain")
-    with held(run.folder("pretrain")):
-        return _pretrain(run, corpus, restart, tensorboard)
-
-
-def _pretrain(run: Run, corpus: Corpus, restart: bool, tensorboard: bool) -> list[dict[str, Any]]:
-    begun, start = provenance.now(), time.monotonic()
-    profile, variant, seed, folder = run.config, run.chosen, run.seed, run.folder("pretrain")
-    tokenizer = make_tokenizer(profile, corpus)
-    sizes = vocabularies(corpus, tokenizer)
-    require_targets(corpus, variant, needs_of(profile.model, variant, sizes))
-    loop.seed_everything(seed)
-    model = PretrainingModel(
-        VLPModel(profile.model, variant, sizes), profile.training.mlm_weight, profile.training.itm_weight
-    )
-    task = PretrainingTask(corpus, tokenizer, profile, variant, seed, profile.training.steps, folder)
-    about = {
-        "stage": "pretrain",
-        "profile": profile.name,
-        "variant": variant.name,
-        "model": to_dict(profile.model),
-        "losses": model.vlp.visual_loss.settings,
-        "plugins": describe_plugins(variant),
-        "data": to_dict(profile.data),
-        "vocabularies": to_dict(sizes),
-        "corpus": corpus.fingerprint,
-        "settings": list(run.settings),
-    }
-    if task.val.label_maps and not any(corpus.has_label_map(r) for r in task.val.records) and is_main():
-        print("no validation image has a label map: what needs them is not measured there, and val_loss is without it")
-    rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
-    if not is_main():
+    folder = run.folder("pretrain")
+    with held(folder):
+        begun, start = provenance.now(), time.monotonic()
+        profile, variant, seed = run.config, run.chosen, run.seed
+        tokenizer = make_tokenizer(profile, corpus)
+        sizes = vocabularies(corpus, tokenizer)
+        require_targets(corpus, variant, needs_of(profile.model, variant, sizes))
+        loop.seed_everything(seed)
+        model = PretrainingModel(
+            VLPModel(profile.model, variant, sizes), profile.training.mlm_weight, profile.training.itm_weight
+        )
+        task = PretrainingTask(corpus, tokenizer, profile, variant, seed, profile.training.steps, folder)
+        about = {
+            "stage": "pretrain",
+            "profile": profile.name,
+            "variant": variant.name,
+            "model": to_dict(profile.model),
+            "losses": model.vlp.visual_loss.settings,
+            "plugins": describe_plugins(variant),
+            "data": to_dict(profile.data),
+            "vocabularies": to_dict(sizes),
+            "corpus": corpus.fingerprint,
+            "settings": list(run.settings),
+        }
+        if task.val.label_maps and not any(corpus.has_label_map(r) for r in task.val.records) and is_main():
+            print(
+                "no validation image has a label map: what needs them is not measured there, and val_loss is without it"
+            )
+        rows = loop.fit(model, task, profile.training, task.steps, seed, folder, about, restart, tensorboard, __name__)
+        if not is_main():
+            return rows
+        io.write_atomically(folder / TOKENIZER, tokenizer.save)
+        facts = run.identity("pretrain") | {
+            "synthetic": corpus.synthetic,
+            "corpus": corpus.fingerprint,
+            "notes": list(corpus.notes),
+            "not_used": corpus.report.skipped,
+            "validation_images": len(task.validation),
+            "corrupt_images": recorded(folder),
+            "plugins": keep_plugins(variant, folder),
+        }
+        # Of a run that was interrupted its own clock knows the whole.
+        seconds = max(time.monotonic() - start, rows[-1]["seconds"])
+        provenance.write_run(folder, facts, model, begun, seconds)
         return rows
-    io.write_atomically(folder / TOKENIZER, tokenizer.save)
-    facts = run.identity("pretrain") | {
-        "synthetic": corpus.synthetic,
-        "corpus": corpus.fingerprint,
-        "notes": list(corpus.notes),
-        "not_used": corpus.report.skipped,
-        "validation_images": len(task.validation),
-        "corrupt_images": recorded(folder),
-        "plugins": keep_plugins(variant, folder),
-    }
-    # Of a run that was interrupted its own clock knows the whole.
-    seconds = max(time.monotonic() - start, rows[-1]["seconds"])
-    provenance.write_run(folder, facts, model, begun, seconds)
-    return rows

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -50,47 +49,43 @@ def retrieve(run: Run, corpus: Corpus, restart: bool = False) -> Retrieved:
     run = run.at("retrieval")
     folder = run.folder(f"retrieval-{run.config.retrieval.data_set}".rstrip("-"))
     with held(folder):
-        return _retrieve(run, corpus, restart, folder)
-
-
-def _retrieve(run: Run, corpus: Corpus, restart: bool, folder: Path) -> Retrieved:
-    begun, start = provenance.now(), time.monotonic()
-    profile, variant, settings = run.config, run.chosen, run.config.retrieval
-    model, tokenizer = restore_pretrained(run, corpus)
-    model.to(device_at_hand())
-    bf16 = resolve_precision(settings.precision) == "bf16"
-    gallery = gallery_of(corpus, settings.images, settings.data_set)
-    size = settings.image_size or profile.model.image_size
-    identity = run.identity("retrieval")
-    config = {name: value for name, value in identity.items() if name != "name"}
-    config |= {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
-    provenance.begin(folder, config, restart, __name__, recomputed=True)
-    watch = Stopwatch(device_at_hand())
-    scores = score_matrix(
-        model, corpus, gallery, tokenizer, size, settings.block, regions_of(profile, variant),
-        profile.data.detector_threshold, bf16,
-    )  # fmt: skip
-    watch.mark("pairs")
-    found = all_recalls(scores, gallery.image_index, settings.fold)
-    if scores.nbytes < _KEEP_SCORES_BELOW:
-        write_array(folder / SCORES, scores)
-    write_items(folder, recalls_of_images(scores, gallery.image_index, settings.fold))
-    rows = [{"gallery": name, **one} for name, one in found.items()]
-    io.write_lines(folder / METRICS, rows)
-    facts = identity | {
-        "synthetic": corpus.synthetic,
-        "corpus": corpus.fingerprint,
-        "weights": str(run.folder("pretrain") / WEIGHTS),
-        "data_set": settings.data_set,
-        "images": len(gallery.records),
-        "captions": len(gallery.captions),
-        "captions_per_image": CAPTIONS_PER_IMAGE,
-        "test_images_of_the_corpus": len(corpus.split("test")),
-        "image_size": size,
-        "precision": "bf16" if bf16 else "float32",
-        "recalls": {row["gallery"]: row for row in rows},
-        "pairs": scores.size,
-    }
-    pace = round(scores.size / watch.seconds()["pairs"], 1)
-    provenance.write_run(folder, facts, model, begun, time.monotonic() - start, pairs_per_second=pace)
-    return Retrieved(gallery, scores, found)
+        begun, start = provenance.now(), time.monotonic()
+        profile, variant, settings = run.config, run.chosen, run.config.retrieval
+        model, tokenizer = restore_pretrained(run, corpus)
+        model.to(device_at_hand())
+        bf16 = resolve_precision(settings.precision) == "bf16"
+        gallery = gallery_of(corpus, settings.images, settings.data_set)
+        size = settings.image_size or profile.model.image_size
+        identity = run.identity("retrieval")
+        config = {name: value for name, value in identity.items() if name != "name"}
+        config |= {"retrieval": to_dict(settings), "model": to_dict(profile.model), "corpus": corpus.fingerprint}
+        provenance.begin(folder, config, restart, __name__, recomputed=True)
+        watch = Stopwatch(device_at_hand())
+        scores = score_matrix(
+            model, corpus, gallery, tokenizer, size, settings.block, regions_of(profile, variant),
+            profile.data.detector_threshold, bf16,
+        )  # fmt: skip
+        watch.mark("pairs")
+        found = all_recalls(scores, gallery.image_index, settings.fold)
+        if scores.nbytes < _KEEP_SCORES_BELOW:
+            write_array(folder / SCORES, scores)
+        write_items(folder, recalls_of_images(scores, gallery.image_index, settings.fold))
+        rows = [{"gallery": name, **one} for name, one in found.items()]
+        io.write_lines(folder / METRICS, rows)
+        facts = identity | {
+            "synthetic": corpus.synthetic,
+            "corpus": corpus.fingerprint,
+            "weights": str(run.folder("pretrain") / WEIGHTS),
+            "data_set": settings.data_set,
+            "images": len(gallery.records),
+            "captions": len(gallery.captions),
+            "captions_per_image": CAPTIONS_PER_IMAGE,
+            "test_images_of_the_corpus": len(corpus.split("test")),
+            "image_size": size,
+            "precision": "bf16" if bf16 else "float32",
+            "recalls": {row["gallery"]: row for row in rows},
+            "pairs": scores.size,
+        }
+        pace = round(scores.size / watch.seconds()["pairs"], 1)
+        provenance.write_run(folder, facts, model, begun, time.monotonic() - start, pairs_per_second=pace)
+        return Retrieved(gallery, scores, found)
