@@ -36,3 +36,8 @@ def pretrained(
     """Pretrains; the run's folder and its rows."""
     run = run_of(scale, "pretrain", variant, seed, name)
     return run.folder("pretrain"), pretrain(run, corpus, **options)
+
+
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl as a second run should have them, too."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]

@@ -71,12 +71,6 @@ def test_nearest_keeps_every_class_number():
     assert torch.equal(downsample_labels(maps, (16, 16), 256), maps)
 
 
-def test_majority_of_a_tie_is_the_lower_class_and_void_has_no_vote():
-    cell = torch.tensor([[[3, 3, 1], [1, 4, 255], [255, 255, 255]]])
-    assert downsample_labels(cell, (1, 1), 5, "majority").item() == 1
-    assert downsample_labels(torch.full((1, 3, 3), 255), (1, 1), 5, "majority").item() == IGNORED
-
-
 def features_for(seed, grid, hidden=8):
     tokens = torch.randn(3, grid[0] * grid[1], hidden, generator=torch.Generator().manual_seed(seed))
     return VisionFeatures(tokens.requires_grad_(), grid)

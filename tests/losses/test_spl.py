@@ -74,13 +74,6 @@ def test_cost_is_the_probability_not_its_logarithm():
     assert match_labels(logits, torch.tensor([[0, 1]])).tolist() == [[0, 1]]
 
 
-def test_duplicate_labels_take_one_query_each():
-    logits = logits_of(1, 1, 5)
-    targets = match_labels(logits, torch.tensor([[2, 2, 2, 4]]))[0]
-    assert sorted(targets.tolist()) == [2, 2, 2, 4, CLASSES]
-    assert cost_of(logits[0], targets) == pytest.approx(least_cost(logits[0], [2, 2, 2, 4]), abs=1e-6)
-
-
 def test_without_labels_all_is_no_object():
     assert match_labels(logits_of(2, 2, 3), torch.full((2, 4), -1)).tolist() == [[CLASSES] * 3] * 2
     assert match_labels(logits_of(2, 2, 3), torch.zeros(2, 0, dtype=torch.long)).tolist() == [[CLASSES] * 3] * 2

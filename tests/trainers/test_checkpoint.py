@@ -2,6 +2,7 @@ import contextlib
 import errno
 import os
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,23 +11,30 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from contexts import SIZES
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel, VLPModel
-from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.trainers import checkpoint
 from vlp_lib.trainers.checkpoint import load_state, load_weights, save_state, save_weights
 from vlp_lib.variants import parse_variant
 
-SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 ABOUT = {"profile": "smoke", "variant": "segl", "step": 7, "model": {"hidden": 32}}
 
 
 def build(config, name):
     return PretrainingModel(VLPModel(config, parse_variant(name), SIZES))
+
+
+@pytest.fixture
+def saved(small_model, tmp_path):
+    """A model and the file of its weights."""
+    model, path = build(small_model, "segl"), tmp_path / "model.safetensors"
+    save_weights(path, model, ABOUT)
+    return model, path
 
 
 @contextlib.contextmanager
@@ -66,11 +74,9 @@ def test_weights_come_back_with_what_they_are_of(small_model, tmp_path):
         ("segl", {"max_text_length": 600}, r"position_embeddings\.weight it has \(512, 32\), this model \(600, 32\)"),
     ],
 )
-def test_weights_of_another_model_are_refused(small_model, tmp_path, name, change, tensor):
-    path = tmp_path / "model.safetensors"
-    save_weights(path, build(small_model, "segl"), ABOUT)
-    config = type(small_model)(**{**vars(small_model), **change})
-    other = build(config, name)
+def test_weights_of_another_model_are_refused(small_model, saved, name, change, tensor):
+    _, path = saved
+    other = build(replace(small_model, **change), name)
     before = {k: v.clone() for k, v in other.state_dict().items()}
     message = rf"{path} holds another model \(profile smoke, variant segl, step 7\): .*{tensor}"
     with pytest.raises(UserError, match=message):
@@ -78,13 +84,12 @@ def test_weights_of_another_model_are_refused(small_model, tmp_path, name, chang
     assert all(torch.equal(other.state_dict()[k], v) for k, v in before.items())
 
 
-def test_missing_and_broken_weights_are_named(small_model, tmp_path):
-    model = build(small_model, "segl")
-    path = tmp_path / "model.safetensors"
+def test_missing_and_broken_weights_are_named(saved):
+    model, path = saved
+    whole = path.read_bytes()
+    path.unlink()
     with pytest.raises(UserError, match=f"no weights at {path}"):
         load_weights(path, model)
-    save_weights(path, model, ABOUT)
-    whole = path.read_bytes()
     for content in (b"", b"x" * 100, whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"{path} is no readable weights file"):
@@ -111,10 +116,8 @@ def test_weights_of_others_carry_no_description(tmp_path):
         load_weights(tmp_path / "linear.safetensors", nn.Linear(4, 2))
 
 
-def test_full_disk_leaves_the_earlier_weights(small_model, tmp_path):
-    model = build(small_model, "segl")
-    path = tmp_path / "model.safetensors"
-    save_weights(path, model, ABOUT)
+def test_full_disk_leaves_the_earlier_weights(saved, tmp_path):
+    model, path = saved
     before = path.read_bytes()
     assert len(before) > 50_000
     with small_disk(), pytest.raises(UserError, match=f"cannot write {path}.*make room"):
@@ -123,10 +126,8 @@ def test_full_disk_leaves_the_earlier_weights(small_model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_writing_that_fails_midway_leaves_the_earlier_weights(small_model, tmp_path, monkeypatch):
-    model = build(small_model, "segl")
-    path = tmp_path / "model.safetensors"
-    save_weights(path, model, ABOUT)
+def test_writing_that_fails_midway_leaves_the_earlier_weights(saved, tmp_path, monkeypatch):
+    model, path = saved
     before = path.read_bytes()
 
     def half(state, target, metadata):

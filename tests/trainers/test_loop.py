@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from made_runs import without_time
 from safetensors.torch import load_file
 from torch import nn
 
@@ -15,13 +16,7 @@ from vlp_lib.io import read_json, read_lines
 from vlp_lib.trainers import loop
 
 CONFIG = TrainingConfig(
-    batch_size=4,
-    learning_rate=0.05,
-    evaluations=4,
-    checkpoints=4,
-    keep=2,
-    validation_images=4,
-    precision="float32",
+    batch_size=4, learning_rate=0.05, evaluations=4, checkpoints=4, keep=2, validation_images=4, precision="float32"
 )
 STEPS = 12
 
@@ -35,7 +30,7 @@ class Numbers:
         return Numbers(self.x.to(device), self.y.to(device))
 
 
-class Regression:
+class Regression(loop.Task):
     """A task whose batches depend on the step alone; `fail_at` interrupts it before a step."""
 
     name = "regression"
@@ -54,9 +49,6 @@ class Regression:
             for part in range(self.accumulation):
                 self.step = step
                 yield Numbers(x[part * share : (part + 1) * share], y[part * share : (part + 1) * share])
-
-    def share_out(self, model, parts, mean):
-        return parts
 
     def losses(self, model, batch):
         if self.step == self.fail_at:
@@ -83,10 +75,6 @@ def run(model, folder, task=None, config=CONFIG, steps=STEPS, about=None, restar
     fresh = copy.deepcopy(model)
     rows = loop.fit(fresh, task or Regression(), config, steps, 7, folder, about or {"variant": "v"}, restart)
     return fresh, rows
-
-
-def without_time(rows):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 # Schedule

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_runs import pretrain_into
+from contexts import SIZES
+from made_runs import pretrain_into, without_time
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -17,7 +18,6 @@ from vlp_lib.io import read_json, read_lines
 from vlp_lib.losses.base import MixedVisualLoss
 from vlp_lib.losses.segl import SEGL
 from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
-from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.settings import override
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
@@ -31,10 +31,6 @@ def with_training(profile, **changes):
 
 def run(scale, corpus, name, folder, seed=0, restart=False):
     return pretrain_into(folder, scale, name, corpus, seed, restart=restart)
-
-
-def without_time(rows):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 @pytest.fixture
@@ -197,30 +193,8 @@ def test_another_configuration_is_refused_or_begun_anew(small_profile, tiny_corp
     with pytest.raises(UserError, match="seed = 0 and now it is 1"):
         run(profile, tiny_corpus, "segl", tmp_path, seed=1)
     assert read_json(tmp_path / "config.json")["losses"]["segl"]["downsampling"] == "nearest"
-    rows = run(changed, tiny_corpus, "segl", tmp_path, restart=True)
-    assert rows[-1]["step"] == 2
+    run(changed, tiny_corpus, "segl", tmp_path, restart=True)
     assert read_json(tmp_path / "config.json")["losses"]["segl"]["downsampling"] == "majority"
-
-
-def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """The Euclidean distance of two sets of weights."""
-    return math.sqrt(sum(float((one[k] - other[k]).square().sum()) for k in one))
-
-
-@pytest.mark.parametrize("name", ["naive_vit", "region"])
-def test_accumulated_matching_is_the_whole_batchs(small_profile, tiny_corpus, tmp_path, name):
-    """Equal parts have equal shares of the matching loss; MLM's depend on their masked words, so it is left out."""
-    profile = with_training(small_profile, mlm_weight=0.0)
-    rows = run(profile, tiny_corpus, name, tmp_path / "1")
-    parts = run(with_training(profile, accumulation=2), tiny_corpus, name, tmp_path / "2")
-    for row, other in zip(rows, parts, strict=True):
-        assert row["val_itm"] == pytest.approx(other["val_itm"], abs=1e-4)
-        assert row.get("train_itm") == pytest.approx(other.get("train_itm"), abs=1e-4)
-    file = "checkpoints/step-00000006/model.safetensors"
-    found, whole = load_file(tmp_path / "2" / file), load_file(tmp_path / "1" / file)
-    moved = load_file(tmp_path / "1" / "checkpoints/step-00000004/model.safetensors")
-    # AdamW turns the rounding of a gradient near zero into a whole step: single numbers may differ, all together not.
-    assert distance(found, whole) < 0.1 * distance(moved, whole)
 
 
 def test_epochs_give_the_steps(small_profile, tiny_corpus, tmp_path):
@@ -363,7 +337,7 @@ def test_targets_that_the_corpus_lacks_are_named(tiny_corpus, small_model):
 
     def require(corpus, name):
         variant = parse_variant(name)
-        require_targets(corpus, variant, needs_of(small_model, variant, Vocabularies(40, 6, 10, 4)))
+        require_targets(corpus, variant, needs_of(small_model, variant, SIZES))
 
     for name in ("region", "spl_small", "segl+spl_large"):
         with pytest.raises(UserError, match=rf"variant '{name.replace('+', '.')}' reads detector labels"):
