@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -163,13 +164,24 @@ def _local(source: str) -> Path | None:
 
 def timm_state_dict(source: str) -> dict[str, torch.Tensor]:
     """Weights of a timm model by name (fetched from the hub), or from a package, a local file or folder."""
+    return _state_dict(source, lambda: timm.create_model(source, pretrained=True, num_classes=0))
+
+
+def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
+    """Weights of a BERT encoder by hub name, package or folder, without the "bert." prefix of models with heads."""
+    from transformers import BertModel  # here and not above: losses, which need no BERT, read this module, too
+
+    state = _state_dict(source, lambda: BertModel.from_pretrained(source, add_pooling_layer=False))
+    return {_bert_name(name): value for name, value in state.items()}
+
+
+def _state_dict(source: str, fetch: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
+    """Weights from where `_local` finds them, else of the model that `fetch` has from the hub."""
     if (path := _local(source)) is not None:
         return read_state_dict(path)
-    import timm
-
     try:
         with hub():
-            return timm.create_model(source, pretrained=True, num_classes=0).state_dict()
+            return fetch().state_dict()
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(
             f"cannot load the pretrained weights {source!r} ({reason(error)}): give a local folder, or connect to the "
@@ -226,8 +238,6 @@ def weights_of(backbone: ViTConfig | ResNetConfig | TimmConfig, name: str) -> st
 
 def _timm_config(source: str) -> Mapping[str, Any]:
     """What timm says of pretrained weights; empty where it says nothing."""
-    import timm
-
     path, (kind, _, name) = Path(source), source.partition(":")
     if f"{kind}:" == packages.PREFIX:
         return {}
@@ -246,23 +256,6 @@ def _timm_config(source: str) -> Mapping[str, Any]:
             return {}
     known = None if "/" in source else timm.get_pretrained_cfg(source, allow_unregistered=True)
     return known.to_dict() if known else {}
-
-
-def bert_state_dict(source: str) -> dict[str, torch.Tensor]:
-    """Weights of a BERT encoder by hub name, package or folder, without the "bert." prefix of models with heads."""
-    if (path := _local(source)) is not None:
-        state = read_state_dict(path)
-    else:
-        from transformers import BertModel
-
-        try:
-            with hub():
-                state = BertModel.from_pretrained(source, add_pooling_layer=False).state_dict()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"cannot load the pretrained weights {source!r}: give a local folder, or connect to the hub"
-            ) from error
-    return {_bert_name(name): value for name, value in state.items()}
 
 
 def _bert_name(name: str) -> str:
