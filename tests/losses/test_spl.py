@@ -54,14 +54,6 @@ def test_matching_has_the_least_cost(seed, queries, rows):
         assert cost_of(logits[i], targets[i]) == pytest.approx(least_cost(logits[i], row), abs=1e-6)
 
 
-def test_greedy_matching_would_be_worse():
-    """Query 0 is best for both labels; only together it shows that label 1 needs it more."""
-    probability = torch.tensor([[[0.6, 0.4], [0.5, 0.01]]])
-    rest = (1 - probability.sum(-1, keepdim=True)).clamp(min=1e-6)
-    logits = torch.cat([probability, rest], -1).log()
-    assert match_labels(logits, torch.tensor([[0, 1]])).tolist() == [[1, 0]]
-
-
 def test_cost_is_the_probability_not_its_logarithm():
     """−p gives label 0 to query 0 (0.9 + 0.001 > 0.5 + 0.2), −log p would not."""
     probability = torch.tensor([[[0.9, 0.2], [0.5, 0.001]]])
@@ -84,14 +76,6 @@ def test_more_labels_than_queries_are_refused():
         match_labels(logits_of(3, 2, 3), padded([[1], [0, 1, 2, 3]]))
     # Padding is no label.
     assert match_labels(logits_of(3, 1, 3), padded([[0, 1, 2]], width=9)).shape == (1, 3)
-
-
-def test_each_image_is_matched_by_itself():
-    rows = [[0, 1], [], [3, 3, 2], [4]]
-    logits = logits_of(4, 4, 4)
-    together = match_labels(logits, padded(rows))
-    for i, row in enumerate(rows):
-        assert torch.equal(match_labels(logits[i : i + 1], padded([row])), together[i : i + 1])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

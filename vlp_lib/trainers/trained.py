@@ -1,4 +1,4 @@
-"""Whole images and sentences for an evaluation: no crop, no flip, no masked word; and the model that a run left."""
+"""The model that a run left, and the device that an evaluation of it is computed on."""
 
 from __future__ import annotations
 
