@@ -34,7 +34,9 @@ SIZES = Vocabularies(words=40, segmentation=6, detector=10, attributes=4)
 def questions(make_batch):
     """Three questions of 9, 5 and 7 words about three pictures with 3, 0 and 5 regions."""
     batch = make_batch()
-    pictures = Pictures(batch.images, batch.labels, batch.attributes, batch.scores, batch.boxes)
+    pictures = Pictures(
+        batch.images, labels=batch.labels, attributes=batch.attributes, scores=batch.scores, boxes=batch.boxes
+    )
     order = torch.arange(3)
     return TaskBatch(pictures, batch.clean_ids, batch.attention_mask, order, order, torch.zeros(3, 2))
 

@@ -81,9 +81,7 @@ def test_label_maps_are_stacked():
 
 
 def test_detections_are_padded_to_the_largest_set():
-    batch = collate(
-        [sample(3, detections=found(2)), sample(3, detections=NO_DETECTIONS), sample(3, detections=found(3))]
-    )
+    batch = collate([sample(3, detections=d) for d in (found(2), NO_DETECTIONS, found(3))])
     assert batch.labels.tolist() == [[1, 2, -1], [-1, -1, -1], [1, 2, 3]]
     assert batch.scores[1].tolist() == [0, 0, 0]
     assert batch.boxes.shape == (3, 3, 4)

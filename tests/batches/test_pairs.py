@@ -49,8 +49,8 @@ def assert_same(first, second):
             assert a == b, field.name
 
 
-def own_captions(pairs, pair):
-    return pairs.records[pairs.image_of_pair[pair]].captions
+def record_of(pairs, key):
+    return pairs.records[pairs.image_of_pair[key.pair]]
 
 
 def texts_of(pairs):
@@ -74,8 +74,8 @@ def test_each_image_meets_its_own_sentence_and_another(open_pairs):
         own, other = (texts[tuple(text.clean_ids.tolist())] for text in sample.texts)
         assert [text.matched for text in sample.texts] == [True, False]
         assert own == pairs.caption(key.pair)
-        assert other not in own_captions(pairs, key.pair)
-        assert sample.image_id == pairs.records[pairs.image_of_pair[key.pair]].image_id
+        assert other not in record_of(pairs, key).captions
+        assert sample.image_id == record_of(pairs, key).image_id
 
 
 def test_one_sentence_an_image_is_mismatched_half_of_the_times(open_pairs):
@@ -112,7 +112,7 @@ def test_a_neighbour_of_the_same_image_is_replaced(open_pairs):
     assert pairs.image_of_pair[3] == pairs.image_of_pair[0]
     texts = texts_of(pairs)
     drawn = [texts[tuple(pairs[PairKey(0, seed, 3, 1)].texts[1].clean_ids.tolist())] for seed in range(300)]
-    assert not set(drawn) & set(own_captions(pairs, 0))
+    assert not set(drawn) & set(pairs.records[0].captions)
     assert len(set(drawn)) > 70  # of the 23 other images' 115
 
 
@@ -184,11 +184,9 @@ def test_what_pairs_share_changes_no_sample(open_pairs, mlm_on_mismatched):
 @pytest.mark.parametrize("order", ["training", "validation"])
 def test_workers_change_nothing(open_pairs, order):
     pairs = open_pairs()
-    keys = (
-        TrainingOrder(len(pairs), 6, 4, seed=3)
-        if order == "training"
-        else [validation_keys(pairs, 20)[i : i + 6] for i in range(0, 20, 6)]
-    )
+    validation = validation_keys(pairs, 20)
+    parts = [validation[i : i + 6] for i in range(0, 20, 6)]
+    keys = TrainingOrder(len(pairs), 6, 4, seed=3) if order == "training" else parts
     alone, together = list(load_batches(pairs, keys, 0)), list(load_batches(pairs, keys, 2))
     assert len(alone) == len(together) == 4
     for a, b in zip(alone, together, strict=True):
@@ -212,10 +210,9 @@ def damaged(tiny_corpus, tmp_path):
 
     def make(count):
         training = tiny_corpus.split("train")
-        broken = []
-        for record in training[:count]:
-            broken.append(tmp_path / record.path.name)
-            broken[-1].write_bytes(record.path.read_bytes()[:100])
+        broken = [tmp_path / record.path.name for record in training[:count]]
+        for record, path in zip(training, broken, strict=False):
+            path.write_bytes(record.path.read_bytes()[:100])
         records = [replace(record, path=path) for record, path in zip(training[:count], broken, strict=True)]
         return replace(tiny_corpus, records=(*records, *training[count:])), [str(path) for path in broken]
 
@@ -245,16 +242,11 @@ def test_in_training_another_pair_stands_in_for_a_broken_image(open_pairs, damag
     hurt = {record.image_id for record in pairs.records[:3]}
     assert hurt.isdisjoint(batch.image_ids.tolist())
     assert len(set(batch.image_ids[:4].tolist())) > 1
-    assert torch.equal(batch.images[12:], load_one(whole, keys[12:]).images)
+    assert torch.equal(batch.images[12], next(load_batches(whole, [keys[12:]], 0)).images[0])
     texts, captions = texts_of(whole), {record.image_id: record.captions for record in pairs.records}
     for key in keys:
         sample = pairs[key]
         assert texts[tuple(sample.texts[0].clean_ids.tolist())] in captions[sample.image_id]
-
-
-def load_one(pairs, keys):
-    (batch,) = load_batches(pairs, [keys], 0)
-    return batch
 
 
 def test_a_disk_that_gives_nothing_is_an_error(open_pairs, damaged):
@@ -288,7 +280,7 @@ def test_validation_pairs_are_every_runs(small_profile, tiny_corpus, tokenizer):
 def test_validation_shows_the_whole_image(open_pairs, tiny_corpus):
     pairs = open_pairs("val")
     for key in validation_keys(pairs, 5):
-        record = pairs.records[pairs.image_of_pair[key.pair]]
+        record = record_of(pairs, key)
         stored = np.asarray(tiny_corpus.read_image(record))
         assert np.array_equal(pairs[key].image.numpy().transpose(1, 2, 0), stored)
         assert np.array_equal(pairs[key].label_map.numpy(), tiny_corpus.read_label_map(record))
@@ -309,7 +301,7 @@ def test_a_small_split_gives_all_its_pairs(open_pairs):
 
 def mirror_of(pairs, key):
     """The sample's image, label map and boxes, plain and mirrored, of the whole image."""
-    record = pairs.records[pairs.image_of_pair[key.pair]]
+    record = record_of(pairs, key)
     image, labels = pairs.corpus.read_image(record), pairs.corpus.read_label_map(record)
     found = pairs.corpus.read_detections(record, 6, 0.2)
     return [
@@ -354,16 +346,6 @@ class OneTokenEach:
         return np.array([self.number[sentence]]), np.array([0])
 
 
-def coco_captions(shared_data):
-    """The captions of COCO's 5,000 validation images, an image a tuple."""
-    with gzip.open(shared_data / "coco/annotations/captions_val2017_full.json.gz") as file:
-        annotations = json.load(file)["annotations"]
-    captions = {}
-    for row in annotations:
-        captions.setdefault(row["image_id"], []).append(row["caption"].strip())
-    return [tuple(of_image) for of_image in captions.values()]
-
-
 @pytest.mark.parametrize("pairing", ["both", "one"])
 @pytest.mark.parametrize("captions", ["embedded", "COCO"])
 def test_mirror_and_keywords_say_nothing_about_the_match(
@@ -373,8 +355,11 @@ def test_mirror_and_keywords_say_nothing_about_the_match(
     corpus = tiny_corpus
     if captions == "COCO":
         image = tiny_corpus.split("train")[0]
-        of_images = coco_captions(request.getfixturevalue("shared_data"))
-        corpus = replace(tiny_corpus, records=tuple(replace(image, captions=c) for c in of_images))
+        path = request.getfixturevalue("shared_data") / "coco/annotations/captions_val2017_full.json.gz"
+        of_images = {}
+        for row in json.loads(gzip.decompress(path.read_bytes()))["annotations"]:
+            of_images.setdefault(row["image_id"], []).append(row["caption"].strip())
+        corpus = replace(tiny_corpus, records=tuple(replace(image, captions=tuple(c)) for c in of_images.values()))
     sentences = OneTokenEach(sorted({c for record in corpus.split("train") for c in record.captions}))
     monkeypatch.setattr(
         "vlp_lib.batches.pairs.show_image", lambda image, view, size: np.full((1, 1, 3), view.flip, np.uint8)
@@ -429,12 +414,7 @@ def test_detections_keep_to_threshold_and_number(open_pairs):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    pairs=st.integers(1, 40),
-    batch=st.integers(1, 17),
-    steps=st.integers(1, 12),
-    seed=st.integers(0, 2**32 - 1),
-)
+@given(pairs=st.integers(1, 40), batch=st.integers(1, 17), steps=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
 def test_each_epoch_visits_each_pair_once(pairs, batch, steps, seed):
     order = TrainingOrder(pairs, batch, steps, seed)
     parts = list(order)
@@ -487,13 +467,10 @@ def test_order_is_shuffled_by_its_seed():
 # Batches of like lengths
 
 
-def plain_permutation(pairs, seed, epoch):
-    return np.random.default_rng((seed, epoch)).permutation(pairs).tolist()
-
-
 def test_without_lengths_the_order_is_the_permutation():
-    parts = list(TrainingOrder(10, 4, 5, 7))
-    assert [key.pair for part in parts for key in part] == plain_permutation(10, 7, 0) + plain_permutation(10, 7, 1)
+    given_pairs = [key.pair for part in TrainingOrder(10, 4, 5, 7) for key in part]
+    epochs = [np.random.default_rng((7, epoch)).permutation(10).tolist() for epoch in (0, 1)]
+    assert given_pairs == epochs[0] + epochs[1]
 
 
 @settings(max_examples=80, deadline=None)

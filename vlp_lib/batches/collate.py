@@ -15,7 +15,7 @@ _STEP = 8
 """Sentences are padded to a multiple of this many tokens: few different shapes, for which kernels are kept."""
 
 
-def pad(rows: list[torch.Tensor], value: int | float, size: int) -> torch.Tensor:
+def pad(rows: list[torch.Tensor], value: int, size: int) -> torch.Tensor:
     """Tensors whose first sides differ as one of [B, size, …], with `value` behind each."""
     padded = rows[0].new_full((len(rows), size, *rows[0].shape[1:]), value)
     for place, row in zip(padded, rows, strict=True):
@@ -26,21 +26,22 @@ def pad(rows: list[torch.Tensor], value: int | float, size: int) -> torch.Tensor
 def detection_fields(found: list[Detections]) -> dict[str, Any]:
     """Label, attribute, score and box tensors, padded to the largest set (at least 1)."""
     width = max(1, *(len(d.labels) for d in found))
+
+    def padded(rows: list[np.ndarray], kind: torch.dtype, value: int) -> torch.Tensor:
+        return pad([torch.from_numpy(row).to(kind) for row in rows], value, width)
+
     values = {
-        "labels": ([d.labels for d in found], -1),
-        "attributes": ([d.attributes for d in found], -1),
-        "scores": ([d.scores for d in found], 0.0),
-        "boxes": ([d.boxes for d in found], 0.0),
+        "labels": padded([d.labels for d in found], torch.int64, -1),
+        "attributes": padded([d.attributes for d in found], torch.int64, -1),
+        "scores": padded([d.scores for d in found], torch.float32, 0),
+        "boxes": padded([d.boxes for d in found], torch.float32, 0),
     }
     features = [d.features for d in found if d.features is not None]
     if features:
         nothing = np.zeros((0, features[0].shape[1]), np.float32)
-        values["features"] = ([nothing if d.features is None else d.features for d in found], 0.0)
-    kinds = {int: torch.int64, float: torch.float32}
-    return {
-        name: pad([torch.from_numpy(row).to(kinds[type(value)]) for row in rows], value, width)
-        for name, (rows, value) in values.items()
-    }
+        every = [nothing if d.features is None else d.features for d in found]
+        values["features"] = padded(every, torch.float32, 0)
+    return values
 
 
 def distinct(texts: Sequence[Text]) -> tuple[list[int], list[int]]:

@@ -37,7 +37,7 @@ class CorruptImages:
             return
         self._own.update(new)
         print("\n".join(f"{name} cannot be read: another pair stands in for it" for name in new), flush=True)
-        known = set(self._own)
+        known = self._own
         if self.path is not None:
             if self.path.exists():
                 self._own.update(read_json(self.path))

@@ -18,7 +18,7 @@ from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.batches.tokenizer import Tokenizer
 from vlp_lib.config import DataConfig, ModelConfig
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS, Detections, ImageRecord
+from vlp_lib.corpora.records import IGNORED, NO_DETECTIONS
 from vlp_lib.corpora.table import caption_counts
 from vlp_lib.corpora.workers import load
 from vlp_lib.errors import UnreadableImageError, UserError
@@ -114,45 +114,33 @@ class PairDataset(Dataset[Sample]):
         own = self.records[self.image_of_pair[pair]].captions
         return self.caption(other).lower().strip(" .") in {c.lower().strip(" .") for c in own}
 
-    def _mismatched(self, key: PairKey) -> tuple[int, int]:
-        """A pair of another image with another sentence, and its seed: the key's, or the first drawn one that is."""
+    def _mismatched(self, key: PairKey) -> int:
+        """A pair of another image with another sentence: the key's, or the first drawn one that is."""
         if not self._reads_the_same(key.pair, key.other):
-            return key.other, key.other_seed
+            return key.other
         rng = np.random.default_rng((key.seed, _REDRAW))
         for _ in range(1000):
             other = int(rng.integers(len(self)))
             if not self._reads_the_same(key.pair, other):
-                return other, key.other_seed
+                return other
         raise UserError(f"{self.corpus.root}: its images share their captions, no mismatched pair can be drawn")
 
-    def _text(self, pair: int, seed: int, matched: bool) -> Text:
-        ids, words = self.tokenizer.encode(self.caption(pair))
-        masked, labels = mask_words(
-            ids,
-            words,
-            np.random.default_rng((seed, _MASK)),
-            self.tokenizer.mask_id,
-            self.candidates,
-            self.data.mlm_probability,
-            self.data.mlm_replacement,
-        )
-        return Text(torch.from_numpy(masked), torch.from_numpy(ids), torch.from_numpy(labels), matched)
-
-    def _texts(self, joined: list[tuple[int, int, bool]], known: KnownTexts) -> Iterator[Text]:
-        """The texts of (pair, seed, matched); a sentence that is known, matched or not, is not made again."""
-        for pair, seed, matched in joined:
-            if (pair, seed) not in known:
-                known[pair, seed] = self._text(pair, seed, matched)
-            text = replace(known[pair, seed], matched=matched)
-            if not matched and not self.data.mlm_on_mismatched:
-                text = replace(text, mlm_labels=torch.full_like(text.mlm_labels, NO_MATCHED_TOKEN))
-            yield text
+    def _text(self, pair: int, seed: int, matched: bool, known: KnownTexts) -> Text:
+        """The sentence of a pair, with the words hidden that its seed says; one that is known is not made again."""
+        if (pair, seed) not in known:
+            data, rng = self.data, np.random.default_rng((seed, _MASK))
+            ids, words = self.tokenizer.encode(self.caption(pair))
+            masked, labels = mask_words(
+                ids, words, rng, self.tokenizer.mask_id, self.candidates, data.mlm_probability, data.mlm_replacement
+            )
+            known[pair, seed] = Text(torch.from_numpy(masked), torch.from_numpy(ids), torch.from_numpy(labels), matched)
+        text = replace(known[pair, seed], matched=matched)
+        if matched or self.data.mlm_on_mismatched:
+            return text
+        return replace(text, mlm_labels=torch.full_like(text.mlm_labels, NO_MATCHED_TOKEN))
 
     def __getitem__(self, key: PairKey) -> Sample:
-        """The sample of a key; in training, where its image cannot be read, that of another pair.
-
-        The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it.
-        """
+        """The sample of a key; in training, where its image cannot be read, that of another pair."""
         return self._readable(key, {})
 
     def __getitems__(self, keys: list[PairKey]) -> list[Sample]:
@@ -161,8 +149,7 @@ class PairDataset(Dataset[Sample]):
         return [self._readable(key, known) for key in keys]
 
     def _readable(self, key: PairKey, known: KnownTexts) -> Sample:
-        if not key.augment:
-            return self._sample(key, known)
+        """The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it."""
         rng = np.random.default_rng((key.seed, _SUBSTITUTE))
         unreadable: list[str] = []
         while True:
@@ -170,7 +157,7 @@ class PairDataset(Dataset[Sample]):
                 return replace(self._sample(key, known), unreadable=tuple(unreadable))
             except UnreadableImageError:
                 unreadable.append(str(self.records[self.image_of_pair[key.pair]].path))
-                if len(unreadable) == _SUBSTITUTES:
+                if not key.augment or len(unreadable) == _SUBSTITUTES:
                     raise
             key = key._replace(pair=int(rng.integers(len(self))))
 
@@ -178,32 +165,23 @@ class PairDataset(Dataset[Sample]):
         rng = np.random.default_rng((key.seed, _VIEW))
         record = self.records[self.image_of_pair[key.pair]]
         view = draw_view(rng, self.data.resize, self.data.flip) if key.augment else View()
-        joined = [(key.pair, key.seed, True), (*self._mismatched(key), False)]
+        joined = [(key.pair, key.seed, True), (self._mismatched(key), key.other_seed, False)]
         if self.data.pairing == "one":
             joined = [joined[int(rng.integers(2))]]
         # Every sentence has its say, its own image's and another's alike: were only the own one asked, a mirrored
         # image with a keyword beside it would always be a mismatch.
         view = replace(view, flip=view.flip and all(may_flip(self.caption(pair)) for pair, _, _ in joined))
-        texts = tuple(self._texts(joined, known))
+        texts = tuple(self._text(*one, known) for one in joined)
         image = show_image(self.corpus.read_image(record), view, self.size).transpose(2, 0, 1).copy()
-        label_map = None
+        label_map = detections = None
         if self.label_maps:  # an image without one gets a map of ignored pixels
             labels = self.corpus.read_label_map(record)
             labels = np.full((self.size, self.size), IGNORED, np.uint8) if labels is None else labels
             label_map = torch.from_numpy(show_label_map(labels, view, self.size).copy())
-        return Sample(
-            image=torch.from_numpy(image),
-            texts=texts,
-            label_map=label_map,
-            detections=self._detections(record, view) if self.max_detections else None,
-            seed=key.seed,
-            image_id=record.image_id,
-        )
-
-    def _detections(self, record: ImageRecord, view: View) -> Detections:
-        """The detections in the image's view; an image without any gets an empty set."""
-        detections = self.corpus.read_detections(record, self.max_detections, self.data.detector_threshold)
-        return NO_DETECTIONS if detections is None else show_detections(detections, view)
+        if self.max_detections:  # an image without any gets an empty set
+            found = self.corpus.read_detections(record, self.max_detections, self.data.detector_threshold)
+            detections = NO_DETECTIONS if found is None else show_detections(found, view)
+        return Sample(torch.from_numpy(image), texts, label_map, detections, key.seed, record.image_id)
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""What flows from the readers to the model: records of what lies on disk, decoded samples, and batches of them."""
+"""What flows from the readers to the model: decoded samples, and batches of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Self
 
 import torch
 
@@ -49,39 +49,67 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the model reads and the losses compare with. B images, P pairs, L tokens, T detections at most.
-
-    Each text is joined with one image, an image with one or several texts: pair i is text i and image
-    `image_of_text[i]`.
+class Pictures:
+    """What a vision stream reads. B images, T detections at most.
 
     Attributes:
         images: [B, 3, H, W] float32 RGB in [0, 1], not normalised: each backbone knows its own mean and deviation.
-        input_ids: [P, L] int64 WordPiece ids with [CLS] … [SEP], MLM's replacements made, padded with 0.
-        clean_ids: [P, L] int64, the same sentences without replacements.
-        attention_mask: [P, L] bool, True at tokens, False at padding.
-        mlm_labels: [P, L] int64, the original id where MLM predicts, −100 elsewhere.
-        matched: [P] int64, 1 where the sentence belongs to the image, 0 where it is another's.
-        image_of_text: [P] int64, the image's row; None where each image has one text (P = B, pair i is row i).
-        sentences: [S] int64, rows of texts among which each different sentence stands: what the language stream reads,
-            so that a sentence of two pairs is read once; None where all are read.
-        sentence_of_text: [P] int64, the place of each text among `sentences`.
-        seeds: [B] int64 on the CPU; every random choice about a sample downstream is drawn from its seed, so that
-            neither workers nor processes nor restarts change it.
-        image_ids: [B] int64 on the CPU.
-        label_maps: [B, H, W] int64 class index of each pixel, 255 without class; None where no sample has a map.
         labels: [B, T] int64 detector class, −1 padding; None where the corpus has no detections.
         attributes: [B, T] int64 detector attribute, −1 none or padding.
         scores: [B, T] float32 in [0, 1].
         boxes: [B, T, 4] float32 (x1, y1, x2, y2) as fractions of the image.
         features: [B, T, D] float32 region features, where the detector gives them.
+    """
+
+    images: torch.Tensor
+    _: KW_ONLY
+    labels: torch.Tensor | None = None
+    attributes: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Self:
+        """A copy on another device; a batch's seeds and ids stay on the CPU, where they are read."""
+        stay = ("seeds", "image_ids")
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor) and name not in stay
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Batch(Pictures):
+    """Pictures with their sentences: what the model reads and the losses compare with. P pairs, L tokens.
+
+    Each text is joined with one image, an image with one or several texts: pair i is text i and image
+    `image_of_text[i]`.
+
+    Attributes:
+        input_ids: [P, L] int64 WordPiece ids with [CLS] … [SEP], MLM's replacements made, padded with 0.
+        clean_ids: [P, L] int64, the same sentences without replacements.
+        attention_mask: [P, L] bool, True at tokens, False at padding.
+        mlm_labels: [P, L] int64, the original id where MLM predicts, −100 elsewhere.
+        matched: [P] int64, 1 where the sentence belongs to the image, 0 where it is another's.
+        seeds: [B] int64 on the CPU; every random choice about a sample downstream is drawn from its seed, so that
+            neither workers nor processes nor restarts change it.
+        image_ids: [B] int64 on the CPU.
+        image_of_text: [P] int64, the image's row; None where each image has one text (P = B, pair i is row i).
+        sentences: [S] int64, rows of texts among which each different sentence stands: what the language stream reads,
+            so that a sentence of two pairs is read once; None where all are read.
+        sentence_of_text: [P] int64, the place of each text among `sentences`.
+        label_maps: [B, H, W] int64 class index of each pixel, 255 without class; None where no sample has a map.
         extras: what a visual loss's `corrupt` keeps for its own `forward`, by name.
         shares: for a part of a batch, by loss, what it has of the terms that the loss is a mean over, as a multiple of
             an equal part's (scalars on the model's device); None where this is the whole batch.
         unreadable: image files that could not be read and that other samples stand in for.
     """
 
-    images: torch.Tensor
     input_ids: torch.Tensor
     clean_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -93,27 +121,9 @@ class Batch:
     sentences: torch.Tensor | None = None
     sentence_of_text: torch.Tensor | None = None
     label_maps: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    attributes: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
-    features: torch.Tensor | None = None
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     shares: Mapping[str, torch.Tensor] | None = None
     unreadable: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device) -> Batch:
-        """A copy on another device; seeds and ids stay on the CPU, where they are read."""
-        stay = {"seeds", "image_ids"}
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), torch.Tensor) and f.name not in stay
-        }
-        return replace(self, **moved)
 
     def weighted(self, name: str, loss: torch.Tensor) -> torch.Tensor:
         """A loss of this part so weighted that the mean over all equal parts is the loss of the whole batch."""
@@ -122,27 +132,3 @@ class Batch:
     def without_masks(self) -> Batch:
         """The same pairs with their whole sentences."""
         return replace(self, input_ids=self.clean_ids)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What a vision stream reads where pictures and texts are not one to one; the fields are those of `Batch`."""
-
-    images: torch.Tensor
-    labels: torch.Tensor | None = None
-    attributes: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device) -> Pictures:
-        """A copy on another device."""
-        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return Pictures(**{name: value.to(device, non_blocking=True) for name, value in given.items()})
-
-
-VisionInput = Batch | Pictures
-"""Either has what the vision streams read."""

@@ -24,15 +24,9 @@ _AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """BERT's uncased WordPiece tokenizer around a vocabulary.
-
-    Attributes:
-        engine: the tokenizers library's own object.
-        max_length: tokens a text may have, [CLS] and [SEP] counted; longer ones are cut.
-    """
+    """BERT's uncased WordPiece tokenizer around a vocabulary; `engine` is the tokenizers library's own object."""
 
     engine: _Tokenizer
-    max_length: int
 
     def __len__(self) -> int:
         return self.engine.get_vocab_size()
@@ -53,7 +47,7 @@ class Tokenizer:
         return np.array(encoding.ids, dtype=np.int64), np.array(words, dtype=np.int64)
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """[N] int64: tokens of each text, [CLS] and [SEP] counted, cut at `max_length`."""
+        """[N] int64: tokens of each text, as `encode` gives them."""
         found = np.empty(len(texts), np.int64)
         for first in range(0, len(texts), _AT_ONCE):
             part = self.engine.encode_batch_fast(list(texts[first : first + _AT_ONCE]))
@@ -78,23 +72,22 @@ def _with_bert_pipeline(engine: _Tokenizer) -> _Tokenizer:
 
 def _finish(engine: _Tokenizer, max_length: int, source: str) -> Tokenizer:
     ids = engine.get_vocab()
-    missing = [name for name in SPECIAL if name not in ids]
-    if missing:
+    if missing := [name for name in SPECIAL if name not in ids]:
         raise UserError(f"the vocabulary of {source} lacks {', '.join(missing)}: give a BERT WordPiece vocabulary")
     if ids[PAD] != 0:
         raise UserError(f"the vocabulary of {source} does not begin with {PAD}, which MLM and padding need as id 0")
     engine.post_processor = processors.BertProcessing((SEP, ids[SEP]), (CLS, ids[CLS]))
     engine.enable_truncation(max_length)
     engine.no_padding()
-    return Tokenizer(engine, max_length)
+    return Tokenizer(engine)
 
 
 def train_tokenizer(texts: Iterable[str], max_length: int, size: int = 30_522) -> Tokenizer:
     """A WordPiece vocabulary of texts: their frequent words whole, and every character, alone and as a continuation.
 
-    For corpora that name no pretrained tokenizer. Words seen twice or more are kept, the most frequent first, equal
-    counts in alphabetical order. (The tokenizers library's own WordPiece trainer orders its vocabulary differently in
-    every process, which would make no two runs alike.)
+    Texts of more than `max_length` tokens, [CLS] and [SEP] counted, are cut. Words seen twice or more are kept, the
+    most frequent first, equal counts in alphabetical order. (The tokenizers library's own WordPiece trainer orders its
+    vocabulary differently in every process, which would make no two runs alike.)
     """
     pipeline = _with_bert_pipeline(_Tokenizer(models.WordPiece(unk_token=UNK)))
     counts: Counter[str] = Counter()

@@ -30,9 +30,8 @@ def whole_pictures(
         records: the images; decoded and resized to a square of `image_size` pixels.
         regions: detector regions to read of each image (0: none), those scored below `threshold` left out.
     """
-    nowhere = View()
     found = [corpus.read_detections(record, regions, threshold) for record in records] if regions else []
-    shown = [NO_DETECTIONS if one is None else show_detections(one, nowhere) for one in found]
+    shown = [NO_DETECTIONS if one is None else show_detections(one, View()) for one in found]
     return Pictures(
         images=square_images((corpus.read_image(record) for record in records), image_size),
         **(detection_fields(shown) if shown else {}),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, VisionInput
+from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Pictures
 from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError
 from vlp_lib.losses.base import Context, MixedVisualLoss, Needs, by_loss
@@ -105,7 +105,7 @@ class VLPModel(nn.Module):
         if variant.vision == "region" or (variant.vision == "vit" and not self.vision.load_report):
             initialise(self.vision, config.hidden)
 
-    def encode_vision(self, batch: VisionInput) -> Seen:
+    def encode_vision(self, batch: Pictures) -> Seen:
         """The vision stream's features and the tokens that the cross-modality encoder reads."""
         features = self.vision(batch)
         return features, self.visual_loss.tokens(features)

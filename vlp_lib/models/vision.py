@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from vlp_lib.batches.sample import Batch, VisionInput
+from vlp_lib.batches.sample import Batch, Pictures
 from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError, unknown
 from vlp_lib.models.vocabularies import Vocabularies
@@ -166,7 +166,7 @@ class ViTStream(_WholeCells):
             state = timm_state_dict(vit.pretrained)
             self.load_report = load_matching(self.backbone, _placed(state, self.backbone), vit.pretrained)
 
-    def forward(self, batch: VisionInput) -> VisionFeatures:
+    def forward(self, batch: Pictures) -> VisionFeatures:
         """Images [B, 3, H, W] to ⌊H/patch⌋·⌊W/patch⌋ tokens."""
         height, width = batch.images.shape[-2:]
         rows, columns = self.window(height, width)
@@ -228,7 +228,7 @@ class ResNetStream(_MapStream):
         """A cell for what is left over at the edges, too."""
         return math.ceil(height / self.cell), math.ceil(width / self.cell)
 
-    def forward(self, batch: VisionInput) -> VisionFeatures:
+    def forward(self, batch: Pictures) -> VisionFeatures:
         """Images [B, 3, H, W] to one token a cell of the feature map (600 px at stride 32: 19×19)."""
         net = self.backbone
         x = net.maxpool(net.act1(net.bn1(net.conv1(self.normalise(batch.images)))))
@@ -259,7 +259,7 @@ class TimmStream(_WholeCells, _MapStream):
                 self.load_report = load_matching(self.backbone, state, source)
             _freeze(self.backbone, chosen.frozen_stages, name)
 
-    def forward(self, batch: VisionInput) -> VisionFeatures:
+    def forward(self, batch: Pictures) -> VisionFeatures:
         """Images [B, 3, H, W] to one token a whole cell."""
         rows, columns = self.window(*batch.images.shape[-2:])
         images = self.normalise(batch.images[..., rows, columns])
@@ -323,7 +323,7 @@ class RegionStream(VisionStream):
         self.feature = nn.Linear(config.region.feature_size, config.hidden) if config.region.feature_size else None
         self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
 
-    def forward(self, batch: VisionInput) -> VisionFeatures:
+    def forward(self, batch: Pictures) -> VisionFeatures:
         """Detections of [B, T] regions to [B, R, C], R = min(T, max_regions), best score first."""
         if batch.labels is None or batch.scores is None or batch.boxes is None or batch.attributes is None:
             raise UserError(
