@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_lib.corpora.synthetic import CorpusSpec, corpus_scene, image_id, synthesize
+from vlp_lib.corpora.synthetic import CorpusSpec, image_id, synthesize
 from vlp_lib.corpora.synthetic.compose import PLACES, SIZES, Wanted, compose, wanted_of
+from vlp_lib.corpora.synthetic.dice import Dice
+from vlp_lib.corpora.synthetic.scenes import sample_scene
 from vlp_lib.corpora.synthetic.world import COLOR_NAMES, PALETTES, SHAPES, STUFFS
+from vlp_lib.corpora.synthetic.write import scene_key
 
 SPEC = CorpusSpec(
     image_size=48, train_images=1, val_images=3, test_images=1, nlvr_pairs=(1, 1, 1), vcr_images=(1, 1, 1)
@@ -19,7 +22,7 @@ def test_what_is_not_changed_is_the_corpuss_own_picture(tmp_path):
     synthesize(tmp_path, SPEC)
     for number in range(SPEC.val_images):
         scene, pixels = compose(SPEC, number)
-        assert scene == corpus_scene(SPEC, "val", number)
+        assert scene == sample_scene(Dice(*scene_key(SPEC, "val", number)), SPEC)
         path = tmp_path / "images" / "val2017" / f"{image_id('val', number):012d}.png"
         assert np.array_equal(pixels, np.asarray(Image.open(path)))
         told = [wanted_of(thing, 48) for thing in scene.things]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.language import RELATION_PHRASES, clear_relations
-from vlp_lib.corpora.synthetic.scenes import RELATIONS, Scene
+from vlp_lib.corpora.synthetic.language import RELATION_PHRASES, Ref, clear_relations
+from vlp_lib.corpora.synthetic.scenes import RELATIONS, Scene, Thing
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 
 Tokens = list[str | list[int]]
@@ -27,7 +26,7 @@ class Choice:
 
 def sample_choice(scene: Scene, dice: Dice) -> Choice:
     """A question about a scene of at least three things."""
-    return dice.choice(_FORMS)(scene, dice)
+    return dice.choice((_color, _where, _ground, _same))(scene, dice)
 
 
 def _color(scene: Scene, dice: Dice) -> Choice:
@@ -45,15 +44,14 @@ def _where(scene: Scene, dice: Dice) -> Choice:
     if not found:
         return _color(scene, dice)
     thing, relation, other = dice.choice(found)
-    i, j = map(scene.things.index, (thing, other))
-    phrases = {name: wordings[0] for name, wordings in RELATION_PHRASES.items()}
-    wrong = [
-        _tokens([i], f"is {phrases[r]}", [k], ".")
-        for k, other in enumerate(scene.things)
-        for r in RELATIONS
-        if k != i and scene.is_wrong(r, scene.things[i], other)
-    ]
-    answers = [_tokens([i], f"is {phrases[relation]}", [j], "."), *dice.shuffled(wrong)[:3]]
+    i = scene.things.index(thing)
+
+    def answer(relation: str, other: Thing) -> Tokens:
+        return _tokens([i], f"is {RELATION_PHRASES[relation][0]}", [scene.things.index(other)], ".")
+
+    others = [other for other in scene.things if other != thing]
+    wrong = [answer(r, other) for other in others for r in RELATIONS if scene.is_wrong(r, thing, other)]
+    answers = [answer(relation, other), *dice.shuffled(wrong)[:3]]
     return _mixed(dice, _tokens("where is", [i], "?"), answers, _descriptions(scene, dice, i))
 
 
@@ -64,11 +62,8 @@ def _ground(scene: Scene, dice: Dice) -> Choice:
     answers = [_tokens("the ground is", f"{STUFFS[g]} .") for g in (scene.ground, *grounds)]
     ground, background = STUFFS[scene.ground], STUFFS[scene.background]
     far = [BACKGROUNDS[b] for b in _others(dice, len(BACKGROUNDS), scene.background - len(GROUNDS))]
-    rationales = [
-        _tokens([i], f"is in a picture of {g} below {b} .")
-        for g, b in ((ground, background), (STUFFS[grounds[0]], background), (ground, far[0]),
-                     (STUFFS[grounds[1]], far[1]))
-    ]  # fmt: skip
+    pairs = ((ground, background), (STUFFS[grounds[0]], background), (ground, far[0]), (STUFFS[grounds[1]], far[1]))
+    rationales = [_tokens([i], f"is in a picture of {g} below {b} .") for g, b in pairs]
     return _mixed(dice, _tokens("what is the ground near", [i], "?"), answers, rationales)
 
 
@@ -92,16 +87,10 @@ def _descriptions(scene: Scene, dice: Dice, i: int) -> list[Tokens]:
     thing = scene.things[i]
     size, color, shape = thing.large, thing.color, thing.shape
     colors = _others(dice, len(COLOR_NAMES), color)
-    variants = [
-        (size, color, shape),
-        (not size, color, shape),
-        (size, colors[0], shape),
-        (size, colors[1], shape) if dice.chance(50) else (size, color, _others(dice, len(SHAPES), shape)[0]),
-    ]
-    ground = STUFFS[scene.ground]
+    last = (size, colors[1], shape) if dice.chance(50) else (size, color, _others(dice, len(SHAPES), shape)[0])
     return [
-        _tokens([i], f"is a {'large' if s else 'small'} {COLOR_NAMES[c]} {SHAPES[k]} in a picture of {ground} .")
-        for s, c, k in variants
+        _tokens([i], f"is {Ref(k, c, s).one()} in a picture of {STUFFS[scene.ground]} .")
+        for s, c, k in ((size, color, shape), (not size, color, shape), (size, colors[0], shape), last)
     ]
 
 
@@ -122,6 +111,3 @@ def _mixed(dice: Dice, question: Tokens, answers: list[Tokens], rationales: list
     order, reasons = dice.shuffled(range(4)), dice.shuffled(range(4))
     right, why = order.index(0), reasons.index(0)
     return Choice(question, [answers[k] for k in order], right, [rationales[k] for k in reasons], why)
-
-
-_FORMS: tuple[Callable[[Scene, Dice], Choice], ...] = (_color, _where, _ground, _same)

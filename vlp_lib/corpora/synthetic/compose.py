@@ -11,9 +11,7 @@ import numpy as np
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.draw import Painter
 from vlp_lib.corpora.synthetic.scenes import Scene, Thing, sample_scene
-from vlp_lib.corpora.synthetic.shapes import shape_mask
-from vlp_lib.corpora.synthetic.spec import CorpusSpec
-from vlp_lib.corpora.synthetic.world import COLOR_NAMES, COLORS, PALETTES, SHAPES, STUFFS
+from vlp_lib.corpora.synthetic.world import COLOR_NAMES, COLORS, PALETTES, SHAPES, STUFFS, CorpusSpec, shape_mask
 from vlp_lib.corpora.synthetic.write import scene_key
 
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")

@@ -52,11 +52,8 @@ def detect(scene: Scene, dice: Dice, noise: float = 1.0) -> list[Detection]:
             box = (thing.x, thing.y, thing.x + thing.w, thing.y + thing.h)
             found.append(Detection(label, score, _shaken(dice, scene, box, max(2, thing.size // 3)), attribute))
     s = scene.image_size
-    regions = (
-        (scene.background, (0, 0, s, max(scene.horizon))),
-        (scene.ground, (0, min(scene.horizon), s, s)),
-    )
-    for stuff, box in regions:
+    above, below = (0, 0, s, max(scene.horizon)), (0, min(scene.horizon), s, s)
+    for stuff, box in ((scene.background, above), (scene.ground, below)):
         if dice.chance(12 * noise):
             continue
         score = dice.between(400, 950)
@@ -71,8 +68,7 @@ def detect(scene: Scene, dice: Dice, noise: float = 1.0) -> list[Detection]:
         label = dice.below(len(DETECTOR_CLASSES))
         attribute = dice.below(len(COLOR_NAMES)) if label < len(SHAPES) else -1
         found.append(Detection(label, dice.between(50, 350), _shaken(dice, scene, (x, y, x + w, y + h), 1), attribute))
-    found.sort(key=lambda detection: -detection.score)
-    return found[:MOST_DETECTIONS]
+    return sorted(found, key=lambda detection: -detection.score)[:MOST_DETECTIONS]
 
 
 def _shaken(dice: Dice, scene: Scene, box: tuple[int, int, int, int], quarters: int) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
@@ -14,8 +15,8 @@ T = TypeVar("T")
 
 @cache
 def _ranks(n: int, skew: float) -> tuple[int, ...]:
-    """Weights in whole numbers, in which the last bit of a power does not show."""
-    return tuple(max(1, round(10_000 * (k + 1) ** -skew)) for k in range(n))
+    """Sums of weights in whole numbers, in which the last bit of a power does not show."""
+    return tuple(accumulate(max(1, round(10_000 * (k + 1) ** -skew)) for k in range(n)))
 
 
 class Dice:
@@ -52,8 +53,8 @@ class Dice:
         """An integer in [0, n), of which the k-th comes (k + 1)^skew times as rarely as the first."""
         if not skew:
             return self.below(n)
-        draw = self.below(sum(_ranks(n, skew)))
-        return next(k for k, end in enumerate(accumulate(_ranks(n, skew))) if draw < end)
+        ends = _ranks(n, skew)
+        return bisect_right(ends, self.below(ends[-1]))
 
     def choice(self, items: Sequence[T]) -> T:
         """One of the items."""

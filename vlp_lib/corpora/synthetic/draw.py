@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.scenes import Scene
-from vlp_lib.corpora.synthetic.shapes import shape_mask
-from vlp_lib.corpora.synthetic.world import STUFFS, stuff_category, thing_category
+from vlp_lib.corpora.synthetic.world import STUFFS, shape_mask, stuff_category, thing_category
 
 VOID = 255
 """COCO-Stuff's value of a pixel without class."""
@@ -31,12 +31,8 @@ def _shading(shape: int, size: int) -> np.ndarray:
     """
     mask = shape_mask(shape, size)
     h, w = mask.shape
-    y, x = np.arange(h, dtype=np.int32)[:, None], np.arange(w, dtype=np.int32)[None, :]
-    shade = _NEUTRAL + 36 - 72 * (x + y) // (h + w)
-    core = mask
-    for _ in range(max(1, size // 24)):
-        padded = np.pad(core, 1)
-        core = core & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
+    shade = _NEUTRAL + 36 - 72 * np.add.outer(np.arange(h), np.arange(w)) // (h + w)
+    core = binary_erosion(mask, iterations=max(1, size // 24))
     return np.where(core, shade, 108).astype(np.int32)
 
 
@@ -44,7 +40,6 @@ class Painter:
     """Draws scenes of one image size; it holds the texture tiles, which are made once.
 
     Attributes:
-        image_size: edge of the images in pixels.
         tiles: one [4·image_size, 4·image_size] int32 array a stuff, in the order of `STUFFS`: brightness around 0.
     """
 
@@ -87,19 +82,14 @@ class Painter:
     def label_map(self, scene: Scene) -> np.ndarray:
         """[S, S] uint8, COCO-Stuff's values: category id − 1, 255 = void at the horizon and around one thing."""
         horizon = np.array(scene.horizon)
-        labels = np.where(self._rows >= horizon, stuff_category(scene.ground) - 1, stuff_category(scene.background) - 1)
-        labels = labels.astype(np.uint8)
+        ground, background = stuff_category(scene.ground) - 1, stuff_category(scene.background) - 1
+        labels = np.where(self._rows >= horizon, ground, background).astype(np.uint8)
         labels[horizon, np.arange(self.image_size)] = VOID
         for i, thing in enumerate(scene.things):
             mask = shape_mask(thing.shape, thing.size)
             if i == scene.void_thing:
-                wide = np.pad(mask, 1)
-                wide[:-2, 1:-1] |= mask
-                wide[2:, 1:-1] |= mask
-                wide[1:-1, :-2] |= mask
-                wide[1:-1, 2:] |= mask
                 rim = labels[thing.y - 1 : thing.y + thing.h + 1, thing.x - 1 : thing.x + thing.w + 1]
-                rim[wide] = VOID
+                rim[binary_dilation(np.pad(mask, 1))] = VOID
             labels[thing.y : thing.y + thing.h, thing.x : thing.x + thing.w][mask] = thing_category(thing.shape) - 1
         return labels
 

@@ -31,14 +31,9 @@ class Folder:
         self._digests[path] = hashlib.sha256(data).hexdigest()
 
     def fingerprint(self) -> str:
-        """The fingerprint of what was written."""
-        return combine(self._digests)
-
-
-def combine(digests: dict[str, str]) -> str:
-    """One SHA-256 over sorted lines of relative path and file digest."""
-    lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+        """One SHA-256 over sorted lines of the relative path and the digest of what was written."""
+        lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(self._digests.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def json_bytes(value: object) -> bytes:

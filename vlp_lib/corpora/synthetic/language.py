@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.scenes import OPPOSITE, RELATIONS, Scene, Thing
@@ -19,7 +18,7 @@ RELATION_PHRASES = {
     "above": ("above", "higher than"),
     "below": ("below", "lower than"),
 }
-_BACKGROUND_PHRASES = {"sky": "the sky", "brick": "a brick wall", "hedge": "a hedge", "curtain": "a curtain"}
+_STUFF_PHRASES = {"sky": "the sky", "brick": "a brick wall", "hedge": "a hedge", "curtain": "a curtain"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,6 @@ class Ref:
             and self.large in (None, thing.large)
         )
 
-    def fits_any(self, things: Iterable[Thing]) -> bool:
-        """Whether the description is true of one of the things."""
-        return any(map(self.fits, things))
-
     def find(self, scene: Scene) -> list[Thing]:
         """The things of the scene that it fits."""
         return [thing for thing in scene.things if self.fits(thing)]
@@ -59,15 +54,15 @@ class Ref:
         color = [] if self.color is None else [COLOR_NAMES[self.color]]
         return " ".join([*size, *color, noun])
 
+    def one(self) -> str:
+        """The description with its article, as "a small red ball"."""
+        text = self.text()
+        return ("an " if text[0] in "aeiou" else "a ") + text
 
-def with_article(text: str) -> str:
-    """The text behind "a" or "an"."""
-    return ("an " if text[0] in "aeiou" else "a ") + text
 
-
-def relation_phrase(relation: str, dice: Dice) -> str:
-    """One of the wordings of "left", "right", "above" or "below"."""
-    return dice.choice(RELATION_PHRASES[relation])
+def stuff_phrase(stuff: int) -> str:
+    """How one speaks of a stuff, as "snow" or "a hedge"."""
+    return _STUFF_PHRASES.get(STUFFS[stuff], STUFFS[stuff])
 
 
 def refer(thing: Thing, dice: Dice, size_percent: int = 50) -> Ref:
@@ -107,19 +102,14 @@ def captions(scene: Scene, dice: Dice, number: int = 5, named: float = 0.5) -> l
 
     `named` is the share of those about things that name the ground, the background or both as well.
     """
-    forms = itertools.islice(
-        itertools.cycle((_list_caption, _count_caption, _place_caption, _relation_caption, _side_caption)), number
-    )
-    return dice.shuffled([_with_stuff(form(scene, dice), scene, dice, named) for form in forms])
+    forms = (_list_caption, _count_caption, _place_caption, _relation_caption, _side_caption)
+    chosen = itertools.islice(itertools.cycle(forms), number)
+    return dice.shuffled([_with_stuff(form(scene, dice), scene, dice, named) for form in chosen])
 
 
 def join(parts: Sequence[str]) -> str:
     """ "x", "x and y", "x, y and z"."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _named(ref: Ref) -> str:
-    return with_article(ref.text())
 
 
 def _all_there(refs: Sequence[Ref], things: Sequence[Thing]) -> bool:
@@ -130,79 +120,74 @@ def _all_there(refs: Sequence[Ref], things: Sequence[Thing]) -> bool:
     )
 
 
-def _all_on(scene: Scene, side: str, refs: Sequence[Ref]) -> bool:
-    return len(scene.at_edge(side)) == len(scene.things) and _all_there(refs, scene.things)
-
-
 def _with_stuff(caption: Caption, scene: Scene, dice: Dice, named: float) -> Caption:
     if any(stuff in caption.text for stuff in STUFFS) or not dice.chance(100 * named):
         return caption
     stuffs = dice.choice(((scene.ground,), (scene.background,), (scene.ground, scene.background)))
-    text = join([_BACKGROUND_PHRASES.get(STUFFS[stuff], STUFFS[stuff]) for stuff in stuffs])
-    return Caption(f"{caption.text} with {text}", lambda other: other.shows(*stuffs) and caption.holds(other))
+    text = f"{caption.text} with {join([stuff_phrase(stuff) for stuff in stuffs])}"
+    return Caption(text, lambda other: other.shows(*stuffs) and caption.holds(other))
 
 
 def _list_caption(scene: Scene, dice: Dice) -> Caption:
     refs = [refer(thing, dice, 70) for thing in dice.shuffled(scene.things)]
     form = dice.choice(("{}", "there is {}", "a picture of {}"))
-    return Caption(form.format(join([_named(ref) for ref in refs])), lambda other: _all_there(refs, other.things))
+    return Caption(form.format(join([ref.one() for ref in refs])), lambda other: _all_there(refs, other.things))
 
 
 def _count_caption(scene: Scene, dice: Dice) -> Caption:
     total = len(scene.things)
     first = dice.choice(scene.things).shape
     shapes = [first, *dice.shuffled(sorted({thing.shape for thing in scene.things} - {first}))]
-    counts = [(Ref(shape=shape), Ref(shape=shape).count(scene)) for shape in shapes]
+    counts = [(ref, ref.count(scene)) for ref in map(Ref, shapes)]
     counted = join([f"{NUMBERS[n]} {ref.text(n)}" for ref, n in counts])
     ref, n = counts[0]
-    verb, noun = ("is", with_article(ref.text())) if n == 1 else ("are", ref.text(n))
+    verb, noun = ("is", ref.one()) if n == 1 else ("are", ref.text(n))
     some = dice.choice(scene.things)
     thing, color = refer(some, dice), Ref(color=some.color)
+    m = color.count(scene)
+    two_counts = (
+        f"{NUMBERS[n]} of the {NUMBERS[total]} things {verb} {noun}, {NUMBERS[m]} of the {NUMBERS[total]} things"
+        f" {'is' if m == 1 else 'are'} {COLOR_NAMES[some.color]}"
+    )
     forms: list[tuple[str, list[tuple[Ref, int]]]] = [
         (f"there {verb} {counted}", counts),
         (f"a picture of {counted}", counts),
-        (
-            f"{NUMBERS[n]} of the {NUMBERS[total]} things {verb} {noun}, {NUMBERS[color.count(scene)]} of the"
-            f" {NUMBERS[total]} things {'is' if color.count(scene) == 1 else 'are'} {COLOR_NAMES[some.color]}",
-            [(Ref(), total), counts[0], (color, color.count(scene))],
-        ),
+        (two_counts, [(Ref(), total), counts[0], (color, m)]),
     ]
     if thing.count(scene) == 1 and total > 1:
-        text = f"there are {NUMBERS[total]} things and one of them is {_named(thing)}"
+        text = f"there are {NUMBERS[total]} things and one of them is {thing.one()}"
         forms.append((text, [(Ref(), total), (thing, 1)]))
     text, claims = dice.choice(forms)
     return Caption(text, lambda other: all(ref.count(other) == n for ref, n in claims))
 
 
 def _place_caption(scene: Scene, dice: Dice) -> Caption:
-    ground, background = STUFFS[scene.ground], _BACKGROUND_PHRASES[STUFFS[scene.background]]
+    ground, background = stuff_phrase(scene.ground), stuff_phrase(scene.background)
     standing = [thing for thing in scene.things if scene.stands_on_ground(thing)]
     raised = [thing for thing in scene.things if scene.stands_on_ground(thing) is False]
     places: list[tuple[Ref, bool | None]]
     if standing and raised and dice.chance(50):
         a, b = refer(dice.choice(standing), dice), refer(dice.choice(raised), dice)
-        text = f"{_named(a)} on the {ground} and {_named(b)} in front of {background}"
+        text = f"{a.one()} on the {ground} and {b.one()} in front of {background}"
         places = [(a, True), (b, False)]
     elif standing:
         a = refer(dice.choice(standing), dice)
-        text = dice.choice(
-            (
-                f"{_named(a)} on the {ground} in front of {background}",
-                f"{_named(a)} on the {ground} with {background} behind it",
-                f"there is {_named(a)} on the {ground} below {background}",
-            )
+        on_ground = (
+            f"{a.one()} on the {ground} in front of {background}",
+            f"{a.one()} on the {ground} with {background} behind it",
+            f"there is {a.one()} on the {ground} below {background}",
         )
-        places = [(a, True)]
+        text, places = dice.choice(on_ground), [(a, True)]
     elif raised:
         a = refer(dice.choice(raised), dice)
-        forms = (
-            f"{_named(a)} in front of {background} above the {ground}",
-            f"there is {_named(a)} and {background} above {ground}",
+        above_ground = (
+            f"{a.one()} in front of {background} above the {ground}",
+            f"there is {a.one()} and {background} above {ground}",
         )
-        text, places = dice.choice(forms), [(a, False)]
+        text, places = dice.choice(above_ground), [(a, False)]
     else:
         a = refer(dice.choice(scene.things), dice)
-        text, places = f"{ground} and {background} with {_named(a)}", [(a, None)]
+        text, places = f"{ground} and {background} with {a.one()}", [(a, None)]
 
     def holds(other: Scene) -> bool:
         return other.shows(scene.ground, scene.background) and all(
@@ -218,36 +203,29 @@ def _relation_caption(scene: Scene, dice: Dice) -> Caption:
         return _list_caption(scene, dice)
     a, relation, b = dice.choice(clear)
     subject, partner = refer(a, dice, 40), refer(b, dice, 40)
-    first, second = _named(subject), _named(partner)
-    phrase = relation_phrase(relation, dice)
-    text = dice.choice(
-        (
-            f"{first} {phrase} {second}",
-            f"there is {first} {phrase} {second}",
-            f"{first} is {phrase} {second}",
-            f"{second} with {first} {phrase} it" if relation in ("above", "below") else f"{first} {phrase} {second}",
-        )
-    )
-    return Caption(
-        text,
-        lambda other: any(subject.fits(x) and partner.fits(y) and r == relation for x, r, y in clear_relations(other)),
-    )
+    first, second = subject.one(), partner.one()
+    phrase = dice.choice(RELATION_PHRASES[relation])
+    plain = f"{first} {phrase} {second}"
+    turned = f"{second} with {first} {phrase} it" if relation in ("above", "below") else plain
+
+    def holds(other: Scene) -> bool:
+        return any(subject.fits(x) and partner.fits(y) and r == relation for x, r, y in clear_relations(other))
+
+    return Caption(dice.choice((plain, f"there is {plain}", f"{first} is {phrase} {second}", turned)), holds)
 
 
 def _side_caption(scene: Scene, dice: Dice) -> Caption:
     """Things at the left and right edge; where nothing is, another relation."""
     sides = {side: scene.at_edge(side) for side in ("left", "right")}
     if all(sides.values()):
-        left, right = refer(dice.choice(sides["left"]), dice, 40), refer(dice.choice(sides["right"]), dice, 40)
-        a, b = _named(left), _named(right)
+        left, right = (refer(dice.choice(things), dice, 40) for things in sides.values())
+        a, b = left.one(), right.one()
         text = dice.choice((f"{a} on the left and {b} on the right", f"{b} on the right side and {a} on the left side"))
-        return Caption(
-            text, lambda other: left.fits_any(other.at_edge("left")) and right.fits_any(other.at_edge("right"))
-        )
-    for side, things in sides.items():
-        if things and len(things) == len(scene.things):
-            refs = [refer(thing, dice, 40) for thing in things]
-            text = f"{join([_named(ref) for ref in refs])} on the {side} and nothing on the {OPPOSITE[side]}"
-
-            return Caption(text, partial(_all_on, side=side, refs=refs))
-    return _relation_caption(scene, dice)
+        at_edges = (("left", left), ("right", right))
+        return Caption(text, lambda other: all(any(map(ref.fits, other.at_edge(side))) for side, ref in at_edges))
+    side = next((side for side, things in sides.items() if len(things) == len(scene.things)), "")
+    if not side:
+        return _relation_caption(scene, dice)
+    refs = [refer(thing, dice, 40) for thing in sides[side]]
+    text = f"{join([ref.one() for ref in refs])} on the {side} and nothing on the {OPPOSITE[side]}"
+    return Caption(text, lambda other: len(other.at_edge(side)) == len(other.things) and _all_there(refs, other.things))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.language import Ref, clear_relations, relation_phrase, unique_refs, with_article
+from vlp_lib.corpora.synthetic.language import RELATION_PHRASES, Ref, clear_relations, unique_refs
 from vlp_lib.corpora.synthetic.scenes import OPPOSITE, Scene, Thing
 from vlp_lib.corpora.synthetic.world import (
     BACKGROUNDS,
@@ -18,9 +18,6 @@ from vlp_lib.corpora.synthetic.world import (
     stuff_category,
     thing_category,
 )
-
-# Twice as likely where named twice.
-_KINDS = ("stuff", "small", "count", "count", "color", "shape", "yesno", "yesno")
 
 _SIMILAR = {
     **dict(zip(("red", "orange", "yellow", "green", "blue", "purple", "pink", "white"),
@@ -53,18 +50,16 @@ class Question:
     category_id: int | None = None
     bboxes: tuple[list[int], ...] = ()
 
-    @property
-    def answer_type(self) -> str:
-        """VQA's three types."""
-        return {"yesno": "yes/no", "count": "number"}.get(self.kind, "other")
-
 
 def questions(scene: Scene, dice: Dice, n: int) -> list[Question]:
     """So many different questions about the scene, of random kinds."""
+    small, color, shape = (partial(_attribute, kind=kind) for kind in ("small", "color", "shape"))
+    # Twice as likely where named twice.
+    kinds: list[Callable[[Scene, Dice], Question | None]]
+    kinds = [_stuff, small, _count, _count, color, shape, _yesno, _yesno]
     asked: dict[str, Question] = {}
     while len(asked) < n:
-        question = _ASK[dice.choice(_KINDS)](scene, dice)
-        if question is not None:
+        if question := dice.choice(kinds)(scene, dice):
             asked.setdefault(question.text, question)
     return list(asked.values())
 
@@ -93,12 +88,13 @@ def _stuff(scene: Scene, dice: Dice) -> Question:
 
 def _attribute(scene: Scene, dice: Dice, kind: str) -> Question | None:
     """Colour or shape of a thing (of a small one, either of them) that the rest of its description singles out."""
-    things = [thing for thing in scene.things if not (kind == "small" and thing.large)]
+    small = kind == "small"
+    things = [thing for thing in scene.things if not (small and thing.large)]
     if not things:
         return None
     thing = dice.choice(things)
-    hide = kind if kind != "small" else dice.choice(("color", "shape"))
-    refs = [ref for ref in unique_refs(scene, thing, hide=hide) if kind != "small" or ref.large is False]
+    hide = dice.choice(("color", "shape")) if small else kind
+    refs = [ref for ref in unique_refs(scene, thing, hide=hide) if not small or ref.large is False]
     if not refs:
         return None
     ref = dice.choice(refs)
@@ -121,16 +117,15 @@ def _count(scene: Scene, dice: Dice) -> Question:
     options = [ref for ref in by_count[n] if ref.shape is not None or ref.color is not None]
     ref = dice.choice(options if options and dice.chance(80) else by_count[n])
     text = dice.choice((f"how many {ref.text(2)} are there?", f"how many {ref.text(2)} are in the picture?"))
-    category = None if ref.shape is None else thing_category(ref.shape)
-    return Question(text, str(n), "count", "how many", category, tuple(thing.bbox for thing in ref.find(scene)))
+    boxes = tuple(thing.bbox for thing in ref.find(scene))
+    return Question(text, str(n), "count", "how many", _category(ref), boxes)
 
 
 def _yesno(scene: Scene, dice: Dice) -> Question:
     """The answer is drawn first and kept, so that yes and no are equally frequent."""
     yes = dice.chance(50)
     while True:
-        question = dice.choice((_exists, _exists, _stands, _more, _stuff_is))(scene, dice, yes)
-        if question is not None:
+        if question := dice.choice((_exists, _exists, _stands, _more, _stuff_is))(scene, dice, yes):
             return question
 
 
@@ -139,15 +134,11 @@ def _exists(scene: Scene, dice: Dice, yes: bool) -> Question:
     ref = Ref(thing.shape, thing.color, thing.large if dice.chance(40) else None)
     while not yes and ref.count(scene):
         # One field off: harder than a thing that resembles nothing in the image.
-        ref = dice.choice(
-            (
-                Ref(dice.below(len(SHAPES)), thing.color, ref.large),
-                Ref(thing.shape, dice.below(len(COLOR_NAMES)), ref.large),
-                Ref(thing.shape, thing.color, not thing.large),
-            )
-        )
-    category = None if ref.shape is None else thing_category(ref.shape)
-    return _closed(f"is there {with_article(ref.text())}?", yes, "is there", category, ref.find(scene))
+        other_shape = Ref(dice.below(len(SHAPES)), thing.color, ref.large)
+        other_color = Ref(thing.shape, dice.below(len(COLOR_NAMES)), ref.large)
+        other_size = Ref(thing.shape, thing.color, not thing.large)
+        ref = dice.choice((other_shape, other_color, other_size))
+    return _closed(f"is there {ref.one()}?", yes, "is there", _category(ref), ref.find(scene))
 
 
 def _stands(scene: Scene, dice: Dice, yes: bool) -> Question | None:
@@ -158,7 +149,7 @@ def _stands(scene: Scene, dice: Dice, yes: bool) -> Question | None:
     first, second = unique_refs(scene, a), unique_refs(scene, b)
     if not first or not second:
         return None
-    phrase = relation_phrase(relation if yes else OPPOSITE[relation], dice)
+    phrase = dice.choice(RELATION_PHRASES[relation if yes else OPPOSITE[relation]])
     text = f"is the {dice.choice(first).text()} {phrase} the {dice.choice(second).text()}?"
     return _closed(text, yes, "is the", thing_category(a.shape), (a, b))
 
@@ -175,21 +166,15 @@ def _more(scene: Scene, dice: Dice, yes: bool) -> Question | None:
 
 
 def _stuff_is(scene: Scene, dice: Dice, yes: bool) -> Question:
-    ground, background = ("ground", scene.ground, GROUNDS), ("background", scene.background, BACKGROUNDS)
-    where, true, others = dice.choice((ground, background))
+    kinds = (("ground", scene.ground, GROUNDS), ("background", scene.background, BACKGROUNDS))
+    where, true, others = dice.choice(kinds)
     asked = STUFFS[true] if yes else dice.choice([name for name in others if name != STUFFS[true]])
     return _closed(f"is the {where} {asked}?", yes, "is the", stuff_category(true), ())
 
 
+def _category(ref: Ref) -> int | None:
+    return None if ref.shape is None else thing_category(ref.shape)
+
+
 def _closed(text: str, yes: bool, prefix: str, category: int | None, things: Sequence[Thing]) -> Question:
     return Question(text, "yes" if yes else "no", "yesno", prefix, category, tuple(thing.bbox for thing in things))
-
-
-_ASK: dict[str, Callable[[Scene, Dice], Question | None]] = {
-    "stuff": _stuff,
-    "small": partial(_attribute, kind="small"),
-    "count": _count,
-    "color": partial(_attribute, kind="color"),
-    "shape": partial(_attribute, kind="shape"),
-    "yesno": _yesno,
-}

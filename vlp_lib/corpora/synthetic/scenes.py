@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from itertools import count
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.shapes import shape_mask
-from vlp_lib.corpora.synthetic.spec import CorpusSpec
-from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, COLORS, GROUNDS, PALETTES, SHAPES, STUFFS
+from vlp_lib.corpora.synthetic.world import (
+    BACKGROUNDS,
+    COLOR_NAMES,
+    COLORS,
+    GROUNDS,
+    PALETTES,
+    SHAPES,
+    STUFFS,
+    CorpusSpec,
+    shape_mask,
+)
 
 RGB = tuple[int, int, int]
 
@@ -87,11 +95,9 @@ class Scene:
     def at_edge(self, side: str) -> list[Thing]:
         """The things beyond doubt in the left or right part of the image."""
         s = self.image_size  # of half pixels the image has twice as many
-        return [
-            thing
-            for thing in self.things
-            if (5 * thing.center[0] <= 4 * s if side == "left" else 5 * thing.center[0] >= 6 * s)
-        ]
+        if side == "left":
+            return [thing for thing in self.things if 5 * thing.center[0] <= 4 * s]
+        return [thing for thing in self.things if 5 * thing.center[0] >= 6 * s]
 
     def is_clear(self, relation: str, a: Thing, b: Thing) -> bool:
         """Whether a stands in the relation ("left", "right", "above", "below") to b beyond doubt."""
@@ -132,6 +138,10 @@ def sample_scene(dice: Dice, spec: CorpusSpec, *, fewest: int = 0, like: Scene |
             color = dice.choice(things).color
         things.append(_place(dice, spec, things, shape, color))
     things.sort(key=lambda thing: thing.y + thing.h)  # what stands lower is nearer and drawn later
+
+    def window() -> tuple[int, int]:
+        return dice.below(3 * image_size), dice.below(3 * image_size)
+
     return Scene(
         image_size=image_size,
         background=background,
@@ -140,7 +150,7 @@ def sample_scene(dice: Dice, spec: CorpusSpec, *, fewest: int = 0, like: Scene |
         things=tuple(things),
         background_rgb=_sample_color(dice, background, spec.typical),
         ground_rgb=_sample_color(dice, ground, spec.typical),
-        windows=(_sample_window(dice, image_size), _sample_window(dice, image_size)),
+        windows=(window(), window()),
         light=(dice.between(212, 285), dice.between(-26, 26), dice.between(-26, 26)),
         void_thing=dice.below(len(things)),
         has_map=dice.chance(100 * spec.maps),
@@ -155,8 +165,7 @@ def _place(dice: Dice, spec: CorpusSpec, others: list[Thing], shape: int, color:
         size = max(8, dice.between(*(spec.large if large else spec.small)) - tries // 50) * spec.image_size // 64
         h, w = shape_mask(shape, size).shape
         x, y = dice.between(1, spec.image_size - w - 1), dice.between(1, spec.image_size - h - 1)
-        rgb = _jitter(dice, COLORS[COLOR_NAMES[color]], 14)
-        thing = Thing(shape, color, large, size, x, y, w, h, rgb)
+        thing = Thing(shape, color, large, size, x, y, w, h, _jitter(dice, COLORS[COLOR_NAMES[color]], 14))
         if all(_overlap(thing, other) <= 10 for other in others):
             return thing
     raise AssertionError("unreachable: the loop has no end")
@@ -174,10 +183,6 @@ def _sample_horizon(dice: Dice, image_size: int) -> tuple[int, ...]:
     level, step = dice.between(32, 62), image_size // 8
     knots = [(level + dice.between(-6, 6)) * image_size // 100 for _ in range(9)]
     return tuple((knots[k] * (step - r) + knots[k + 1] * r) // step for k in range(8) for r in range(step))
-
-
-def _sample_window(dice: Dice, image_size: int) -> tuple[int, int]:
-    return dice.below(3 * image_size), dice.below(3 * image_size)
 
 
 def _sample_color(dice: Dice, stuff: int, typical: float) -> RGB:

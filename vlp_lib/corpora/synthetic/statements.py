@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.language import NUMBERS, Ref, with_article
+from vlp_lib.corpora.synthetic.language import NUMBERS, Ref, stuff_phrase
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
-from vlp_lib.corpora.synthetic.spec import CorpusSpec
-from vlp_lib.corpora.synthetic.world import COLOR_NAMES, SHAPES, STUFFS
+from vlp_lib.corpora.synthetic.world import COLOR_NAMES, SHAPES, CorpusSpec
 
 Pair = tuple[Scene, Scene]
+"""The left and the right image."""
 
 
 @dataclass(frozen=True)
@@ -23,38 +23,28 @@ class Statement:
     holds: Callable[[Scene, Scene], bool]
 
 
-@dataclass(frozen=True)
-class StatementSet:
-    """Two pairs of images and two sentences, each written for both pairs, as NLVR2's writers did.
+def sample_set(dice: Dice, spec: CorpusSpec) -> tuple[tuple[Pair, Pair], tuple[Statement, Statement]]:
+    """Two pairs of images that resemble each other, and two sentences, each for both pairs, as NLVR2's writers did.
 
-    Attributes:
-        pairs: (left, right) scenes of each pair.
-        sentences: the first is true of the first pair only, the second of the second pair only, wherever two such
-            sentences were found; so the words alone do not tell the label.
+    The first sentence is true of the first pair only, the second of the second pair only, wherever two such sentences
+    were found; so the words alone do not tell the label.
     """
-
-    pairs: tuple[Pair, Pair]
-    sentences: tuple[Statement, Statement]
-
-    def label(self, pair: int, sentence: int) -> bool:
-        """Whether the sentence is true of the pair."""
-        return self.sentences[sentence].holds(*self.pairs[pair])
-
-
-def sample_set(dice: Dice, spec: CorpusSpec) -> StatementSet:
-    """Draw two pairs, the images of which resemble each other, and their sentences."""
     left = sample_scene(dice, spec)
     right = sample_scene(dice, spec, like=left)
     other_left = sample_scene(dice, spec, like=left)
     other_right = sample_scene(dice, spec, like=dice.choice((right, other_left)))
-    pairs = ((left, right), (other_left, other_right))
-    first = _find(dice, pairs[0], pairs[1])
-    return StatementSet(pairs, (first, _find(dice, pairs[1], pairs[0])))
+    one, other = (left, right), (other_left, other_right)
+    return (one, other), (_find(dice, one, other), _find(dice, other, one))
 
 
 def _find(dice: Dice, yes: Pair, no: Pair) -> Statement:
+    """A statement that is true of the one pair and false of the other, where one is found."""
+    forms: list[Callable[[Dice, list[Scene]], Statement]] = [
+        partial(_with_thing, both=True), partial(_with_thing, both=False), _total, _total, _one_side, _more,
+        _same_number, partial(_with_stuff, both=True), partial(_with_stuff, both=False),
+    ]  # fmt: skip
     for _ in range(200):
-        statement = dice.choice(_FORMS)(dice, [*yes, *no])
+        statement = dice.choice(forms)(dice, [*yes, *no])
         if statement.holds(*yes) and not statement.holds(*no):
             return statement
     return statement  # its label is still the truth; only the balance within the set is lost
@@ -74,16 +64,16 @@ def _ref(dice: Dice, scenes: list[Scene]) -> Ref:
 
 def _with_thing(dice: Dice, scenes: list[Scene], both: bool) -> Statement:
     ref = _ref(dice, scenes)
-    text = f"{'both images have' if both else 'only one image has'} {with_article(ref.text())}"
+    text = f"{'both images have' if both else 'only one image has'} {ref.one()}"
     return _in_both_or_one(text, lambda scene: ref.count(scene) > 0, both)
 
 
 def _with_stuff(dice: Dice, scenes: list[Scene], both: bool) -> Statement:
     scene = dice.choice(scenes)
     stuff = dice.choice((scene.ground, scene.background))
-    name = {"brick": "a brick wall", "hedge": "a hedge", "curtain": "a curtain"}.get(STUFFS[stuff], STUFFS[stuff])
+    name = stuff_phrase(stuff).removeprefix("the ")
     text = f"{'both images contain' if both else 'only one image contains'} {name}"
-    return _in_both_or_one(text, lambda scene: stuff in (scene.ground, scene.background), both)
+    return _in_both_or_one(text, lambda scene: scene.shows(stuff), both)
 
 
 def _in_both_or_one(text: str, has: Callable[[Scene], bool], both: bool) -> Statement:
@@ -99,28 +89,17 @@ def _total(dice: Dice, scenes: list[Scene]) -> Statement:
 
 def _one_side(dice: Dice, scenes: list[Scene]) -> Statement:
     ref, left = _ref(dice, scenes), dice.chance(50)
-    return Statement(
-        f"the {'left' if left else 'right'} image has {with_article(ref.text())}",
-        lambda a, b: ref.count(a if left else b) > 0,
-    )
+    text = f"the {'left' if left else 'right'} image has {ref.one()}"
+    return Statement(text, lambda a, b: ref.count(a if left else b) > 0)
 
 
 def _more(dice: Dice, scenes: list[Scene]) -> Statement:
     ref = Ref() if dice.chance(50) else replace(_ref(dice, scenes), large=None)
     left = dice.chance(50)
     first, second = ("left", "right") if left else ("right", "left")
-
-    def holds(a: Scene, b: Scene) -> bool:
-        return ref.count(a) > ref.count(b) if left else ref.count(b) > ref.count(a)
-
-    return Statement(f"the {first} image shows more {ref.text(2)} than the {second} image", holds)
+    text = f"the {first} image shows more {ref.text(2)} than the {second} image"
+    return Statement(text, lambda a, b: ref.count(a if left else b) > ref.count(b if left else a))
 
 
 def _same_number(dice: Dice, scenes: list[Scene]) -> Statement:
     return Statement("both images show the same number of things", lambda a, b: len(a.things) == len(b.things))
-
-
-_FORMS: tuple[Callable[[Dice, list[Scene]], Statement], ...] = (
-    partial(_with_thing, both=True), partial(_with_thing, both=False), _total, _total, _one_side, _more, _same_number,
-    partial(_with_stuff, both=True), partial(_with_stuff, both=False),
-)  # fmt: skip

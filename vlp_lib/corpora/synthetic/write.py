@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -14,18 +13,18 @@ from vlp_lib.corpora.synthetic.choices import Tokens, sample_choice
 from vlp_lib.corpora.synthetic.detector import DETECTOR_CLASSES, Detection, detect
 from vlp_lib.corpora.synthetic.dice import Dice
 from vlp_lib.corpora.synthetic.draw import Painter
-from vlp_lib.corpora.synthetic.formats import Folder, combine, json_bytes, json_lines, npz_bytes, png_bytes
+from vlp_lib.corpora.synthetic.formats import Folder, json_bytes, json_lines, npz_bytes, png_bytes
 from vlp_lib.corpora.synthetic.language import Caption, captions
 from vlp_lib.corpora.synthetic.questions import Question, annotators, questions
 from vlp_lib.corpora.synthetic.scenes import Scene, sample_scene
-from vlp_lib.corpora.synthetic.spec import MOST_IMAGES, MOST_SENTENCES, CorpusSpec
 from vlp_lib.corpora.synthetic.statements import sample_set
 from vlp_lib.corpora.synthetic.world import (
     COLOR_NAMES,
+    GROUNDS,
     SHAPES,
-    stuff_categories,
+    STUFFS,
+    CorpusSpec,
     stuff_category,
-    thing_categories,
     thing_category,
 )
 from vlp_lib.errors import UserError
@@ -41,7 +40,13 @@ _PARTS = ("images", "annotations", "stuffthingmaps", "vqav2", "nlvr2", "vcr")
 _STREAMS = {"train": 0, "val": 1, "test": 2, "nlvr2-train": 3, "nlvr2-dev": 4, "nlvr2-test1": 5,
             "vcr-train": 6, "vcr-val": 7, "vcr-test": 8}  # fmt: skip
 
-_LICENSES = [{"id": 1, "name": "MIT, as the code that draws them", "url": "https://opensource.org/license/mit"}]
+MOST_IMAGES = 1_000_000
+"""Of a split: the image ids of the next one begin there."""
+
+MOST_SENTENCES = 100
+"""Of an image: the sentence ids of the next one begin there."""
+
+_LICENSE = {"name": "MIT, as the code that draws them", "url": "https://opensource.org/license/mit"}
 Entry = dict[str, object]
 """An object of a JSON file."""
 
@@ -54,9 +59,7 @@ def synthesize(root: Path, spec: CorpusSpec) -> str:
     `corpus.json` is written last. Until then an unfinished file lies in its place, by which an interrupted attempt is
     recognised and redone.
     """
-    root = Path(root)
-    ready = _existing(root, spec)
-    if ready is not None:
+    if ready := _existing(root, spec):
         return ready
     unfinished = root / _UNFINISHED_FILE
     try:
@@ -85,20 +88,6 @@ def synthesize(root: Path, spec: CorpusSpec) -> str:
     return folder.fingerprint()
 
 
-def fingerprint(root: Path) -> str:
-    """Compute the fingerprint from the files: SHA-256 over their paths and digests, `corpus.json` itself excluded."""
-    root = Path(root)
-    if not (root / CORPUS_FILE).is_file():
-        raise UserError(f"{root} holds no {CORPUS_FILE}; draw the corpus first.")
-    return combine(
-        {
-            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*")
-            if path.is_file() and path != root / CORPUS_FILE
-        }
-    )
-
-
 def _existing(root: Path, spec: CorpusSpec) -> str | None:
     """The fingerprint of the finished corpus at root, or None where there is room to draw it."""
     if not root.exists():
@@ -125,11 +114,6 @@ def _existing(root: Path, spec: CorpusSpec) -> str | None:
 def scene_key(spec: CorpusSpec, stream: str, index: int) -> tuple[int, int, int]:
     """The key of a scene's random stream, whatever the counts of the spec are."""
     return spec.seed, _STREAMS[stream], index
-
-
-def corpus_scene(spec: CorpusSpec, split: str, index: int) -> Scene:
-    """The scene behind the captioned image of this number within "train", "val" or "test"."""
-    return sample_scene(Dice(*scene_key(spec, split, index)), spec)
 
 
 def image_id(split: str, index: int) -> int:
@@ -162,7 +146,7 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
                 number = spec.sentences[0 if scene.has_map else 1] if split == "train" else 5
                 said = captions(scene, dice, number, spec.named)
                 strangers_true += sum(caption.holds(scene) for caption in before)
-                before, sentences = said, [caption.text for caption in said]
+                before, sentences = said, {MOST_SENTENCES * key + k: c.text for k, c in enumerate(said)}
                 sentences_in_all += number
                 for kind, entries in _coco_entries(key, name, scene, sentences).items():
                     coco[kind] += entries
@@ -183,8 +167,8 @@ def _write_captioned(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict
     return counts | {"captions": sentences_in_all, "label_maps": maps, "mismatched_but_true": share}
 
 
-def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> dict[str, list[Entry]]:
-    """What COCO's files say of an image: its own entry, and its annotations in each file."""
+def _coco_entries(key: int, name: str, scene: Scene, sentences: dict[int, str]) -> dict[str, list[Entry]]:
+    """What COCO's files say of an image: its own entry, and its annotations in each file; `sentences` by their ids."""
     size = scene.image_size
 
     def annotation(k: int, category: int, bbox: list[int], area: int, corners: list[int]) -> Entry:
@@ -196,7 +180,7 @@ def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> di
         x, y, w, h = thing.bbox
         corners = [x, y, x + w, y, x + w, y + h, x, y + h]
         facts = {"color": COLOR_NAMES[thing.color], "size": "large" if thing.large else "small"}
-        instances.append(annotation(k, thing_category(thing.shape), [x, y, w, h], w * h, corners) | facts)
+        instances.append(annotation(k, thing_category(thing.shape), thing.bbox, w * h, corners) | facts)
     # Polygons along the knots of the horizon; the things in front are not cut out (the label maps do that).
     knots = [v for x in range(0, size, size // 8) for v in (x, scene.horizon[x])] + [size, scene.horizon[-1]]
     ground = sum(size - row for row in scene.horizon)
@@ -204,8 +188,7 @@ def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> di
     above, below = [size, 0, 0, 0], [size, size, 0, size]
     return {
         "images": [{"id": key, "file_name": name, "width": size, "height": size, "license": 1}],
-        "captions": [{"image_id": key, "id": _sentence_id(key, k), "caption": text}
-                     for k, text in enumerate(sentences)],
+        "captions": [{"image_id": key, "id": i, "caption": text} for i, text in sentences.items()],
         "instances": instances,
         "stuff": [
             annotation(8, stuff_category(scene.background), [0, 0, size, low], size * size - ground, knots + above),
@@ -215,67 +198,54 @@ def _coco_entries(key: int, name: str, scene: Scene, sentences: list[str]) -> di
 
 
 def _write_coco(folder: Folder, part: str, entries: dict[str, list[Entry]]) -> None:
-    common = {"info": _info(f"Synthetic corpus in the format of COCO {part}"), "licenses": _LICENSES}
-    categories = {"instances": thing_categories(), "stuff": stuff_categories()}
-    for kind in ("captions", "instances", "stuff"):
-        content: Entry = {**common, "images": entries["images"], "annotations": entries[kind]}
-        if kind in categories:
-            content["categories"] = categories[kind]
+    info = _info(f"Synthetic corpus in the format of COCO {part}")
+    common: Entry = {"info": info, "licenses": [{"id": 1} | _LICENSE], "images": entries["images"]}
+    shapes = [{"supercategory": "shape", "id": thing_category(i), "name": name} for i, name in enumerate(SHAPES)]
+    stuffs = [
+        {"supercategory": "ground" if name in GROUNDS else "background", "id": stuff_category(i), "name": name}
+        for i, name in enumerate(STUFFS)
+    ]
+    of_kind: dict[str, Entry] = {"captions": {}, "instances": {"categories": shapes}, "stuff": {"categories": stuffs}}
+    for kind, categories in of_kind.items():
+        content = {**common, "annotations": entries[kind], **categories}
         folder.write(f"annotations/{kind}_{part}.json", json_bytes(content))
 
 
 def _vqa_annotation(question: Question, dice: Dice) -> Entry:
-    entry: Entry = {"kind": question.kind, "bboxes": list(question.bboxes)}
+    answers: list[Entry] = []
+    for i, answer in enumerate(annotators(question, dice), 1):
+        confidence = "yes" if answer == question.answer else dice.choice(("maybe", "no"))
+        answers.append({"answer_id": i, "answer": answer, "answer_confidence": confidence})
+    entry: Entry = {
+        "kind": question.kind,
+        "bboxes": question.bboxes,
+        "question_type": question.prefix,
+        "answer_type": {"yesno": "yes/no", "count": "number"}.get(question.kind, "other"),
+        "multiple_choice_answer": question.answer,
+        "answers": answers,
+    }
     if question.category_id is not None:
         entry["category_id"] = question.category_id
     if len(question.bboxes) == 1:
         entry["bbox"] = question.bboxes[0]
-    answers = [
-        {
-            "answer_id": i + 1,
-            "answer": answer,
-            "answer_confidence": "yes" if answer == question.answer else dice.choice(("maybe", "no")),
-        }
-        for i, answer in enumerate(annotators(question, dice))
-    ]
-    return entry | {
-        "question_type": question.prefix,
-        "answer_type": question.answer_type,
-        "multiple_choice_answer": question.answer,
-        "answers": answers,
-    }
+    return entry
 
 
 def _write_vqa(folder: Folder, subtype: str, asked: list[Entry], answered: list[Entry]) -> None:
-    common = {
-        "info": _info(f"Synthetic questions in the format of VQAv2 {subtype}"),
-        "data_type": "mscoco",
-        "data_subtype": subtype,
-        "license": {"name": _LICENSES[0]["name"], "url": _LICENSES[0]["url"]},
-    }
+    info = _info(f"Synthetic questions in the format of VQAv2 {subtype}")
+    common: Entry = {"info": info, "data_type": "mscoco", "data_subtype": subtype, "license": _LICENSE}
     questions_file = {**common, "task_type": "Open-Ended", "questions": asked}
     folder.write(f"vqav2/v2_OpenEnded_mscoco_{subtype}_questions.json", json_bytes(questions_file))
     folder.write(f"vqav2/v2_mscoco_{subtype}_annotations.json", json_bytes({**common, "annotations": answered}))
 
 
-def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sentences: list[str]) -> Entry:
-    ids = [_sentence_id(key, k) for k in range(len(sentences))]
-    return {
-        "filepath": part,
-        "filename": name,
-        "cocoid": key,
-        "imgid": number,
-        "split": split,
-        "sentids": ids,
-        "sentences": [
-            {"raw": text, "tokens": text.replace(",", "").split(), "imgid": number, "sentid": sentid}
-            for text, sentid in zip(sentences, ids, strict=True)
-        ],
-    }
-
-
-def _sentence_id(key: int, k: int) -> int:
-    return MOST_SENTENCES * key + k
+def _karpathy_image(key: int, name: str, part: str, split: str, number: int, sentences: dict[int, str]) -> Entry:
+    said = [
+        {"raw": text, "tokens": text.replace(",", "").split(), "imgid": number, "sentid": sentid}
+        for sentid, text in sentences.items()
+    ]
+    return {"filepath": part, "filename": name, "cocoid": key, "imgid": number, "split": split,
+            "sentids": list(sentences), "sentences": said}  # fmt: skip
 
 
 def _detection_arrays(found: list[tuple[int, list[Detection]]], size: int) -> dict[str, np.ndarray]:
@@ -300,25 +270,20 @@ def _write_nlvr2(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str
         lines: list[Entry] = []
         for number in range((total + 1) // 2):
             dice.restart(*scene_key(spec, f"nlvr2-{split}", number))
-            group = sample_set(dice, spec)
-            directory = number % 100  # only train is spread over numbered directories
+            pairs, sentences = sample_set(dice, spec)
+            place, directory = f"nlvr2/images/{split}", {}
+            if split == "train":  # which alone is spread over numbered directories
+                place, directory = f"{place}/{number % 100}", {"directory": number % 100}
             for pair in range(min(2, total - 2 * number)):
                 name = f"{split}-{number}-{pair}"
-                place = f"nlvr2/images/{split}/{directory}" if split == "train" else f"nlvr2/images/{split}"
-                for side, scene in enumerate(group.pairs[pair]):
+                for side, scene in enumerate(pairs[pair]):
                     folder.write(f"{place}/{name}-img{side}.png", png_bytes(painter.image(scene, dice)))
-                for sentence in range(2):
-                    line: Entry = {
-                        "identifier": f"{name}-{sentence}",
-                        "sentence": group.sentences[sentence].text,
-                        "label": str(group.label(pair, sentence)),
-                        "synset": "synthetic",
-                        "writer": "0",
-                        "validation": {},
-                        "left_url": "",
-                        "right_url": "",
-                    }
-                    lines.append({**line, "directory": directory} if split == "train" else line)
+                lines += [
+                    {"identifier": f"{name}-{k}", "sentence": sentence.text,
+                     "label": str(sentence.holds(*pairs[pair])), "synset": "synthetic", "writer": "0",
+                     "validation": {}, "left_url": "", "right_url": "", **directory}
+                    for k, sentence in enumerate(sentences)
+                ]  # fmt: skip
         folder.write(f"nlvr2/data/{split}.json", json_lines(lines))
         counts[f"nlvr2_{split}_pairs"] = total
     return counts
@@ -335,7 +300,7 @@ def _write_vcr(folder: Folder, spec: CorpusSpec, painter: Painter) -> dict[str, 
             name = f"{movie}/{movie}_{number % 100:02d}@0"
             folder.write(f"vcr/vcr1images/{name}.png", png_bytes(painter.image(scene, dice)))
             folder.write(f"vcr/vcr1images/{name}.json", json_bytes(_vcr_metadata(scene, dice)))
-            lines.append(_vcr_line(split, number, movie, name, scene, dice))
+            lines.append(_vcr_line(split, number, name, scene, dice))
         folder.write(f"vcr/{split}.jsonl", json_lines(lines))
         counts[f"vcr_{split}_images"] = total
     return counts
@@ -352,34 +317,23 @@ def _vcr_metadata(scene: Scene, dice: Dice) -> Entry:
     }
 
 
-def _vcr_line(split: str, number: int, movie: str, name: str, scene: Scene, dice: Dice) -> Entry:
+def _vcr_line(split: str, number: int, name: str, scene: Scene, dice: Dice) -> Entry:
     choice = sample_choice(scene, dice)
     identifier = f"{split}-{number}"
     return {
-        "movie": movie,
+        "movie": name.partition("/")[0], "img_fn": f"{name}.png", "metadata_fn": f"{name}.json",
         "objects": [SHAPES[thing.shape] for thing in scene.things],
-        "interesting_scores": [0],
-        "answer_likelihood": "likely",
-        "img_fn": f"{name}.png",
-        "metadata_fn": f"{name}.json",
         "question_orig": _plain(choice.question),
         "answer_orig": _plain(choice.answers[choice.answer_label]),
         "rationale_orig": _plain(choice.rationales[choice.rationale_label]),
-        "question": choice.question,
-        "answer_choices": choice.answers,
-        "answer_label": choice.answer_label,
-        "answer_match_iter": [0, 1, 2, 3],
-        "answer_sources": [number] * 4,
-        "rationale_choices": choice.rationales,
-        "rationale_label": choice.rationale_label,
-        "rationale_match_iter": [0, 1, 2, 3],
-        "rationale_sources": [number] * 4,
-        "img_id": identifier,
-        "question_number": 0,
-        "annot_id": identifier,
-        "match_fold": f"{split}-0",
-        "match_index": number,
-    }
+        "question": choice.question, "question_number": 0,
+        "answer_choices": choice.answers, "answer_label": choice.answer_label, "answer_likelihood": "likely",
+        "answer_match_iter": [0, 1, 2, 3], "answer_sources": [number] * 4,
+        "rationale_choices": choice.rationales, "rationale_label": choice.rationale_label,
+        "rationale_match_iter": [0, 1, 2, 3], "rationale_sources": [number] * 4,
+        "img_id": identifier, "annot_id": identifier, "match_fold": f"{split}-0", "match_index": number,
+        "interesting_scores": [0],
+    }  # fmt: skip
 
 
 def _plain(tokens: Tokens) -> str:
