@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from vlp_lib.io import parse_json, read_json, read_text, readable, write_atomica
 
 _IMAGE_DTYPES: dict[str, type] = {"image_ids": np.int64, "sizes": np.int32, "offsets": np.int64}
 _BOX_DTYPES: dict[str, type] = {"labels": np.int16, "scores": np.float32, "boxes": np.float32, "attributes": np.int16}
+_DTYPES = _IMAGE_DTYPES | _BOX_DTYPES
 _COLUMNS = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", "num_boxes", "boxes",
             "features")  # fmt: skip
 _OBJECTS, _ATTRIBUTES = 1600, 400
@@ -92,7 +93,47 @@ def _detections(rows: Rows, sizes: np.ndarray, features: np.ndarray | None) -> D
     )
 
 
-class NpzDetections:
+class _BoxArrays:
+    """A source whose boxes are in memory, in the arrays of the npz."""
+
+    path: Path
+    classes: tuple[str, ...]
+    attribute_names: tuple[str, ...] = ()
+    skipped: ClassVar[dict[str, int]] = {}
+    """Rows that are not used, by reason: none."""
+
+    _arrays: Rows
+    _features: _FeatureFile | None = None
+
+    @cached_property
+    def _row(self) -> dict[int, int]:
+        return {image_id: row for row, image_id in enumerate(self._arrays["image_ids"].tolist())}
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The images, in the order of the file."""
+        return tuple(self._row)
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._row
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Width and height in pixels of the image that the boxes are of."""
+        width, height = self._arrays["sizes"][self._row[image_id]].tolist()
+        return width, height
+
+    def read(self, image_id: int) -> Detections:
+        """All detections of an image, best score first; raises UserError where its features are not finite."""
+        image = self._row[image_id]
+        rows = slice(*self._arrays["offsets"][image : image + 2].tolist())
+        boxes = {name: self._arrays[name][rows] for name in _BOX_DTYPES}
+        try:
+            return _detections(boxes, self._arrays["sizes"][image], self._features and self._features.read(rows))
+        except ValueError as fault:
+            raise UserError(f"{self.path}: image {image_id}: {fault}: make it again") from fault
+
+
+class NpzDetections(_BoxArrays):
     """Detections in the kit's npz; features stay on disk until asked for.
 
     Raises UserError where the file is missing or broken, an array is missing, of a wrong shape, or holds an impossible
@@ -101,72 +142,43 @@ class NpzDetections:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.skipped: dict[str, int] = {}  # every row is used
         arrays = read_npz(path, leave=("features",))
         try:
-            self._arrays = {name: _exact(name, arrays[name], kind)
-                            for name, kind in (_IMAGE_DTYPES | _BOX_DTYPES).items()}  # fmt: skip
+            self._arrays = {name: _exact(name, arrays[name], kind) for name, kind in _DTYPES.items()}
             self.classes, self.attribute_names = (tuple(map(str, arrays[n])) for n in ("classes", "attribute_names"))
             self._features = _FeatureFile.of(path)
+            self._require_sound()
         except KeyError as error:
             raise UserError(f"{path} lacks an array ({error.args[0]}): write it again") from error
         except (ValueError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: {error}: make it again") from error
         self.about: dict[str, Any] = parse_json(str(arrays["about"]), f"{path}: about") if "about" in arrays else {}
-        if fault := self._fault():
-            raise UserError(f"{path}: {fault}: make it again")
-        self._row = {int(image_id): row for row, image_id in enumerate(self._arrays["image_ids"])}
-
-    def _fault(self) -> str:
-        """What is wrong with the arrays, or ""."""
-        a, images, boxes = self._arrays, len(self._arrays["image_ids"]), len(self._arrays["labels"])
-        wanted = {"sizes": (images, 2), "offsets": (images + 1,), "scores": (boxes,), "boxes": (boxes, 4),
-                  "attributes": (boxes,)}  # fmt: skip
-        for name, shape in wanted.items():
-            if a[name].shape != shape:
-                return f"{name} has the shape {a[name].shape} instead of {shape}"
-        if self._features and (len(self._features.shape) != 2 or self._features.shape[0] != boxes):
-            return f"features has the shape {self._features.shape} for {boxes} boxes"
-        counts = np.diff(a["offsets"])
-        if a["offsets"][0] != 0 or a["offsets"][-1] != boxes or (counts < 0).any():
-            return f"offsets do not rise from 0 to the {boxes} boxes"
-        unique, repeats = np.unique(a["image_ids"], return_counts=True)
-        if (repeats > 1).any():
-            return f"image {unique[repeats.argmax()]} is listed twice in image_ids"
-        if (empty := (a["sizes"] < 1).any(1)).any():
-            return f"sizes of image {a['image_ids'][empty.argmax()]} is not positive"
-        sizes = np.repeat(a["sizes"], counts, axis=0)
-        if fault := _first_fault(a, sizes, len(self.classes), len(self.attribute_names)):
-            image = a["image_ids"][np.searchsorted(a["offsets"], fault[0], side="right") - 1]
-            return f"image {image}: {fault[1]}"
-        return ""
-
-    @property
-    def image_ids(self) -> tuple[int, ...]:
-        """The images, in the order of the file."""
-        return tuple(self._row)
-
-    def size(self, image_id: int) -> tuple[int, int]:
-        """Width and height in pixels of the image that the detector saw."""
-        width, height = self._arrays["sizes"][self._row[image_id]].tolist()
-        return width, height
 
     def __len__(self) -> int:
         return len(self._arrays["labels"])
 
-    def __contains__(self, image_id: int) -> bool:
-        return image_id in self._row
-
-    def read(self, image_id: int) -> Detections:
-        """All detections of an image, best score first; raises UserError where its features are not finite."""
-        image = self._row[image_id]
-        rows = slice(*self._arrays["offsets"][image : image + 2].tolist())
-        features = self._features.read(rows) if self._features else None
-        try:
-            return _detections({name: self._arrays[name][rows] for name in _BOX_DTYPES}, self._arrays["sizes"][image],
-                               features)  # fmt: skip
-        except ValueError as fault:
-            raise UserError(f"{self.path}: image {image_id}: {fault}: make it again") from fault
+    def _require_sound(self) -> None:
+        """Raise ValueError where the arrays do not fit together or hold an impossible value."""
+        a, images, boxes = self._arrays, len(self._arrays["image_ids"]), len(self)
+        wanted = {"sizes": (images, 2), "offsets": (images + 1,), "scores": (boxes,), "boxes": (boxes, 4),
+                  "attributes": (boxes,)}  # fmt: skip
+        for name, shape in wanted.items():
+            if a[name].shape != shape:
+                raise ValueError(f"{name} has the shape {a[name].shape} instead of {shape}")
+        if self._features and (len(self._features.shape) != 2 or self._features.shape[0] != boxes):
+            raise ValueError(f"features has the shape {self._features.shape} for {boxes} boxes")
+        counts = np.diff(a["offsets"])
+        if a["offsets"][0] != 0 or a["offsets"][-1] != boxes or (counts < 0).any():
+            raise ValueError(f"offsets do not rise from 0 to the {boxes} boxes")
+        unique, repeats = np.unique(a["image_ids"], return_counts=True)
+        if (repeats > 1).any():
+            raise ValueError(f"image {unique[repeats.argmax()]} is listed twice in image_ids")
+        if (empty := (a["sizes"] < 1).any(1)).any():
+            raise ValueError(f"sizes of image {a['image_ids'][empty.argmax()]} is not positive")
+        sizes = np.repeat(a["sizes"], counts, axis=0)
+        if fault := _first_fault(a, sizes, len(self.classes), len(self.attribute_names)):
+            image = a["image_ids"][np.searchsorted(a["offsets"], fault[0], side="right") - 1]
+            raise ValueError(f"image {image}: {fault[1]}")
 
 
 class _FeatureFile(NamedTuple):
@@ -227,18 +239,15 @@ def write_detections(
     rows = [detections for _, _, detections in images]
     sizes = np.array([size for _, size, _ in images]).reshape(-1, 2)
     pixels = [d.boxes * np.tile(np.float32(size), 2) for size, d in zip(sizes, rows, strict=True)]
-    arrays = {
+    arrays: dict[str, Any] = {
         "image_ids": [image_id for image_id, _, _ in images],
         "sizes": sizes,
         "offsets": np.cumsum([0] + [len(d.labels) for d in rows]),
-        "labels": np.concatenate([np.zeros(0), *(d.labels for d in rows)]),
-        "scores": np.concatenate([np.zeros(0), *(d.scores for d in rows)]),
         "boxes": np.concatenate([np.zeros((0, 4)), *pixels]),
-        "attributes": np.concatenate([np.zeros(0), *(d.attributes for d in rows)]),
     }
-    typed: dict[str, Any] = {
-        name: _exact(name, np.asarray(arrays[name]), kind) for name, kind in (_IMAGE_DTYPES | _BOX_DTYPES).items()
-    }
+    for name in ("labels", "scores", "attributes"):
+        arrays[name] = np.concatenate([np.zeros(0), *(getattr(d, name) for d in rows)])
+    typed: dict[str, Any] = {name: _exact(name, np.asarray(arrays[name]), kind) for name, kind in _DTYPES.items()}
     typed |= {"classes": np.array(classes, np.str_), "attribute_names": np.array(attribute_names, np.str_)}
     if about is not None:
         typed["about"] = np.array(json.dumps(about))
@@ -371,11 +380,7 @@ def _vocabulary(path: Path, kind: str, size: int) -> tuple[str, ...]:
     return names
 
 
-_Box = tuple[int, tuple[float, float, float, float]]
-"""A class, and x, y, width and height in pixels."""
-
-
-class InstanceLabels:
+class InstanceLabels(_BoxArrays):
     """The annotators' boxes of an instances_*.json in a detector's place: score 1, the largest first, no crowds.
 
     The file, 450 MB of COCO's training part, is read through when the first image is asked for.
@@ -384,56 +389,38 @@ class InstanceLabels:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.skipped: dict[str, int] = {}
-        self._names = read_categories(path)
-        self.classes, self.attribute_names = tuple(self._names[i] for i in sorted(self._names)), ()
+        self.path, self._names = path, read_categories(path)
+        self.classes = tuple(self._names[i] for i in sorted(self._names))
 
     @cached_property
-    def _images(self) -> dict[int, tuple[tuple[int, int], list[_Box]]]:
-        """Size and (class, x, y, width, height) of each listed image, the largest first."""
+    def _arrays(self) -> Rows:  # type: ignore[override]  # when it is asked for
         content, index = read_json(self.path), {category: i for i, category in enumerate(sorted(self._names))}
+        found: list[tuple[float, ...]] = []  # place of the image, class, x, y, width, height
         with official_fields(self.path):
-            images = {
-                whole(i, "id"): ((whole(i, "width", 1, MOST_SIDE), whole(i, "height", 1, MOST_SIDE)), list[_Box]())
-                for i in content["images"]
+            sizes = {
+                whole(image, "id"): [whole(image, side, 1, MOST_SIDE) for side in ("width", "height")]
+                for image in content["images"]
             }
+            places = {image_id: place for place, image_id in enumerate(sizes)}
             for entry in content["annotations"]:
                 if not entry.get("iscrowd"):
-                    x, y, width, height = map(float, entry["bbox"])
-                    if not (
-                        max(map(abs, (x, y))) <= MOST_SIDE and 0 <= width <= MOST_SIDE and 0 <= height <= MOST_SIDE
-                    ):
+                    box = tuple(map(float, entry["bbox"]))
+                    if not (len(box) == 4 and all(abs(value) <= MOST_SIDE for value in box) and min(box[2:]) >= 0):
                         raise ValueError(f"the box {entry['bbox']!r:.60}")
-                    images[entry["image_id"]][1].append((index[entry["category_id"]], (x, y, width, height)))
-        for _, boxes in images.values():
-            boxes.sort(key=lambda box: -box[1][2] * box[1][3])
-        return images
-
-    @property
-    def image_ids(self) -> tuple[int, ...]:
-        """The images, in the order of the file."""
-        return tuple(self._images)
-
-    def __contains__(self, image_id: int) -> bool:
-        return image_id in self._images
-
-    def size(self, image_id: int) -> tuple[int, int]:
-        """Width and height in pixels that the boxes are of."""
-        return self._images[image_id][0]
-
-    def read(self, image_id: int) -> Detections:
-        """All boxes of an image, the largest first."""
-        size, boxes = self._images[image_id]
-        corners = np.array([box for _, box in boxes], np.float32).reshape(-1, 4)
-        corners[:, 2:] += corners[:, :2]
-        rows: dict[str, np.ndarray] = {
-            "labels": np.array([label for label, _ in boxes], np.int64),
-            "scores": np.ones(len(boxes)),
-            "boxes": corners,
-            "attributes": np.full(len(boxes), -1),
+                    found.append((places[entry["image_id"]], index[entry["category_id"]], *box))
+        table = np.array(found).reshape(-1, 6)
+        table = table[np.lexsort((-table[:, 4] * table[:, 5], table[:, 0]))]
+        boxes = table[:, 2:].astype(np.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        return {
+            "image_ids": np.array(list(sizes), np.int64),
+            "sizes": np.array(list(sizes.values()), np.int64).reshape(-1, 2),
+            "offsets": np.searchsorted(table[:, 0], np.arange(len(sizes) + 1)),
+            "labels": table[:, 1],
+            "scores": np.ones(len(table)),
+            "boxes": boxes,
+            "attributes": np.full(len(table), -1),
         }
-        return _detections(rows, np.array(size), None)
 
 
 DetectionSource = NpzDetections | TsvDetections | InstanceLabels
