@@ -81,7 +81,7 @@ class Labelled:
         complete: whether it is there.
         images, labels, skipped: labelled images, their labels, images that cannot be read; of this process's chunks,
             or of all where it is complete.
-        reasons: the first skipped images' errors.
+        reasons: the skipped images' errors, of which ten are shown.
     """
 
     path: Path
@@ -89,21 +89,15 @@ class Labelled:
     images: int
     labels: int
     skipped: int
-    reasons: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, path: Path, files: Sequence[Path], asked: int, complete: bool, reasons: Sequence[str] = ()) -> Labelled:
-        """What some npz files hold of the images that were asked for."""
-        sources = [NpzDetections(file) for file in files]
-        images = sum(len(source.image_ids) for source in sources)
-        return cls(path, complete, images, sum(map(len, sources)), asked - images, tuple(reasons[:10]))
+    reasons: Sequence[str] = ()
 
     def __str__(self) -> str:
         state = str(self.path) if self.complete else "this process's part (others are at work, or to be started)"
         mean = self.labels / max(self.images, 1)
-        first = f"{state}: {self.images:,} images, {self.labels:,} labels ({mean:.1f} an image)"
-        lines = [f"skipped: {self.skipped:,} images that cannot be read"] if self.skipped else []
-        return "\n".join([first, *lines, *(f"  {reason}" for reason in self.reasons)])
+        lines = [f"{state}: {self.images:,} images, {self.labels:,} labels ({mean:.1f} an image)"]
+        if self.skipped:
+            lines.append(f"skipped: {self.skipped:,} images that cannot be read")
+        return "\n".join([*lines, *(f"  {reason}" for reason in self.reasons[:10])])
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -119,11 +113,11 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple
     return int(index), int(count)
 
 
-def device_of_process(environment: Mapping[str, str] = os.environ) -> torch.device:
+def device_of_process() -> torch.device:
     """The GPU of this process, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def load_detector(config: LabelConfig, device: torch.device) -> Detector:
@@ -158,6 +152,12 @@ def load_detector(config: LabelConfig, device: torch.device) -> Detector:
             f"{source} does not fit {config.detector} ({reason(error)}): name its detector with --detector"
         ) from error
     network.to(device).eval()
+
+    @torch.inference_mode()
+    def detect(images: list[torch.Tensor]) -> list[Detections]:
+        found = network([image.to(device, non_blocking=True).float() / 255 for image in images])
+        return [_detections(one, image) for one, image in zip(found, images, strict=True)]
+
     about = {
         "detector": config.detector,
         "weights": source,
@@ -165,12 +165,6 @@ def load_detector(config: LabelConfig, device: torch.device) -> Detector:
         "threshold": config.threshold,
         "short side": config.short_side,
     }
-
-    @torch.inference_mode()
-    def detect(images: list[torch.Tensor]) -> list[Detections]:
-        found = network([image.to(device, non_blocking=True).float() / 255 for image in images])
-        return [_detections(one, image) for one, image in zip(found, images, strict=True)]
-
     return Detector(detect, classes, about)
 
 
@@ -260,8 +254,7 @@ def label_images(
     """
     # Labels of two detectors beside each other could not be read: say so before hours of labelling.
     beside = corpus.detections if corpus.root in path.parents else None
-    sources = beside.sources if beside else ()
-    others = [s.path for s in sources if s.path != path and not isinstance(s, InstanceLabels)]
+    others = [s.path for s in beside.sources if s.path != path and not isinstance(s, InstanceLabels)] if beside else []
     if beside and others and beside.classes != detector.classes:
         raise UserError(
             f"{others[0]} has the labels of another detector, and a corpus can have those of one: move it out of "
@@ -277,32 +270,33 @@ def label_images(
     }
     finished = path.exists() and not parts.exists()
     if finished or (parts / _ABOUT).exists():
-        place = path if finished else parts
         before = NpzDetections(path).about if finished else read_json(parts / _ABOUT)
         for name, value in about.items():
             if before.get(name) != value:
                 raise UserError(
-                    f"{place} was begun with {name} {before.get(name)!r} and now it is {value!r}: "
-                    f"take the old value, or remove it to label anew"
+                    f"{path if finished else parts} was begun with {name} {before.get(name)!r} and now it is {value!r}:"
+                    f" take the old value, or remove it to label anew"
                 )
-    if finished:
-        return Labelled.of(path, [path], len(records), True)
-    write_json(parts / _ABOUT, about)
     starts = range(0, len(records), CHUNK)
     chunks = {parts / f"part-{n:05d}.npz": records[i : i + CHUNK] for n, i in enumerate(starts)}
     own = list(chunks)[shard[0] :: shard[1]]
-    waiting = [file for file in own if not file.exists()]
     reasons: list[str] = []
-    with Progress("labels", len(own), len(own) - len(waiting)) as progress:
-        for file in waiting:
-            found = list(_Chunk(corpus, chunks[file]).label(detector, batch_size, workers, reasons))
-            write_detections(file, found, detector.classes, about=about)
-            progress.step()
-            progress.note(f"{sum(len(d.labels) for _, _, d in found):,} labels on {len(found)} images")
-    if not all(file.exists() for file in chunks):
-        return Labelled.of(path, own, sum(len(chunks[file]) for file in own), False, reasons)
-    _merge(path, list(chunks), detector.classes, about)
-    return Labelled.of(path, [path], len(records), True, reasons)
+    if not finished:
+        write_json(parts / _ABOUT, about)
+        waiting = [file for file in own if not file.exists()]
+        with Progress("labels", len(own), len(own) - len(waiting)) as progress:
+            for file in waiting:
+                found = list(_Chunk(corpus, chunks[file]).label(detector, batch_size, workers, reasons))
+                write_detections(file, found, detector.classes, about=about)
+                progress.step()
+                progress.note(f"{sum(len(d.labels) for _, _, d in found):,} labels on {len(found)} images")
+        finished = all(file.exists() for file in chunks)
+        if finished:
+            _merge(path, list(chunks), detector.classes, about)
+    sources = [NpzDetections(file) for file in ([path] if finished else own)]
+    images = sum(len(source.image_ids) for source in sources)
+    asked = len(records) if finished else sum(len(chunks[file]) for file in own)
+    return Labelled(path, finished, images, sum(map(len, sources)), asked - images, reasons)
 
 
 def _merge(path: Path, files: Sequence[Path], classes: tuple[str, ...], about: Mapping[str, Any]) -> None:
