@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from vlp_lib.io import read_json, readable
 
 _MOST_CATEGORY = 10**6
 _MOST_OUTLINE = 10**6
-"""Pixels that the outlines of one mask may be long together; drawing takes time and memory by them."""
+"""Pixels that the outlines of one mask may be long together."""
 
 _STUFF_OTHER = 183
 """COCO-Stuff JSON's category "other": all things together, no class of its own."""
@@ -61,7 +61,7 @@ def official_fields(path: Path) -> Iterator[None]:
 
 
 def _lists(path: Path, *keys: str) -> list[list[Any]]:
-    """Some lists of a JSON file's top level; raises UserError where the file is broken or has no such list."""
+    """Some lists of a JSON file's top level."""
     content = read_json(path)
     for key in keys:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -109,20 +109,13 @@ def read_captions(path: Path) -> list[ImageRecord]:
                 )
             if sentence := tidy(annotation["caption"]):
                 spoken[annotation["image_id"]][whole(annotation, "id")] = sentence
-        return [
-            ImageRecord(
-                image_id=whole(image, "id"),
-                path=_within(image["file_name"]),
-                split="",
-                width=whole(image, "width", 1, MOST_SIDE),
-                height=whole(image, "height", 1, MOST_SIDE),
-                captions=tuple(spoken[whole(image, "id")].values()),
-                caption_ids=tuple(spoken[whole(image, "id")]),
-                coco_id=whole(image, "id"),
-                flickr_id=flickr_id(image.get("flickr_url", "")),
-            )
-            for image in images
-        ]
+        return [_captioned(image, spoken[whole(image, "id")]) for image in images]
+
+
+def _captioned(image: Mapping[str, Any], said: Mapping[int, str]) -> ImageRecord:
+    width, height = (whole(image, side, 1, MOST_SIDE) for side in ("width", "height"))
+    own, texts, flickr = whole(image, "id"), tuple(said.values()), flickr_id(image.get("flickr_url", ""))
+    return ImageRecord(own, _within(image["file_name"]), "", width, height, texts, tuple(said), own, flickr)
 
 
 def read_categories(path: Path) -> dict[int, str]:
@@ -226,22 +219,23 @@ def read_panoptic_map(path: Path, segments: Segments, classes: SegmentationClass
 
 
 class StuffAnnotations:
-    """COCO-Stuff JSON: masks by image, decoded when asked for. It holds the whole file in memory.
-
-    Args:
-        paths: stuff_*.json files.
+    """COCO-Stuff JSON: masks by image, decoded when asked for. It holds the whole files in memory.
 
     Raises UserError where a file is missing or broken.
     """
 
-    def __init__(self, paths: tuple[Path, ...]) -> None:
+    def __init__(self, paths: Iterable[Path]) -> None:
         self._masks: dict[int, list[tuple[int, Any]]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._files: dict[int, Path] = {}
         for path in paths:
             images, annotations = _lists(path, "images", "annotations")
             with official_fields(path):
-                self._sizes |= {whole(image, "id"): _size(image) for image in images}
+                for image in images:
+                    height, width = (whole(image, side, 1, MOST_SIDE) for side in ("height", "width"))
+                    if height * width > MOST_PIXELS:
+                        raise ValueError(f"an image of {width} × {height} pixels")
+                    self._sizes[whole(image, "id")] = height, width
                 for annotation in annotations:
                     image_id = annotation["image_id"]
                     if image_id not in self._sizes:
@@ -260,9 +254,7 @@ class StuffAnnotations:
     def label_map(self, image_id: int, classes: SegmentationClasses) -> np.ndarray:
         """[H, W] uint8 class indices at the declared size, 255 where no mask lies and on "other" (the things).
 
-        Raises:
-            UserError: a mask is broken or not of the image's size, or pycocotools, which draws polygons, is not
-                installed.
+        Raises UserError where a mask is broken or of another size, or pycocotools, which draws polygons, is not there.
         """
         size = self._sizes[image_id]
         labels = np.full(size, IGNORED, dtype=np.uint8)
@@ -282,15 +274,9 @@ class StuffAnnotations:
 
 
 def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """A COCO segmentation as [H, W] bool: compressed or plain run lengths, or polygons in pixels.
-
-    Raises:
-        ValueError: the run lengths do not fill the image, the size is another, or a polygon lies far outside.
-    """
+    """A COCO segmentation as [H, W] bool: compressed or plain run lengths, or polygons in pixels."""
     if isinstance(segmentation, list):
-        coder = _mask_coder()
-        runs = coder.merge(coder.frPyObjects(_polygons(segmentation, size), *size))
-        return coder.decode(runs).astype(bool)
+        return _drawn(segmentation, size)
     if tuple(segmentation["size"]) != size:
         raise ValueError(f"size {segmentation['size']!r:.60}, the image's is {list(size)}")
     given = segmentation["counts"]
@@ -324,21 +310,8 @@ def _run_lengths(packed: bytes) -> list[int]:
     return [int(run) for run in runs]
 
 
-def _polygons(given: list[Any], size: tuple[int, int]) -> list[list[float]]:
-    """Polygons that pycocotools can draw: it would write anywhere for points that are far away or no numbers."""
-    length = 0.0
-    for polygon in given:
-        points = np.array(polygon, np.float64).reshape(-1, 2)
-        reach = np.array(size[::-1], np.float64)
-        if len(points) < 3 or not ((points >= -reach) & (points <= 2 * reach)).all():
-            raise ValueError(f"a polygon has less than 3 points, or points far from the image of {size[1]} × {size[0]}")
-        length += float(np.abs(points - np.roll(points, 1, axis=0)).sum())
-    if not given or length > _MOST_OUTLINE:
-        raise ValueError(f"its polygons are none, or {length:,.0f} pixels long where {_MOST_OUTLINE:,} are possible")
-    return given
-
-
-def _mask_coder() -> Any:
+def _drawn(polygons: list[Any], size: tuple[int, int]) -> np.ndarray:
+    """Polygons as pycocotools draws them: it would write anywhere for points that are far away or no numbers."""
     try:
         from pycocotools import mask
     except ImportError:
@@ -346,15 +319,15 @@ def _mask_coder() -> Any:
             "the polygons of COCO-Stuff JSON need the package pycocotools: install it with `pip install pycocotools` "
             "or add COCO-Stuff's pixel maps as stuffthingmaps/"
         ) from None
-    return mask
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width that an entry declares; raises ValueError for more pixels than an image may have."""
-    height, width = whole(image, "height", 1, MOST_SIDE), whole(image, "width", 1, MOST_SIDE)
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"an image of {width} × {height} pixels")
-    return height, width
+    length, reach = 0.0, np.array(size[::-1], np.float64)
+    for polygon in polygons:
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        if len(points) < 3 or not ((points >= -reach) & (points <= 2 * reach)).all():
+            raise ValueError(f"a polygon has less than 3 points, or points far from the image of {size[1]} × {size[0]}")
+        length += float(np.abs(points - np.roll(points, 1, axis=0)).sum())
+    if not polygons or length > _MOST_OUTLINE:  # time and memory of drawing go by it
+        raise ValueError(f"its polygons are none, or {length:,.0f} pixels long where {_MOST_OUTLINE:,} are possible")
+    return mask.decode(mask.merge(mask.frPyObjects(polygons, *size))).astype(bool)
 
 
 def _within(name: str) -> Path:

@@ -191,25 +191,26 @@ class Corpus:
                 return self._pixel_maps[stem] / f"{stem}.png"
         return None
 
+    def _files(self, kind: str) -> list[Path]:
+        return [path for path in self.annotation_files if path.name.startswith(kind)]
+
     @cached_property
     def _stuff(self) -> StuffAnnotations:
         """COCO-Stuff's JSON, empty where there are pixel maps.
 
         The JSON knows no things: labels of both in one training would contradict each other.
         """
-        stuff = () if self._pixel_maps else (p for p in self.annotation_files if p.name.startswith("stuff_"))
-        return StuffAnnotations(tuple(stuff))
+        return StuffAnnotations([] if self._pixel_maps else self._files("stuff_"))
 
     @cached_property
     def _segments(self) -> Segments:
         """Of panoptic maps, where the pixel maps are such."""
-        files = (path for path in self.annotation_files if path.name.startswith("panoptic_"))
-        return {stem: parts for path in files for stem, parts in read_segments(path).items()}
+        return {stem: parts for path in self._files("panoptic_") for stem, parts in read_segments(path).items()}
 
     @property
     def may_have_label_maps(self) -> bool:
         """Whether there is any label map, of whichever image."""
-        return bool(self._pixel_maps) or any(path.name.startswith("stuff_") for path in self.annotation_files)
+        return bool(self._pixel_maps or self._files("stuff_"))
 
     def has_label_map(self, record: ImageRecord) -> bool:
         """Whether the image has a pixel map or, in a corpus without any pixel map, masks in stuff_*.json."""
