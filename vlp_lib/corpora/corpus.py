@@ -191,7 +191,8 @@ class Corpus:
                 return self._pixel_maps[stem] / f"{stem}.png"
         return None
 
-    def _files(self, kind: str) -> list[Path]:
+    def annotations(self, kind: str) -> list[Path]:
+        """The annotation files of a kind, such as "stuff_"."""
         return [path for path in self.annotation_files if path.name.startswith(kind)]
 
     @cached_property
@@ -200,17 +201,17 @@ class Corpus:
 
         The JSON knows no things: labels of both in one training would contradict each other.
         """
-        return StuffAnnotations([] if self._pixel_maps else self._files("stuff_"))
+        return StuffAnnotations([] if self._pixel_maps else self.annotations("stuff_"))
 
     @cached_property
     def _segments(self) -> Segments:
         """Of panoptic maps, where the pixel maps are such."""
-        return {stem: parts for path in self._files("panoptic_") for stem, parts in read_segments(path).items()}
+        return {stem: parts for path in self.annotations("panoptic_") for stem, parts in read_segments(path).items()}
 
     @property
     def may_have_label_maps(self) -> bool:
         """Whether there is any label map, of whichever image."""
-        return bool(self._pixel_maps or self._files("stuff_"))
+        return bool(self._pixel_maps or self.annotations("stuff_"))
 
     def has_label_map(self, record: ImageRecord) -> bool:
         """Whether the image has a pixel map or, in a corpus without any pixel map, masks in stuff_*.json."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
-from vlp_lib.corpora.detections import DetectionSource, DetectionStore, open_detections
+from vlp_lib.corpora.detections import DetectionStore, open_detections
 from vlp_lib.corpora.exclusion import COCO, DROPPED, FLICKR30K, VISUAL_GENOME, HeldOut, assign
 from vlp_lib.corpora.flickr30k import find_split_lists, find_tokens, read_split_lists, read_tokens
 from vlp_lib.corpora.layout import find_detections, find_karpathy, has_annotations
@@ -29,8 +30,7 @@ KARPATHY_TEST = "Karpathy test"
 """Name of COCO's test images among those held out."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A data set of a joined corpus.
 
     Attributes:
@@ -147,26 +147,19 @@ def read_held_out_images(root: Path) -> HeldOut:
     """
     paths = [find_karpathy(folder) for folder in (root, root / "coco", root / "flickr30k")]
     entries = [entry for path in paths if path for entry in read_karpathy(path, captions=False)]
-    val, test = (
-        frozenset(e.coco_id for e in entries if e.split == split and e.coco_id is not None) for split in ("val", "test")
-    )
-    listed: set[int] = set()
-    lists: dict[int, str] = {}
+    ids = {part: frozenset(e.coco_id for e in entries if e.split == part and e.coco_id is not None) for part in SPLITS}
+    listed, lists = set[int](), dict[int, str]()
     for folder in (root / "flickr30k", *([root] if has_annotations(root) == FLICKR30K else [])):
         if tokens := find_tokens(folder):
             listed |= {image.image_id for image in read_tokens(tokens)}
         lists |= read_split_lists(find_split_lists(folder))
     karpathy = {e.flickr_id: e.split for e in entries if e.flickr_id is not None}
     flickr30k = dict.fromkeys(listed | lists.keys(), "") | (karpathy or lists)
-    numbers = {
-        image.image_id: image.flickr_id
-        for folder in (root, root / "coco")
-        for path in _captions_files(folder)
-        for image in read_captions(path)
-        if image.flickr_id is not None
-    }
-    coco = ({KARPATHY_TEST: test} if test else {}) | read_held_out(find_refs(root))
-    return HeldOut(coco, val, flickr30k, numbers)
+    captions = [path for folder in (root, root / "coco") for path in _captions_files(folder)]
+    images = [image for path in captions for image in read_captions(path)]
+    numbers = {image.image_id: image.flickr_id for image in images if image.flickr_id is not None}
+    coco = ({KARPATHY_TEST: ids["test"]} if ids["test"] else {}) | read_held_out(find_refs(root))
+    return HeldOut(coco, ids["val"], flickr30k, numbers)
 
 
 def _captions_files(folder: Path) -> list[Path]:
@@ -194,25 +187,17 @@ def join(root: Path, opened: Sequence[tuple[str, Corpus]]) -> JoinedCorpus:
     if not len(records):
         raise UserError(f"the exclusion rule leaves no image of {root} to train on: fetch more of the data sets")
     coco = next((m.corpus for m in members if m.source == COCO), None)
+    stores = [(member.corpus.detections, member.number * ID_STRIDE) for member in members]
+    if all(member.corpus.root != root for member in members):
+        stores.insert(0, (open_detections(find_detections(root)), 0))  # of the joined corpus's own ids
+    sources = [source for store, _ in stores if store for source in store.sources]
+    bases = [base for store, base in stores if store for _ in store.sources]
     return JoinedCorpus(
         root=root,
         records=records,
         segmentation_classes=coco.segmentation_classes if coco else SegmentationClasses.official(),
-        detections=_detections(root, members),
+        detections=DetectionStore(sources, bases) if sources else None,
         annotation_files=tuple(path for member in members for path in member.corpus.annotation_files),
         members=tuple(members),
         held_out=held_out,
     )
-
-
-def _detections(root: Path, members: Sequence[Member]) -> DetectionStore | None:
-    """The detections of all data sets, and those at the root, whose ids are the joined corpus's."""
-    sources: list[DetectionSource] = []
-    bases: list[int] = []
-    stores = [(member.corpus.detections, member.number * ID_STRIDE) for member in members]
-    if all(member.corpus.root != root for member in members):
-        stores.insert(0, (open_detections(find_detections(root)), 0))
-    for store, base in stores:
-        sources += store.sources if store else ()
-        bases += [base] * (len(store.sources) if store else 0)
-    return DetectionStore(sources, bases) if sources else None

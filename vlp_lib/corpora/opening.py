@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_categories, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
@@ -44,15 +46,8 @@ _OTHER_FOLDERS = re.compile(
 """Folders of known contents, of hundreds of thousands of files, in which no shards are looked for."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a data set lies.
-
-    Attributes:
-        source: "coco", "flickr30k", "vg", or the name of a folder of shards.
-        folder: its own folder, which may be the root.
-        shards: whether it is pairs in shards.
-    """
+class Place(NamedTuple):
+    """A data set ("coco", "flickr30k", "vg", or the name of a folder of shards) and its own folder."""
 
     source: str
     folder: Path
@@ -67,9 +62,7 @@ def find_places(root: Path) -> list[Place]:
     """
     places = []
     for source, names in _FOLDERS.items():
-        candidates = [root, *(root / name for name in names)]
-        is_genome = source == VISUAL_GENOME
-        folders = [f for f in candidates if ((f / REGIONS).is_file() if is_genome else has_annotations(f) == source)]
+        folders = [folder for folder in (root, *(root / name for name in names)) if _holds(folder, source)]
         if len(folders) > 1:
             raise UserError(f"{source} is both in {folders[0]} and in {folders[1]}: keep one of them")
         places += [Place(source, folder) for folder in folders]
@@ -77,35 +70,26 @@ def find_places(root: Path) -> list[Place]:
         return [*places, Place(root.name, root, True)]
     taken = {place.folder for place in places}
     with readable(root):
-        others = sorted(
-            f for f in root.iterdir() if f.is_dir() and f not in taken and not _OTHER_FOLDERS.fullmatch(f.name)
-        )
-    return places + [Place(folder.name, folder, True) for folder in others if find_shards(folder)]
+        others = sorted(f for f in root.iterdir() if f.is_dir() and not _OTHER_FOLDERS.fullmatch(f.name))
+    return places + [Place(f.name, f, True) for f in others if f not in taken and find_shards(f)]
+
+
+def _holds(folder: Path, source: str) -> bool:
+    """Whether a folder has the annotations of a data set."""
+    return (folder / REGIONS).is_file() if source == VISUAL_GENOME else has_annotations(folder) == source
 
 
 def open_corpus(root: Path) -> Corpus:
     """Open a corpus: one data set, several below one folder as one corpus, or the embedded one.
 
-    COCO 2017 or 2014 at root or in coco/: annotations/{captions,instances,stuff}_{train,val}2017.json; the images in
-    images/{train,val}2017 or {train,val}2017; pixel maps in stuffthingmaps/{train,val}2017, or panoptic ones in
-    annotations/panoptic_{train,val}2017 with their JSON; Karpathy's dataset_*.json beside annotations/ or in it. Only
-    captions and images must be there. Karpathy's file decides the split by COCO id ("restval" is train); images that it
-    does not name are train or val as their folder is.
+    docs/data.md says which files are looked for, and where. Of COCO only captions and images must be there; listed
+    images without a file are counted in the report, so that a part of a data set may do.
 
-    Flickr30k at root or in flickr30k/: the images in flickr30k-images/, with dataset_flickr30k.json, or with
-    results_20130124.token and Entities' train.txt, val.txt and test.txt. Karpathy's file decides where both are there.
-
-    Visual Genome at root or in vg/: region_descriptions.json, image_data.json, VG_100K/ and VG_100K_2/.
-
-    Web pairs in any subfolder with shards, as `shards.find_shards` reads it.
-
-    detections_*.npz or *.tsv lie with their data set or in its detections/; where there are none at all, COCO's
-    instances stand for them. Where there is more than one data set, or refer/ with RefCOCO's references, or a list of
-    Flickr30k's images beside COCO, UNITER's exclusion rule (`exclusion`) decides what is trained on, and ids are made
-    unique (`table.ID_STRIDE`); COCO's stay as they are.
-
-    Listed images without a file are counted in the report, so that a part of a data set may do. Where COCO's own split
-    leaves too few images to train or to validate on, as that of val2017 alone, `split.Division` divides them.
+    Karpathy's file decides the split ("restval" is train), of images that it does not name their folder. Where that
+    leaves too few to train or to validate on, as with val2017 alone, `split.Division` divides them. Where there is more
+    than one data set, or refer/ with RefCOCO's references, or a list of Flickr30k's images beside COCO, UNITER's
+    exclusion rule (`exclusion`) decides what is trained on, and ids are made unique (`table.ID_STRIDE`); COCO's stay.
+    Where there are no detections at all, COCO's instances stand for them.
 
     Raises UserError where no corpus is there or a file is broken.
     """
@@ -120,10 +104,8 @@ def open_corpus(root: Path) -> Corpus:
         if places and annotation_files(root) and not leaves_enough(corpus.records):
             division = read_division(root)
             corpus = replace(corpus, records=division.of(corpus.records), division=division)
-    instances = [path for path in corpus.annotation_files if path.name.startswith("instances_")]
-    if corpus.detections is None and instances:
-        return replace(corpus, detections=DetectionStore([InstanceLabels(path) for path in instances]))
-    return corpus
+    instances = [InstanceLabels(path) for path in corpus.annotations("instances_")] if corpus.detections is None else []
+    return replace(corpus, detections=DetectionStore(instances)) if instances else corpus
 
 
 def needs_joining(root: Path, places: Sequence[Place]) -> bool:
@@ -135,32 +117,24 @@ def needs_joining(root: Path, places: Sequence[Place]) -> bool:
 
 
 def open_place(place: Place) -> Corpus:
-    """One data set, with its own ids and splits.
-
-    Raises UserError where a file is broken.
-    """
+    """One data set, with its own ids and splits; raises UserError where a file is broken."""
     if place.shards:
         return open_pairs(place.folder)
-    if place.source == VISUAL_GENOME:
-        return _open_genome(place.folder)
-    return _open_annotated(place.folder)
+    return _open_genome(place.folder) if place.source == VISUAL_GENOME else _open_annotated(place.folder)
 
 
 def _open_annotated(root: Path) -> Corpus:
     """COCO, Flickr30k or the embedded corpus."""
-    annotations = annotation_files(root)
-    karpathy_file = find_karpathy(root)
-    captions = [path for path in annotations if path.name.startswith("captions_")]
-    karpathy = read_karpathy(karpathy_file, captions=not captions) if karpathy_file else []
-    sources = tuple(annotations) + ((karpathy_file,) if karpathy_file else ())
-    listing = _Listing()
-    if captions:
-        images = _of_coco(root, captions, karpathy, listing)
+    annotations, karpathy_file, listing = annotation_files(root), find_karpathy(root), _Listing()
+    sources = [*annotations, *([karpathy_file] if karpathy_file else [])]
+    karpathy = read_karpathy(karpathy_file, captions=not annotations) if karpathy_file else []
+    if annotations:
+        images = _of_coco(root, annotations, karpathy, listing)
     elif karpathy_file:
         images = _of_karpathy(root, karpathy, listing)
     elif tokens := find_tokens(root):
         lists = find_split_lists(root)
-        sources = (tokens, *lists.values())
+        sources = [tokens, *lists.values()]
         images = _of_karpathy(root, _read_tokens(tokens, lists, listing), listing)
     else:
         raise UserError(
@@ -209,34 +183,31 @@ def _segmentation_classes(annotations: list[Path], panoptic: bool) -> Segmentati
     return SegmentationClasses.of(categories)
 
 
-@dataclass
 class _Listing:
-    """What annotation files list, counted: all images, those without a file, and those that are not used, by reason."""
+    """What annotation files list, counted: images without a file, and those that are not used, by reason."""
 
-    listed: int = 0
-    missing: list[Path] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-    _places: dict[int, tuple[str, Path]] = field(default_factory=dict)  # split and file of each id
-    _clashing: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._missing: list[Path] = []
+        self._reasons: Counter[str] = Counter()
+        self._places: dict[int, tuple[str, Path]] = {}  # split and file of each id
+        self._clashing: list[int] = []
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Count what is not used."""
-        self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self._reasons[reason] += count
 
     def record(self, image: ImageRecord, folder: Path, present: Container[str]) -> Iterator[ImageRecord]:
         """The image in its folder, or nothing where it was listed before, or has no file or no caption."""
         path = folder / image.path.name
-        place, before = (image.split, path), self._places.get(image.image_id)
-        if before == place:
-            self.skip("images that are listed again (the first entry counts)")
-            return
-        if before:
-            self._clashing.append(image.image_id)
-            return
-        self._places[image.image_id] = place
-        self.listed += 1
-        if path.name not in present:
-            self.missing.append(path)
+        place = image.split, path
+        before = self._places.setdefault(image.image_id, place)
+        if before is not place:
+            if before == place:
+                self.skip("images that are listed again (the first entry counts)")
+            else:
+                self._clashing.append(image.image_id)
+        elif path.name not in present:
+            self._missing.append(path)
         elif not image.captions:
             self.skip("images without captions")
         else:
@@ -253,19 +224,22 @@ class _Listing:
     @property
     def skipped(self) -> dict[str, int]:
         """What is not used, by reason."""
-        return {"listed images without a file": len(self.missing), **self.reasons}
+        return {"listed images without a file": len(self._missing), **self._reasons}
 
     def require(self, found: int, lacks: str, root: Path) -> None:
         """Raise UserError where nothing was found, or an id is two images'."""
         refuse(self._clashing, "ids of images are of two images, or of one in two splits", "number each image once")
         if not found:
-            first = f" (the first of {len(self.missing):,} absent files: {self.missing[0]})" if self.missing else ""
+            count = f"{len(self._missing):,} absent files"
+            first = f" (the first of {count}: {self._missing[0]})" if self._missing else ""
             raise UserError(f"{root} has {lacks}{first}")
 
 
 def _of_coco(root: Path, files: list[Path], karpathy: list[ImageRecord], listing: _Listing) -> Iterator[ImageRecord]:
     splits = {image.image_id: image.split for image in karpathy}
     for path in files:
+        if not path.name.startswith("captions_"):
+            continue
         name = path.stem.removeprefix("captions_")
         images = [replace(i, split=splits.get(i.image_id, name[:-4])) for i in read_captions(path)]
         yield from listing.records(images, find_folder(root, name) or root / "images" / name)
@@ -293,8 +267,8 @@ def _read_tokens(tokens: Path, lists: dict[str, Path], listing: _Listing) -> lis
 
 
 def _open_genome(root: Path) -> Corpus:
-    folders, listing = find_image_folders(root), _Listing()
-    where = {name: folder for folder in folders.values() for name in list_files(folder, (".jpg",))}
+    listing = _Listing()
+    where = {name: folder for folder in find_image_folders(root).values() for name in list_files(folder, (".jpg",))}
 
     def records() -> Iterable[ImageRecord]:
         for image, empty in read_regions(root / REGIONS, read_image_data(root / IMAGE_DATA)):
