@@ -85,9 +85,13 @@ def _all_beside(found: Iterable[int], expected: Iterable[int | None], names: Ite
     return ", ".join(map(beside, found, expected, names))
 
 
-def _images_and_captions(images: Sequence[ImageRecord], expected: Sequence[int | None]) -> str:
-    counts = len(images), sum(len(image.captions) for image in images)
-    return _all_beside(counts, expected, ("images", "captions"))
+def _parts_beside(splits: Iterable[str], expected: Iterable[int | None]) -> str:
+    counts = Counter(splits)
+    return _all_beside((counts[split] for split in SPLITS), expected, SPLITS)
+
+
+def _captions_beside(images: Sequence[ImageRecord], expected: Sequence[int | None]) -> str:
+    return _all_beside((len(images), sum(len(image.captions) for image in images)), expected, ("images", "captions"))
 
 
 def _absent(needs: Iterable[tuple[object, str, str]]) -> list[str]:
@@ -112,26 +116,22 @@ def _of_file(corpus: Corpus, path: Path) -> Iterator[str]:
         part = path.stem.removeprefix("captions_")
         folder, maps = find_folder(root, part) or root / part, root / "stuffthingmaps" / part
         official = (None, None) if corpus.synthetic else _COCO_PARTS[part]
-        yield f"{name}: {_images_and_captions(read_captions(path), official)}"
+        yield f"{name}: {_captions_beside(read_captions(path), official)}"
         yield f"{part}/: {beside(len(list_files(folder)), official[0], 'image files')}"
         yield f"stuffthingmaps/{part}/: {beside(len(list_files(maps, ('.png',))), official[0], 'pixel maps')}"
     elif name.startswith("dataset_"):
-        divided = Counter(entry.split for entry in read_karpathy(path, captions=False))
-        complete = _KARPATHY["flickr30k" if "flickr30k" in name else "coco"]
-        expected = [None] * 3 if corpus.synthetic else complete
-        yield f"{name}: {_all_beside((divided[split] for split in SPLITS), expected, SPLITS)}"
+        expected = [None] * 3 if corpus.synthetic else _KARPATHY["flickr30k" if "flickr30k" in name else "coco"]
+        yield f"{name}: {_parts_beside((image.split for image in read_karpathy(path, captions=False)), expected)}"
     elif path.suffix == ".token":
-        yield f"{name}: {_images_and_captions(read_tokens(path), _TOKENS)}"
+        yield f"{name}: {_captions_beside(read_tokens(path), _TOKENS)}"
     elif name == "train.txt":
-        listed = Counter(read_split_lists(find_split_lists(root)).values())
-        counted = _all_beside((listed[split] for split in SPLITS), _ENTITIES, SPLITS)
-        yield f"{path.parent.name}/: Entities' split, {counted}"
+        listed = read_split_lists(find_split_lists(root)).values()
+        yield f"{path.parent.name}/: Entities' split, {_parts_beside(listed, _ENTITIES)}"
     elif path.suffix == ".json" and name != IMAGE_DATA:
         yield f"{name}: present"
 
 
 def _annotated_splits(corpus: Corpus) -> list[str]:
-    karpathy = find_karpathy(corpus.root)
     if corpus.split_notes and corpus.division is None:
         return [
             *corpus.split_notes,
@@ -143,7 +143,7 @@ def _annotated_splits(corpus: Corpus) -> list[str]:
         return [
             f"{corpus.split_notes[-1]}; `vlp data split --root {corpus.root} --seed N` draws and writes down others"
         ]
-    if karpathy is None:
+    if not (karpathy := find_karpathy(corpus.root)):
         return [
             "no Karpathy split file: training images are those of the train folder, and there is no test split.",
             "COCO's train2017 holds images that Karpathy's split, and so COCO retrieval and VQA, test on: a model "
@@ -153,9 +153,8 @@ def _annotated_splits(corpus: Corpus) -> list[str]:
     others = sum(record.image_id not in named for record in corpus.records)
     lines = [f"{karpathy.name} decides; train, val and test share no image."]
     if others:
-        lines.append(
-            f"{others:,} images that it does not name are train or val as their folder is; the complete file names all."
-        )
+        unnamed = f"{others:,} images that it does not name are train or val as their folder is"
+        lines.append(f"{unnamed}; the complete file names all.")
     if "flickr30k" in karpathy.name and find_split_lists(corpus.root):
         lines.append("Entities' lists lie beside it and decide nothing; their test set differs from Karpathy's.")
     return lines

@@ -6,9 +6,9 @@ import os
 import platform
 import shutil
 import tempfile
-from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from packaging.requirements import Requirement
@@ -20,8 +20,7 @@ _PACKAGE = "vlp-lib"
 _IMPORT_NAMES = {"pillow": "PIL"}
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One thing that was looked at: fine, or with what to do about it."""
 
     name: str
@@ -75,13 +74,8 @@ def check_machine(results: Path, needed: int) -> list[Check]:
         said = "multiplies bf16" if fine else "multiplies no bf16: training falls back to float32"
         checks.append(Check("device", True, f"{torch.cuda.device_count()} × {name}, {said}"))
     else:
-        checks.append(
-            Check(
-                "device",
-                True,
-                f"no GPU: {os.cpu_count()} CPU cores, fit for the profiles smoke, lesson, tiny and photos",
-            )
-        )
+        said = f"no GPU: {os.cpu_count()} CPU cores, fit for the profiles smoke, lesson, tiny and photos"
+        checks.append(Check("device", True, said))
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):

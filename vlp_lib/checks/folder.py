@@ -41,13 +41,19 @@ def check(root: Path, sample: int = 50, splits: bool = False) -> str:
     missing = [line for one in facts for line in one.missing]
     if not synthetic and [place.folder for place, _ in opened] != [root]:
         missing += missing_sets(root, {place.source for place, _ in opened})
+    origin = "real images" if corpus else "no data set to pretrain on"
+    if synthetic and corpus:
+        origin = f"the embedded corpus, drawn by `vlp data synthesize` (fingerprint {corpus.fingerprint})"
     sections: dict[str, Sequence[str]] = {
-        "Corpus": [_origin(corpus) if corpus else f"{root}: no data set to pretrain on"],
+        "Corpus": [f"{root}: {origin}"],
         "Cannot be used": faults,
         "Files": [line for one in facts for line in one.files],
     }
     if corpus:
-        sections["Usable images"] = [*str(corpus.report).splitlines(), *_classes(corpus)]
+        usable = [*str(corpus.report).splitlines(), f"label maps: {len(corpus.segmentation_classes)} classes"]
+        if found := corpus.detections:
+            usable.append(f"detector: {len(found.classes):,} classes, {len(found.attribute_names)} attributes")
+        sections["Usable images"] = usable
         sections["Spot checks"] = _spot_checks(corpus, sample)
         sections["Splits"] = [line for one in facts for line in one.splits]
     if corpus and not synthetic:
@@ -83,30 +89,17 @@ def _parts(corpus: Corpus, opened: Sequence[tuple[Place, Corpus]]) -> dict[str, 
     return {place.source: corpus.records for place, _ in opened}
 
 
-def _origin(corpus: Corpus) -> str:
-    if corpus.synthetic:
-        return f"{corpus.root}: the embedded corpus, drawn by `vlp data synthesize` (fingerprint {corpus.fingerprint})"
-    return f"{corpus.root}: real images"
-
-
-def _classes(corpus: Corpus) -> list[str]:
-    lines = [f"label maps: {len(corpus.segmentation_classes)} classes"]
-    if found := corpus.detections:
-        lines.append(f"detector: {len(found.classes):,} classes, {len(found.attribute_names)} attributes")
-    return lines
-
-
 def _spot_checks(corpus: Corpus, sample: int) -> list[str]:
     """Decode evenly spaced records; how many could be read, and a line for each that could not."""
     mapped = [record for record in corpus.records if corpus.has_label_map(record)]
     detected = [r for r in corpus.records if corpus.detections and r.image_id in corpus.detections]
-    readers: tuple[tuple[str, Sequence[ImageRecord], Callable[[ImageRecord], object]], ...] = (
-        ("images", corpus.records, corpus.read_image),
-        ("label maps", mapped, corpus.read_label_map),
-        ("detector rows", detected, lambda record: corpus.read_detections(record, 1, 0.0)),
-    )
+    readers: dict[str, tuple[Sequence[ImageRecord], Callable[[ImageRecord], object]]] = {
+        "images": (corpus.records, corpus.read_image),
+        "label maps": (mapped, corpus.read_label_map),
+        "detector rows": (detected, lambda record: corpus.read_detections(record, 1, 0.0)),
+    }
     lines = []
-    for what, records, read in readers:
+    for what, (records, read) in readers.items():
         chosen = np.unique(np.linspace(0, len(records) - 1, min(sample, len(records))).round().astype(int))
         faults = []
         for i in chosen:

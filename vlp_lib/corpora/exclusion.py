@@ -68,17 +68,14 @@ def assign(source: str, records: RecordTable, held_out: HeldOut) -> tuple[np.nda
             dropped[reason] = int(hit.sum())
             splits[hit] = DROPPED
 
-    def in_coco(ids: frozenset[int]) -> np.ndarray:
-        return np.isin(records.coco_ids, list(ids))
-
     def by_flickr(ids: frozenset[int]) -> np.ndarray:
         return np.isin(records.flickr_ids, list(held_out.flickr_of(ids)))
 
     for name, banned in held_out.coco.items():
-        drop(in_coco(banned), name)
+        drop(np.isin(records.coco_ids, list(banned)), name)
     if source != FLICKR30K:
         drop(np.isin(records.flickr_ids, list(held_out.flickr30k)), "Flickr30k")
-    splits[(splits == _TRAIN) & in_coco(held_out.coco_validation)] = _VAL
+    splits[(splits == _TRAIN) & np.isin(records.coco_ids, list(held_out.coco_validation))] = _VAL
     for name, banned in held_out.coco.items():
         drop(by_flickr(banned), f"{name} by Flickr number")
     drop((splits == _TRAIN) & by_flickr(held_out.coco_validation), "Karpathy val by Flickr number")

@@ -177,11 +177,10 @@ def _sample(files: Mapping[str, _Member], file: BinaryIO) -> tuple[tuple[int, ..
         facts = json.loads(said.get("json", b"{}"))
         if not (caption := tidy(said["txt"].decode() if "txt" in said else facts.get("caption") or "")):
             return "samples without a caption"
-        width, height = facts.get("width"), facts.get("height")
-        declared = (
-            (whole(facts, "width", 1, MOST_SIDE), whole(facts, "height", 1, MOST_SIDE)) if width and height else None
-        )
-        size = declared or image_size(Path(image.name), io.BytesIO(_read(file, image)))
+        if facts.get("width") and facts.get("height"):
+            size = whole(facts, "width", 1, MOST_SIDE), whole(facts, "height", 1, MOST_SIDE)
+        else:
+            size = image_size(Path(image.name), io.BytesIO(_read(file, image)))
         # The first bytes of JPEG, PNG and WebP; decoding all images would read the whole shard.
         head = _read(file, image, 12)
         if not (head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or head[:4] + head[8:] == b"RIFFWEBP"):
@@ -245,9 +244,9 @@ def open_pairs(folder: Path) -> ShardCorpus:
     paths = find_shards(folder)
     listed = [(path, SPLITS.index(split)) for split, tars in paths.items() for path in tars]
     there = [(path, split) for path, split in listed if os.path.isfile(path)]  # noqa: PTH113 (names may be too long)
-    opened = [(open_shard(path), split) for path, split in there]
-    shards, counts = tuple(shard for shard, _ in opened), [len(shard.places) for shard, _ in opened]
-    splits = np.repeat(np.array([split for _, split in opened], np.int8), counts)
+    shards = tuple(open_shard(path) for path, _ in there)
+    counts = [len(shard.places) for shard in shards]
+    splits = np.repeat(np.array([split for _, split in there], np.int8), counts)
     if not (count := len(splits)):
         raise UserError(f"{folder} has {len(listed)} shards and no usable sample in them: fetch them again")
     if "val" not in paths:
