@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from official import save_json
 from PIL import Image
 
 from vlp_lib.checks.folder import check
@@ -17,17 +18,12 @@ from vlp_lib.errors import UserError
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "images/train2017"
-    folder.mkdir(parents=True)
-    (tmp_path / "annotations").mkdir()
-    images, said = [], []
-    for i in range(1, 11):
-        name = f"{i:012d}.jpg"
-        Image.effect_noise((64, 64), 50).save(folder / name)
-        images.append({"id": i, "file_name": name, "width": 64, "height": 64})
-        said.append({"id": i, "image_id": i, "caption": "noise"})
-    content = json.dumps({"images": images, "annotations": said})
-    (tmp_path / "annotations/captions_train2017.json").write_text(content)
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 64, "height": 64} for i in range(1, 11)]
+    said = [{"id": i, "image_id": i, "caption": "noise"} for i in range(1, 11)]
+    save_json(tmp_path / "annotations/captions_train2017.json", {"images": images, "annotations": said})
+    (tmp_path / "images/train2017").mkdir(parents=True)
+    for image in images:
+        Image.effect_noise((64, 64), 50).save(tmp_path / "images/train2017" / image["file_name"])
     return tmp_path
 
 
@@ -220,14 +216,8 @@ def test_shards_are_counted_and_faulty_ones_named(official: Any, pack: Any) -> N
 
 
 def test_real_tasks(shared_data: Path, tmp_path: Path) -> None:
-    for name, source in (
-        ("coco", "coco"),
-        ("vqav2", "coco/vqav2"),
-        ("nlvr2", "nlvr/nlvr2"),
-        ("vcr", "vcr"),
-        ("flickr30k", "flickr30k"),
-    ):
-        (tmp_path / name).symlink_to(shared_data / source)
+    for source in ("coco", "coco/vqav2", "nlvr/nlvr2", "vcr", "flickr30k"):
+        (tmp_path / Path(source).name).symlink_to(shared_data / source)
     report = check(tmp_path, sample=5)
     questions = json.loads((shared_data / "coco/vqav2/v2_OpenEnded_mscoco_train2014_questions.json").read_text())
     assert f"vqav2 train: {len(questions['questions'])} of 443,757 questions (partial)" in report

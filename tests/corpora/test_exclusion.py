@@ -136,14 +136,11 @@ def test_real_lists_leave_no_downstream_image(shared_data: Path) -> None:
     )
     assert len(coco) == 5000
     assert dropped == {"Karpathy test": 593, "Flickr30k": 5}
-    assert (roles == SPLITS.index("val")).sum() == 608 - len(set(coco.tolist()) & val & _in_flickr(numbers, flickr30k))
+    theirs = {i for i, number in numbers.items() if number in flickr30k}
+    assert (roles == SPLITS.index("val")).sum() == 608 - len(set(coco.tolist()) & val & theirs)
     trained = set(coco[roles == SPLITS.index("train")].tolist())
-    assert not trained & (val | test | _in_flickr(numbers, flickr30k))
+    assert not trained & (val | test | theirs)
     assert len(trained) == 5000 - 593 - 5 - (roles == SPLITS.index("val")).sum()
-
-
-def _in_flickr(numbers: dict[int, int], flickr30k: frozenset[int]) -> set[int]:
-    return {i for i, number in numbers.items() if number in flickr30k}
 
 
 @pytest.mark.parametrize(
