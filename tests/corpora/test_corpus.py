@@ -307,7 +307,8 @@ def test_instances_stand_for_a_detector_where_there_is_none(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [[0, 0, 1], [0, 0, 1, float("nan")], [0, 0, 1, 1e9], [0, 0, -5, 5], [1e9, 0, 1, 1], ["a"] * 4, None]
+    "box",
+    [[0, 0, 1], [0, 0, 1, np.nan], [0, np.nan, 1, 1], [0, 0, 1, 1e9], [0, 0, -5, 5], [1e9, 0, 1, 1], ["a"] * 4, None],
 )
 def test_a_box_that_cannot_be_is_named(root: Path, box: Any) -> None:
     instances(root, (5, 4, box, 0))
