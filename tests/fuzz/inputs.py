@@ -106,12 +106,8 @@ def lying_npy(rng: random.Random) -> bytes:
     header = f"{{'descr': '{rng.choice(KINDS)}', 'fortran_order': {order}, 'shape': {rng.choice(SHAPES)}, }}"
     header = rng.choice([header] * 8 + ["'''", "[" * 110, "{'descr'", "\\x00", "exec('1')"])
     padded = header.encode().ljust(118) + b"\n"
-    return (
-        b"\x93NUMPY\x01\x00"
-        + struct.pack("<H", len(padded))
-        + padded
-        + rng.randbytes(rng.choice((0, 4, 12, 24, 96, 400)))
-    )
+    content = rng.randbytes(rng.choice((0, 4, 12, 24, 96, 400)))
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + content
 
 
 def broken_zip(rng: random.Random, content: bytes) -> bytes:
@@ -133,10 +129,13 @@ def broken_zip(rng: random.Random, content: bytes) -> bytes:
             elif deed == 5:
                 new.writestr(name, data[:128].ljust(128, b" ") + bytes(24 * 2**20), zipfile.ZIP_DEFLATED)
                 continue
-            new.writestr(
-                name, data, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)) if deed > 0 else 0
-            )
+            packings = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+            new.writestr(name, data, rng.choice(packings) if deed > 0 else zipfile.ZIP_STORED)
     return made.getvalue()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def broken_png(rng: random.Random, content: bytes) -> bytes:
@@ -153,7 +152,7 @@ def broken_png(rng: random.Random, content: bytes) -> bytes:
             data = broken_bytes(rng, data)
         if kind == b"IDAT" and rng.random() < 0.2:
             data = zlib.compress(bytes(24 * 2**20))
-        made += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        made += _chunk(kind, data)
     return made
 
 
@@ -192,18 +191,13 @@ class _Call:
 
 def payloads(canary: str) -> Iterator[tuple[str, bytes]]:
     """Target and file of what would write the canary if anything in it were run."""
-    calls = [
-        _Call(os.system, f"touch '{canary}'"),
-        _Call(exec, f"open({canary!r}, 'w')"),
-        _Call(eval, f"open({canary!r}, 'w')"),
-    ]
+    writing = f"open({canary!r}, 'w')"
+    calls = [_Call(os.system, f"touch '{canary}'"), _Call(exec, writing), _Call(eval, writing)]
     for protocol in range(6):
         for call in calls:
             content = pickle.dumps([call], protocol)
-            yield "refs", content
-            yield "weights of torch", content
-            yield "scores", content
-            yield "detections", content
+            for target in ("refs", "weights of torch", "scores", "detections"):
+                yield target, content
             header = "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(118).encode() + b"\n"
             array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
             yield "scores", array
@@ -218,11 +212,9 @@ def payloads(canary: str) -> Iterator[tuple[str, bytes]]:
     drawn = head + f"(%pipe%touch {canary}) (w) file showpage\n%%EOF\n".encode() + b"%" * 1_000
     for target in ("image jpeg RGB", "image png RGB", "image bmp RGB", "label map", "corpus image"):
         yield target, drawn
-    yield "plug-in", f"open({canary!r}, 'w')\n".encode()
-    yield (
-        "plug-in",
-        f"from vlp_lib.losses import visual_loss\n@visual_loss(open({canary!r}, 'w').name)\nclass A: pass\n".encode(),
-    )
+    yield "plug-in", f"{writing}\n".encode()
+    called = f"from vlp_lib.losses import visual_loss\n@visual_loss({writing}.name)\nclass A: pass\n"
+    yield "plug-in", called.encode()
     yield "study", f'[[run]]\nvariant = "segl"\nname = "$(touch {canary})"\n'.encode()
     yield "settings", f"training.steps=__import__('os').system('touch {canary}')".encode()
     yield "shard list", f"$(touch {canary}).tar\n|touch {canary}\n{canary}\n".encode()
@@ -230,9 +222,7 @@ def payloads(canary: str) -> Iterator[tuple[str, bytes]]:
 
 def _png(width: int, height: int, pixels: bytes = b"") -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
-    parts = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(pixels)) + _chunk(b"IEND", b"")
 
 
 def _zip(name: str, head: bytes = b"") -> bytes:
@@ -264,11 +254,8 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
     yield "captions packed", gzip.compress(b" " * 300_000_000, 1)
     yield "captions packed", gzip.compress(b"[" + b"{}," * 60_000_000, 1)
-    array = (
-        b"\x93NUMPY\x01\x00v\x00"
-        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,), }".ljust(117)
-        + b"\n"
-    )
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,), }".ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00v\x00" + header
     for target in ("detections", "corpus labels", "items"):
         yield target, _zip("labels.npy", array)
     yield "weights of torch", _zip("archive/data/0")
@@ -276,10 +263,8 @@ def bombs(sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
         yield "image png RGB", _png(*size, bytes(1_000))
         yield "label map", _png(*size, bytes(1_000))
     yield "image gif P", b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + sound["image gif P"][13:]
-    yield (
-        "image bmp RGB",
-        sound["image bmp RGB"][:18] + struct.pack("<ii", 60_000, 60_000) + sound["image bmp RGB"][26:],
-    )
+    bmp = sound["image bmp RGB"]
+    yield "image bmp RGB", bmp[:18] + struct.pack("<ii", 60_000, 60_000) + bmp[26:]
     for content in (b"]r\xff\xff\xff\x7f0.", b"\x96\xff\xff\xff\xff\x01\x00\x00\x00.", b"(" * 200_000):
         yield "refs", content
     yield masks({"size": [8, 12], "counts": [3_000_000_000]})

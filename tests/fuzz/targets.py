@@ -81,21 +81,12 @@ def picture(suffix: str = "jpeg", mode: str = "RGB") -> bytes:
     return file.getvalue()
 
 
-IMAGES = [
-    {"id": 7, "file_name": "7.jpg", "width": 12, "height": 8, "flickr_url": "http://farm1.flickr.com/1/70_a_z.jpg"}
-]
+ADDRESS = "http://farm1.flickr.com/1/70_a_z.jpg"
+IMAGES = [{"id": 7, "file_name": "7.jpg", "width": 12, "height": 8, "flickr_url": ADDRESS}]
 CAPTIONS = {"images": IMAGES, "annotations": [{"image_id": 7, "id": 70 + k, "caption": f"a dog {k}"} for k in range(5)]}
-KARPATHY = {
-    "images": [
-        {
-            "cocoid": 7,
-            "split": "train",
-            "filename": "7.jpg",
-            "filepath": "train2017",
-            "sentences": [{"raw": "a dog", "sentid": 1}],
-        }
-    ]
-}
+SAID = [{"raw": "a dog", "sentid": 1}]
+ENTRY = {"cocoid": 7, "split": "train", "filename": "7.jpg", "filepath": "train2017", "sentences": SAID}
+KARPATHY = {"images": [ENTRY]}
 CATEGORIES = [{"id": i, "name": f"class {i}"} for i in (1, 96, 124)]
 STUFF = {
     "categories": CATEGORIES,
@@ -126,16 +117,18 @@ ARRAYS = {
 }  # fmt: skip
 
 
-def json_file(name: str, content: Any) -> Callable[[Path], None]:
-    return lambda root: save(root / name, content)
-
-
 def raw_file(name: str, content: bytes) -> Callable[[Path], None]:
     def build(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
 
     return build
+
+
+def single(name: str, content: Any, read: Callable[[Path], object]) -> Target:
+    """A file that is read by itself; what is not bytes is written as JSON."""
+    made = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return Target(name, raw_file(name, made), lambda root: read(root / name))
 
 
 def corpus(root: Path) -> None:
@@ -162,11 +155,8 @@ def labelled(root: Path) -> None:
     boxes = [{"image_id": 7, "category_id": i, "bbox": [1, 2, 3.5, 4], "iscrowd": 0} for i in (1, 96)]
     save(root / "annotations/instances_train2017.json", {**STUFF, "annotations": boxes})
     parts = [{"id": 1, "category_id": 96}, {"id": 258, "category_id": 124}]
-    panoptic = {
-        "categories": CATEGORIES,
-        "annotations": [{"image_id": 7, "file_name": "7.png", "segments_info": parts}],
-    }
-    save(root / "annotations/panoptic_train2017.json", panoptic)
+    panoptic = [{"image_id": 7, "file_name": "7.png", "segments_info": parts}]
+    save(root / "annotations/panoptic_train2017.json", {"categories": CATEGORIES, "annotations": panoptic})
     segments = np.zeros((8, 12, 3), np.uint8)
     segments[2:5], segments[5:] = (1, 0, 0), (2, 1, 0)
     (root / "annotations/panoptic_train2017").mkdir()
@@ -175,12 +165,12 @@ def labelled(root: Path) -> None:
 
 def divided(root: Path) -> None:
     corpus(root)
-    save(root / "dataset_coco.json", {"images": [{**KARPATHY["images"][0], "split": "val"}]})
+    save(root / "dataset_coco.json", {"images": [{**ENTRY, "split": "val"}]})
     save(root / "splits/by_image.json", {"seed": 0, "train": [7], "val": [], "test": []})
 
 
-def read_masks(root: Path) -> None:
-    stuff = StuffAnnotations((root / "stuff.json",))
+def read_masks(path: Path) -> None:
+    stuff = StuffAnnotations((path,))
     for image_id in list(stuff._masks):
         stuff.label_map(image_id, CLASSES)
 
@@ -198,10 +188,6 @@ def flickr(root: Path) -> None:
         raw_file(f"flickr30k/{part}.txt", b"%d\n" % number)(root)
     for number in (7, 9):
         raw_file(f"flickr30k/flickr30k-images/{number}.jpg", picture())(root)
-
-
-def detections(root: Path) -> None:
-    np.savez(root / "d.npz", **ARRAYS)
 
 
 def read_detections(path: Path) -> None:
@@ -279,6 +265,7 @@ def packed(root: Path) -> None:
     save_file(tensors, root / "packed.safetensors", metadata=texts)
 
 
+SETTINGS = b"training.steps=3\ndata.resize=[0.8,1.2]\nmodel.vit.layers=2\ndata.flip=0.5"
 STUDY = b'[[run]]\nvariant = "segl"\nname = "a"\nsettings = "training.steps=3"\nseeds = [0, 1]\n'
 PLUGIN = b"""from vlp_lib.losses import VisualLoss, visual_loss
 
@@ -289,18 +276,13 @@ class Mine(VisualLoss):
 """
 
 
-def read_settings(root: Path) -> None:
-    for line in (root / "settings").read_bytes().decode(errors="replace").split("\n"):
+def read_settings(path: Path) -> None:
+    for line in path.read_bytes().decode(errors="replace").split("\n"):
         name, value = parse_parameter(line)
         override(profile("smoke"), {name: value})
 
 
-def read_labels(root: Path) -> None:
-    read_pixel_map(root / "a.png", CLASSES)
-
-
-def read_picture(root: Path) -> None:
-    (path,) = root.iterdir()
+def read_picture(path: Path) -> None:
     image_size(path), read_image(path)
 
 
@@ -315,16 +297,13 @@ def stated(root: Path) -> None:
 
 
 REFS = [{"split": "val", "image_id": 7, "sentences": [{"raw": "a dog"}]}]
+KINDS = ["jpeg RGB", "jpeg CMYK", "png RGB", "png RGBA", "png P", "png I;16", "webp RGBA", "bmp RGB", "gif P"]
 TARGETS: dict[str, Target] = {
-    "captions": Target("c.json", json_file("c.json", CAPTIONS), lambda r: read_captions(r / "c.json")),
-    "captions packed": Target(
-        "c.json.gz",
-        raw_file("c.json.gz", gzip.compress(json.dumps(CAPTIONS).encode(), mtime=0)),
-        lambda r: read_captions(r / "c.json.gz"),
-    ),
-    "karpathy": Target("k.json", json_file("k.json", KARPATHY), lambda r: read_karpathy(r / "k.json")),
-    "categories": Target("s.json", json_file("s.json", STUFF), lambda r: read_categories(r / "s.json")),
-    "masks": Target("stuff.json", json_file("stuff.json", STUFF), read_masks),
+    "captions": single("c.json", CAPTIONS, read_captions),
+    "captions packed": single("c.json.gz", gzip.compress(json.dumps(CAPTIONS).encode(), mtime=0), read_captions),
+    "karpathy": single("k.json", KARPATHY, read_karpathy),
+    "categories": single("s.json", STUFF, read_categories),
+    "masks": single("stuff.json", STUFF, read_masks),
     "corpus": Target("annotations/captions_train2017.json", corpus, read_corpus),
     "corpus splits": Target("dataset_coco.json", corpus, read_corpus),
     "corpus masks": Target("annotations/stuff_train2017.json", corpus, read_corpus),
@@ -338,43 +317,30 @@ TARGETS: dict[str, Target] = {
     "genome regions": Target("region_descriptions.json", genome, read_corpus),
     "flickr tokens": Target("flickr30k/results_20130124.token", flickr, read_corpus),
     "flickr list": Target("flickr30k/train.txt", flickr, read_corpus),
-    "corpus.json": Target(
-        "corpus.json", json_file("corpus.json", {"synthetic": True, "fingerprint": "0"}), lambda r: description(r)
+    "corpus.json": single(
+        "corpus.json", {"synthetic": True, "fingerprint": "0"}, lambda path: description(path.parent)
     ),
-    "detections": Target("d.npz", detections, lambda r: read_detections(r / "d.npz")),
+    "detections": Target("d.npz", lambda r: np.savez(r / "d.npz", **ARRAYS), lambda r: read_detections(r / "d.npz")),
     "detections tsv": Target("d.tsv", tsv, lambda r: read_detections(r / "d.tsv")),
-    "refs": Target("refs.p", raw_file("refs.p", pickle.dumps(REFS, 2)), lambda r: read_held_out([r / "refs.p"])),
-    "refs text": Target("refs.p", raw_file("refs.p", pickle.dumps(REFS, 0)), lambda r: read_held_out([r / "refs.p"])),
-    **{
-        f"image {suffix} {mode}": Target(f"a.{suffix}", raw_file(f"a.{suffix}", picture(suffix, mode)), read_picture)
-        for suffix, mode in (
-            ("jpeg", "RGB"),
-            ("jpeg", "CMYK"),
-            ("png", "RGB"),
-            ("png", "RGBA"),
-            ("png", "P"),
-            ("png", "I;16"),
-            ("webp", "RGBA"),
-            ("bmp", "RGB"),
-            ("gif", "P"),
-        )
-    },
-    "label map": Target("a.png", raw_file("a.png", picture("png", "L")), read_labels),
+    "refs": single("refs.p", pickle.dumps(REFS, 2), lambda path: read_held_out([path])),
+    "refs text": single("refs.p", pickle.dumps(REFS, 0), lambda path: read_held_out([path])),
+    **{f"image {kind}": single(f"a.{kind.split()[0]}", picture(*kind.split()), read_picture) for kind in KINDS},
+    "label map": single("a.png", picture("png", "L"), lambda path: read_pixel_map(path, CLASSES)),
     "shard": Target("0.tar", shard, read_pairs),
     "shard list": Target("shards.txt", lambda r: (shard(r), raw_file("shards.txt", b"0.tar\n")(r))[1], read_pairs),
     "questions": Target("q.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "answers": Target("a.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
     "results": Target("r.json", answered, lambda r: score_vqa(r / "q.json", r / "a.json", r / "r.json")),
-    "answer list": Target("l.json", json_file("l.json", {"a": 0, "b": 1}), lambda r: read_answer_list(r / "l.json")),
+    "answer list": single("l.json", {"a": 0, "b": 1}, read_answer_list),
     "statements": Target("dev.json", stated, lambda r: score_nlvr2(r / "dev.json", r / "p.csv")),
     "predictions": Target("p.csv", stated, lambda r: score_nlvr2(r / "dev.json", r / "p.csv")),
-    "vcr": Target("val.jsonl", json_file("val.jsonl", VCR), lambda r: read_questions(r / "val.jsonl")),
+    "vcr": single("val.jsonl", VCR, read_questions),
     "scores": Target("scores.npy", retrieval, lambda r: score_retrieval(r / "scores.npy", r / "captions.json")),
     "items": Target(
         "i.npz", lambda r: np.savez_compressed(r / "i.npz", a=np.arange(9)), lambda r: read_npz(r / "i.npz")
     ),
-    "metrics": Target("m.jsonl", raw_file("m.jsonl", b'{"step": 1}\n{}\n'), lambda r: read_lines(r / "m.jsonl")),
-    "json": Target("x.json", json_file("x.json", STUFF), lambda r: read_json(r / "x.json")),
+    "metrics": single("m.jsonl", b'{"step": 1}\n{}\n', read_lines),
+    "json": single("x.json", STUFF, read_json),
     "weights": Target(
         "w.safetensors", weights, lambda r: load_matching(LAYER, read_state_dict(r / "w.safetensors"), "w")
     ),
@@ -385,11 +351,7 @@ TARGETS: dict[str, Target] = {
     "hub weights": Target("model.safetensors", hub, from_pretrained),
     "packed": Target("packed.safetensors", packed, lambda r: unpack(r / "packed.safetensors")),
     "hub record": Target("run.json", hub, from_pretrained),
-    "study": Target("s.toml", raw_file("s.toml", STUDY), lambda r: read_study(r / "s.toml", "smoke", "", [0])),
-    "plug-in": Target("p.py", raw_file("p.py", PLUGIN), lambda r: catalogue.add_plugin(r / "p.py")),
-    "settings": Target(
-        "settings",
-        raw_file("settings", b"training.steps=3\ndata.resize=[0.8,1.2]\nmodel.vit.layers=2\ndata.flip=0.5"),
-        read_settings,
-    ),
+    "study": single("s.toml", STUDY, lambda path: read_study(path, "smoke", "", [0])),
+    "plug-in": single("p.py", PLUGIN, catalogue.add_plugin),
+    "settings": single("settings", SETTINGS, read_settings),
 }
