@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
+from vlp_lib.models.checkpointing import checkpointed
 
 
 class CrossAttentionMaps(NamedTuple):
@@ -91,6 +92,7 @@ class CrossModalityEncoder(nn.Module):
         self, layers: int, hidden: int, heads: int, dropout: float, shared: bool = True, vision_output: bool = False
     ) -> None:
         super().__init__()
+        self.checkpointing = False
         self.layers = nn.ModuleList(
             CrossModalityLayer(hidden, heads, dropout, shared, updates_vision=vision_output or i < layers - 1)
             for i in range(layers)
@@ -107,7 +109,15 @@ class CrossModalityEncoder(nn.Module):
         """The two streams after the last layer, and each layer's attention where asked for."""
         all_maps = []
         for layer in self.layers:
-            language, vision, maps = layer(language, vision, language_mask, vision_mask, need_weights)
+            language, vision, maps = checkpointed(
+                layer,
+                self.checkpointing and self.training,
+                language,
+                vision,
+                language_mask,
+                vision_mask,
+                need_weights,
+            )
             if maps is not None:
                 all_maps.append(maps)
         return language, vision, all_maps

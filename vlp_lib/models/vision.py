@@ -21,6 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from vlp_lib.batches.sample import Batch, Pictures
 from vlp_lib.config import ModelConfig
 from vlp_lib.errors import UserError, unknown
+from vlp_lib.models.checkpointing import checkpointed
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.models.weights import LoadReport, input_scale, load_matching, named_as, timm_state_dict, weights_of
 
@@ -218,6 +219,7 @@ class ResNetStream(_MapStream):
             zero_init_last=False,
         )
         self.stages = len(resnet.layers)
+        self.checkpointing = False
         self.cell = min(resnet.output_stride, 2 ** (self.stages + 1))
         cells = math.prod(self.grid(config.image_size, config.image_size))
         self._read_map(self.backbone.num_features, cells, config.hidden)
@@ -233,7 +235,7 @@ class ResNetStream(_MapStream):
         net = self.backbone
         x = net.maxpool(net.act1(net.bn1(net.conv1(self.normalise(batch.images)))))
         for stage in range(1, self.stages + 1):
-            x = getattr(net, f"layer{stage}")(x)
+            x = checkpointed(getattr(net, f"layer{stage}"), self.checkpointing and self.training, x)
         return self.tokens(x)
 
 

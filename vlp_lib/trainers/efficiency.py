@@ -11,14 +11,15 @@ from functools import partial
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from vlp_lib.config import TrainingConfig
 from vlp_lib.models.attention import AttentionBlock, FeedForwardBlock
-from vlp_lib.models.cross_modality import CrossModalityLayer
+from vlp_lib.models.cross_modality import CrossModalityEncoder, CrossModalityLayer
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vision import ResNetStream, TimmStream
 
@@ -36,10 +37,10 @@ def prepare_model(model: nn.Module, config: TrainingConfig, device: torch.device
             part.to(memory_format=torch.channels_last)  # on a CPU, too: 1.3 times as fast
             if device.type == "cpu":
                 _learn_depthwise_in_float32(part)
-    if config.compile:
-        compile_blocks(model)
     if config.checkpointing:
         checkpoint_activations(model)
+    if config.compile:
+        compile_blocks(model)
 
 
 def _learn_depthwise_in_float32(stream: nn.Module) -> None:
@@ -55,16 +56,25 @@ def _learn_depthwise_in_float32(stream: nn.Module) -> None:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keep only the inputs of each block for the backward pass, which computes the block again, with the same dropout.
+    """Keep only the inputs of each block for the backward pass: of the ViT, ResNet stages, BERT and the cross layers.
 
-    The visual loss and the heads, one small layer each, keep what they computed.
+    The visual loss and the heads, one small layer each, keep theirs.
     """
-    for block in recomputed_blocks(model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    for part in model.modules():
+        if isinstance(part, VisionTransformer):
+            part.set_grad_checkpointing()
+        elif isinstance(part, BertModel):
+            part.config.use_cache = False  # an encoder has none, but BERT warns
+        elif isinstance(part, BertLayer):
+            # What BertModel's own switch does; its name changes within the versions of transformers that we allow.
+            part.gradient_checkpointing = True
+            part._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
+        elif isinstance(part, ResNetStream | CrossModalityEncoder):
+            part.checkpointing = True
 
 
 def recomputed_blocks(model: nn.Module) -> list[nn.Module]:
-    """What is computed again: layers of the ViT, BERT and the cross-modality encoder, and a ResNet's stages."""
+    """What `checkpoint_activations` computes again, block by block."""
     blocks: list[nn.Module] = []
     for part in model.modules():
         if isinstance(part, Block | BertLayer | CrossModalityLayer):
@@ -74,19 +84,19 @@ def recomputed_blocks(model: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def compile_blocks(model: nn.Module, backend: str | Callable[..., object] = "inductor") -> None:
-    """Compile each repeated block in place, for the shapes that it meets.
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:
+    """Compile each repeated block in place, for the shapes that it meets; returns their number.
 
     Blocks of one kind share their code, so that one of them is compiled for all, and a few seconds suffice where the
     whole model would take minutes. What is not compiled – masked words of another number at each step, a visual loss's
     own computation – has no fixed shapes.
     """
-    blocks: list[nn.Module] = [part for part in model.modules() if isinstance(part, _BLOCKS)]
+    blocks = [part for part in model.modules() if isinstance(part, _BLOCKS)]
     inner = {part for block in blocks for part in block.modules() if part is not block}
     for block in blocks:
         if block not in inner:
-            # Not block.compile: activation checkpointing, which replaces `forward`, stands around what is compiled.
-            block.forward = torch.compile(block.forward, dynamic=False, backend=backend)
+            block.compile(dynamic=False, backend=backend)
+    return sum(block not in inner for block in blocks)
 
 
 @contextmanager
