@@ -120,6 +120,7 @@ def test_boxes_are_fractions_of_their_own_image(tmp_path: Path) -> None:
         ({"offsets": np.array([0, 3, 2])}, "offsets do not rise"),
         ({"offsets": np.array([0, 3])}, "offsets has the shape"),
         ({"image_ids": np.array([4, 4])}, "image 4 is listed twice"),
+        ({"image_ids": np.array([[4], [9]])}, "image_ids has the shape"),
         ({"sizes": np.array([[20, 10], [0, 30]])}, "sizes of image 9"),
         ({"features": np.zeros((2, 4), dtype=np.float32)}, "features has the shape"),
         ({"features": np.zeros((3, 4), dtype="<U3")}, "features are no numbers"),

@@ -79,7 +79,7 @@ def test_speed_up_over_a_baseline_that_never_gets_there_is_a_bound():
     assert speed_table(made_up(segl=[falling(0.1)]), 0.5)["speed-up over naive ViT"].tolist() == ["not decidable"]
 
 
-def test_over_seeds_groups_and_counts():
+def test_curves_group_by_name_and_count_seeds():
     runs = made_up(segl=[[0.7, 0.2], [0.5, 0.4]], ssul=[[0.6, 0.1]])
     table = convergence_curves(runs).set_index(["name", "samples"])
     assert len(table) == 4

@@ -118,7 +118,7 @@ def test_a_question_without_image(root):
     data = reopened(root, DownstreamConfig(minimum_answers=2, allow_missing=0.1))
     assert "1 of 36 items have no image" in " ".join(data.notes) and "count as wrong" in " ".join(data.notes)
     # Right answers everywhere else, and still not 100 %: the question stays in the denominator.
-    right = np.array([data.train.classes.get(a.annotation.multiple_choice_answer, 0) for a in data.val.items])
+    right = np.array([data.train.class_of.get(a.annotation.multiple_choice_answer, 0) for a in data.val.items])
     assert len(data.val) == 35
     said = data.val.predictions(right)
     assert len(said) == 36 and said[gone["question_id"]] == ""

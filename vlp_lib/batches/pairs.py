@@ -149,7 +149,10 @@ class PairDataset(Dataset[Sample]):
         return [self._readable(key, known) for key in keys]
 
     def _readable(self, key: PairKey, known: KnownTexts) -> Sample:
-        """The pair that stands in is drawn from the key's seed, so that neither workers nor restarts change it."""
+        """The sample of a key, or in training, where its image cannot be read, that of a pair that stands in.
+
+        Which one is drawn from the key's seed, so that neither workers nor restarts change it.
+        """
         rng = np.random.default_rng((key.seed, _SUBSTITUTE))
         unreadable: list[str] = []
         while True:
@@ -181,7 +184,14 @@ class PairDataset(Dataset[Sample]):
         if self.max_detections:  # an image without any gets an empty set
             found = self.corpus.read_detections(record, self.max_detections, self.data.detector_threshold)
             detections = NO_DETECTIONS if found is None else show_detections(found, view)
-        return Sample(torch.from_numpy(image), texts, label_map, detections, key.seed, record.image_id)
+        return Sample(
+            image=torch.from_numpy(image),
+            texts=texts,
+            label_map=label_map,
+            detections=detections,
+            seed=key.seed,
+            image_id=record.image_id,
+        )
 
 
 @dataclass

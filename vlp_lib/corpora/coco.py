@@ -114,8 +114,18 @@ def read_captions(path: Path) -> list[ImageRecord]:
 
 def _captioned(image: Mapping[str, Any], said: Mapping[int, str]) -> ImageRecord:
     width, height = (whole(image, side, 1, MOST_SIDE) for side in ("width", "height"))
-    own, texts, flickr = whole(image, "id"), tuple(said.values()), flickr_id(image.get("flickr_url", ""))
-    return ImageRecord(own, _within(image["file_name"]), "", width, height, texts, tuple(said), own, flickr)
+    own = whole(image, "id")
+    return ImageRecord(
+        image_id=own,
+        path=_within(image["file_name"]),
+        split="",
+        width=width,
+        height=height,
+        captions=tuple(said.values()),
+        caption_ids=tuple(said),
+        coco_id=own,
+        flickr_id=flickr_id(image.get("flickr_url", "")),
+    )
 
 
 def read_categories(path: Path) -> dict[int, str]:

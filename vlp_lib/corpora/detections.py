@@ -160,8 +160,8 @@ class NpzDetections(_BoxArrays):
     def _require_sound(self) -> None:
         """Raise ValueError where the arrays do not fit together or hold an impossible value."""
         a, images, boxes = self._arrays, len(self._arrays["image_ids"]), len(self)
-        wanted = {"sizes": (images, 2), "offsets": (images + 1,), "scores": (boxes,), "boxes": (boxes, 4),
-                  "attributes": (boxes,)}  # fmt: skip
+        wanted = {"image_ids": (images,), "sizes": (images, 2), "offsets": (images + 1,), "scores": (boxes,),
+                  "boxes": (boxes, 4), "attributes": (boxes,)}  # fmt: skip
         for name, shape in wanted.items():
             if a[name].shape != shape:
                 raise ValueError(f"{name} has the shape {a[name].shape} instead of {shape}")

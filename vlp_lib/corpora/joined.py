@@ -156,7 +156,7 @@ def read_held_out_images(root: Path) -> HeldOut:
     karpathy = {e.flickr_id: e.split for e in entries if e.flickr_id is not None}
     flickr30k = dict.fromkeys(listed | lists.keys(), "") | (karpathy or lists)
     captions = [path for folder in (root, root / "coco") for path in _captions_files(folder)]
-    images = [image for path in captions for image in read_captions(path)]
+    images = (image for path in captions for image in read_captions(path))
     numbers = {image.image_id: image.flickr_id for image in images if image.flickr_id is not None}
     coco = ({KARPATHY_TEST: ids["test"]} if ids["test"] else {}) | read_held_out(find_refs(root))
     return HeldOut(coco, ids["val"], flickr30k, numbers)

@@ -90,7 +90,7 @@ def write_index(root: Path) -> Path:
     page = root / "index.html"
     if page.exists() and not page.read_bytes().startswith(_BEGINNING.encode()):
         raise UserError(f"{page} is a page that this command did not write: move it, or name another folder")
-    titles = {name: words for page in TITLES.values() for name, words in page.items()}
+    titles = {name: words for section in TITLES.values() for name, words in section.items()}
     others = {name: name.replace("_", " ") for name in sorted({*figures, *tables} - set(titles))}
     named = {name: html.escape(words) for name, words in (titles | others).items() if name in figures or name in tables}
     links = "".join(f"<li><a href='#{html.escape(name)}'>{words}</a></li>" for name, words in named.items())

@@ -29,8 +29,8 @@ class Context:
 
     Attributes:
         hidden, heads, dropout: of the cross-modality encoder; the features have `hidden` channels.
-        grid: rows and columns of the vision stream's feature map at the pretraining's image size.
-        patch: pixels a side of a cell of that map.
+        grid: rows and columns of the vision stream's feature map at the pretraining's image size; 0 where none is.
+        patch: pixels a side of a cell of that map; 0 where there is none.
         convolutional: whether the vision stream's map is of falling resolution, as a ResNet's.
         vocabularies: classes of the label maps and of the detector.
     """

@@ -71,7 +71,7 @@ class _Normalise(nn.Module):
 
 
 class VisionStream(nn.Module):
-    """What the streams share: which pixels of an image they read.
+    """What the streams share: which pixels of an image they read, and into which map of cells they make them.
 
     Attributes:
         cell: pixels a side of a cell of the feature map; 0 where there is none.
@@ -116,7 +116,7 @@ class _WholeCells(VisionStream):
     """A stream that reads whole cells of `cell` pixels: what is left over is cropped around the centre."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Whole cells only."""
+        """Rows and columns of whole cells."""
         return height // self.cell, width // self.cell
 
     def window(self, height: int, width: int) -> tuple[slice, slice]:
@@ -227,7 +227,7 @@ class ResNetStream(_MapStream):
             self.load_report = load_matching(self.backbone, timm_state_dict(resnet.pretrained), resnet.pretrained)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """A cell for what is left over at the edges, too."""
+        """Rows and columns of cells, one for what is left over at the edges, too."""
         return math.ceil(height / self.cell), math.ceil(width / self.cell)
 
     def forward(self, batch: Pictures) -> VisionFeatures:

@@ -199,8 +199,9 @@ def _scores(task: str, run: Mapping[str, Any]) -> Iterator[tuple[str, str, float
     """Split, metric and value in percent of each score in a run's record."""
     if task == "retrieval":
         for gallery, way, k in product(("all", "folds"), ("text", "image"), CUTOFFS):
-            if gallery in run["recalls"]:
-                yield gallery, f"{way}_r{k}", 100 * run["recalls"][gallery][f"{way}_r{k}"]
+            recalls, metric = run["recalls"].get(gallery, {}), f"{way}_r{k}"
+            if metric in recalls:
+                yield gallery, metric, 100 * recalls[metric]
     elif task == "attention":
         for kind, row in run["pointing"].items():
             for metric in ("pointing", "mass", "chance", "even"):

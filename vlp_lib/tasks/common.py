@@ -119,7 +119,7 @@ class Encoder:
     """How pictures and texts of a task become tensors.
 
     Attributes:
-        tokenizer: the pretraining's; it must not cut (`max_length` above every text), for texts are cut here.
+        tokenizer: the pretraining's; it must not cut (made with a length above every text), for texts are cut here.
         text_length: tokens a text may have, [CLS] and [SEP] counted.
         image_size: side of the squared image in pixels.
         detections: of the region model; None for models that read pixels.

@@ -114,7 +114,7 @@ def open_nlvr2(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Ta
         config.allow_missing,
         notes,
     )
-    return TaskData("nlvr2", 2, 2, "accuracy", (), tuple(notes), **splits)
+    return TaskData("nlvr2", classes=2, pairs=2, main_score="accuracy", answers=(), notes=tuple(notes), **splits)
 
 
 def read_statements(folder: Path, name: str) -> Sequence[Statement] | None:

@@ -246,7 +246,9 @@ def open_vcr(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
         config.allow_missing,
         notes,
     )
-    return TaskData("vcr", CHOICES, CHOICES, "q_to_ar", (), tuple(notes), **splits)
+    return TaskData(
+        "vcr", classes=CHOICES, pairs=CHOICES, main_score="q_to_ar", answers=(), notes=tuple(notes), **splits
+    )
 
 
 def read_questions(path: Path) -> tuple[VcrQuestion, ...]:

@@ -65,8 +65,9 @@ class AskedQuestion:
 class VqaSplit(TaskSplit[AskedQuestion]):
     """The questions of one split; a decision is the class of an answer [N] int64.
 
-    Args:
+    Attributes:
         answers: in the order of the classes.
+        class_of: the class of each answer.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class VqaSplit(TaskSplit[AskedQuestion]):
         encoder: Encoder,
         answers: tuple[str, ...],
     ) -> None:
-        self.answers, self.classes = answers, {answer: place for place, answer in enumerate(answers)}
+        self.answers, self.class_of = answers, {answer: place for place, answer in enumerate(answers)}
         super().__init__(name, questions, present, encoder)
 
     def detections(self, item: AskedQuestion) -> tuple[Detections, ...]:
@@ -88,13 +89,13 @@ class VqaSplit(TaskSplit[AskedQuestion]):
         """The annotators' most common answer."""
         if item.annotation is None:
             return NO_TARGET
-        return self.classes.get(item.annotation.multiple_choice_answer, NO_TARGET)
+        return self.class_of.get(item.annotation.multiple_choice_answer, NO_TARGET)
 
     def target(self, item: AskedQuestion) -> torch.Tensor:
         """The soft target [classes], all zero where the answers are not public."""
         target = torch.zeros(len(self.answers))
         if item.annotation is not None:
-            for place, score in vqa.soft_target(item.annotation.answers, self.classes).items():
+            for place, score in vqa.soft_target(item.annotation.answers, self.class_of).items():
                 target[place] = score
         return target
 
@@ -155,7 +156,9 @@ def open_vqa(corpus: Corpus, encoder: Encoder, config: DownstreamConfig) -> Task
     splits = open_splits(kind, encoder, found, lacking, folder, config.allow_missing, notes)
     for name, asked in found.items():
         _note_answers(f"{folder}, {name}", name == "train", asked, answers, notes)
-    return TaskData("vqa", len(answers), 1, "overall", answers, tuple(notes), **splits)
+    return TaskData(
+        "vqa", classes=len(answers), pairs=1, main_score="overall", answers=answers, notes=tuple(notes), **splits
+    )
 
 
 def _with_their_images(

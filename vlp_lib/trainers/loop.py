@@ -175,8 +175,9 @@ def _scalar_writer(folder: Path) -> Any:
 
 def _write_scalars(writer: Any, row: dict[str, Any]) -> None:
     """A row of metrics.jsonl for TensorBoard: val_itm becomes val/itm, and so on."""
-    for name in row.keys() - {"step", "samples"}:
-        writer.add_scalar(name.replace("_", "/", 1), row[name], row["step"])
+    for name, value in row.items():
+        if name not in ("step", "samples"):
+            writer.add_scalar(name.replace("_", "/", 1), value, row["step"])
     writer.flush()
 
 
