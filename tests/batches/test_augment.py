@@ -81,6 +81,17 @@ def test_flip_mirrors_everything():
     np.testing.assert_allclose(show_detections(detections, mirrored).boxes, [[1 - x2, y1, 1 - x1, y2]], atol=1e-6)
 
 
+def test_two_flips_are_none():
+    picture, labels, detections = scene()
+    mirrored = View(flip=True)
+    twice = show_image(Image.fromarray(show_image(picture, mirrored, SIZE)), mirrored, SIZE)
+    assert np.array_equal(twice, show_image(picture, View(), SIZE))
+    twice = show_label_map(show_label_map(labels, mirrored, SIZE), mirrored, SIZE)
+    assert np.array_equal(twice, show_label_map(labels, View(), SIZE))
+    twice = show_detections(show_detections(detections, mirrored), mirrored)
+    np.testing.assert_allclose(twice.boxes, detections.boxes, atol=1e-6)
+
+
 # Geometry
 
 

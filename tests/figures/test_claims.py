@@ -176,6 +176,12 @@ def test_a_mix_is_compared_with_the_best_single_loss(made_up):
     assert len(rows) == 5
 
 
+def test_joint_losses_are_not_run_without_a_mix(made_up):
+    made_up.finetune("vqa", "segl", 0.6, 0.62, 0.64)
+    (row,) = claims(made_up, "joint_losses").to_dict("records")
+    assert row["verdict"] == NOT_RUN
+
+
 @pytest.fixture
 def everything(made_up):
     """The comparisons of a study in which every variant was run."""

@@ -10,7 +10,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.figures import tables
 from vlp_lib.figures.index import TITLES, write_index
 from vlp_lib.figures.plots import draw_claims
-from vlp_lib.figures.style import save_figure, save_table
+from vlp_lib.figures.style import markdown, save_figure, save_table
 from vlp_lib.io import read_json, write_json
 from vlp_lib.profiles import PROFILES
 from vlp_lib.study import scores
@@ -63,6 +63,13 @@ def test_scores_of_every_kind_in_percent(made_up):
     assert results.galleries == {"all": "all 80 images", "folds": "5 folds of 16 images"}
     assert results.provenance == "profile tiny, embedded corpus"
     assert results.names == list(VARIANTS)
+
+
+def test_mixes_stand_after_the_papers_variants(made_up):
+    made_up.finetune("vqa", "segl+0.5*ssul", 0.6)
+    results = read_results(made_up.root)
+    assert results.names == [*VARIANTS, "segl+0.5*ssul"]
+    assert tables.table_ii(results)["model"].tolist()[-1] == "segl+0.5*ssul"
 
 
 def test_real_images_are_told_from_the_embedded_corpus(made_up):
@@ -271,6 +278,11 @@ def test_a_named_run_has_its_row(made_up):
     row = tables.table_ii(results).set_index("model").loc["majority"]
     assert row.tolist() == [NOT_RUN, "60.00", "-", "-", "profile tiny, embedded corpus, 1 seed"]
     assert results.seeds("vqa", "segl") == 1  # and the variant's own is not mixed with it
+
+
+def test_a_tables_cells_have_four_figures():
+    table = pd.DataFrame({"a head": ["x", "y"], "number": [1.23456, math.nan]})
+    assert markdown(table).splitlines()[2:] == ["| x | 1.235 |", "| y |  |"]
 
 
 def test_rules_that_see_no_picture_stand_below(made_up):

@@ -207,6 +207,14 @@ def test_asking_for_attention_changes_nothing(small_model, make_batch, name):
         assert (last.transpose(1, 3)[~shown.tokens.mask] == 0).all()
 
 
+def test_streams_can_be_encoded_apart_and_joined(small_model, make_batch):
+    model = build(small_model, "spl_small").eval()
+    batch = make_batch()
+    _, tokens = model.vlp.encode_vision(batch)
+    pooled, _, _, _ = model.vlp.join(model.vlp.encode_language(batch), batch.attention_mask, tokens)
+    assert torch.equal(pooled, model.vlp(batch).pooled)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_matching_begins_at_chance(small_model, make_batch, name):
     model = build(small_model, name).eval()
