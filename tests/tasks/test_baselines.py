@@ -9,7 +9,8 @@ from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.config import DownstreamConfig
 from vlp_lib.items import by_block, read_items, write_items
 from vlp_lib.tasks import open_task
-from vlp_lib.tasks.common import NO_TARGET, Encoder, baselines
+from vlp_lib.tasks.baselines import baselines
+from vlp_lib.tasks.common import NO_TARGET, Encoder
 from vlp_lib.tasks.recalls import all_recalls, recalls_of_images
 
 

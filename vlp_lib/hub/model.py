@@ -35,7 +35,9 @@ from vlp_lib.tasks.vqa_accuracy import read_answer_list
 from vlp_lib.trainers.checkpoint import load_weights, save_weights
 from vlp_lib.trainers.finetune import ANSWERS, UNCUT
 from vlp_lib.trainers.loop import METRICS, WEIGHTS
-from vlp_lib.trainers.pretrain import PLUGINS, TOKENIZER, keep_plugins
+from vlp_lib.trainers.plugins import FOLDER as PLUGINS
+from vlp_lib.trainers.plugins import keep_plugins
+from vlp_lib.trainers.pretrain import TOKENIZER
 from vlp_lib.variants import Variant, parse_variant
 
 CARD = "README.md"

@@ -26,11 +26,13 @@ from vlp_lib.items import by_block, write_items
 from vlp_lib.models.model import VLPModel
 from vlp_lib.run import CONFIG, RECORD, Run
 from vlp_lib.tasks import open_task
-from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, baselines, collate
+from vlp_lib.tasks.baselines import baselines
+from vlp_lib.tasks.common import Encoder, Example, TaskBatch, TaskData, TaskSplit, collate
 from vlp_lib.tasks.downstream import DownstreamModel, freeze_unread, task_loss
 from vlp_lib.trainers import loop
 from vlp_lib.trainers.checkpoint import load_weights
-from vlp_lib.trainers.pretrain import TOKENIZER, describe_plugins, keep_plugins, require_detections, vocabularies
+from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
+from vlp_lib.trainers.pretrain import TOKENIZER, require_detections, vocabularies
 from vlp_lib.trainers.trained import regions_of, restore_pretrained
 from vlp_lib.variants import Variant
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vlp_lib import catalogue, io, provenance
+from vlp_lib import io, provenance
 from vlp_lib.batches.corrupt import CorruptImages, recorded
 from vlp_lib.batches.pairs import PairDataset, TrainingOrder, load_batches, validation_keys
 from vlp_lib.batches.sample import Batch, Pictures
@@ -27,9 +27,10 @@ from vlp_lib.models.model import PretrainingModel, VLPModel, needs_of
 from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.run import Run
 from vlp_lib.trainers import loop
+from vlp_lib.trainers.plugins import describe_plugins, keep_plugins
 from vlp_lib.variants import Variant
 
-TOKENIZER, PLUGINS = "tokenizer.json", "plugins"
+TOKENIZER = "tokenizer.json"
 
 
 def make_tokenizer(profile: Profile, corpus: Corpus) -> Tokenizer:
@@ -68,22 +69,6 @@ def require_targets(corpus: Corpus, variant: Variant, needs: Needs) -> None:
             f"variant {variant.name!r} reads label maps and {corpus.root} has none for its training images: add "
             f"stuffthingmaps/ or choose another variant"
         )
-
-
-def describe_plugins(variant: Variant) -> dict[str, str]:
-    """The SHA-256 of each of the variant's losses that is not the kit's own, by name: part of what a run is."""
-    entries = catalogue.plugins(tuple(dict(variant.losses)))
-    return {name: entry.sha256 for name, entry in entries.items()}
-
-
-def keep_plugins(variant: Variant, folder: Path) -> dict[str, dict[str, Any]]:
-    """Copy the text of the variant's plug-ins into a run's folder; returns file and SHA-256 by name, for run.json."""
-    kept = {}
-    for name, entry in catalogue.plugins(tuple(dict(variant.losses))).items():
-        file = f"{PLUGINS}/{entry.file.name if entry.file else f'{name}.py'}"
-        io.write_text(folder / file, entry.text)
-        kept[name] = {"file": file, "sha256": entry.sha256}
-    return kept
 
 
 class PretrainingTask:
