@@ -5,7 +5,7 @@ import torch
 from contexts import SIZES
 from torch import nn
 
-from vlp_lib.bench.budget import GIB, RESERVE, Need, Probe, matrix_rate, plan, saved_for_backward
+from vlp_lib.bench.budget import CONVOLUTIONS, GIB, RESERVE, Need, Probe, matrix_rate, plan, saved_for_backward
 from vlp_lib.trainers.loop import make_optimiser
 from vlp_lib.variants import parse_variant
 
@@ -56,6 +56,35 @@ def test_operations_of_a_matrix_product():
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         (a @ b).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 3 * 5 * 7
+
+
+def test_a_depthwise_convolution_counts_as_its_matrix_products_do():
+    """Of each channel's own kernel: torch's count of the gradients is as of one kernel for all channels."""
+    layer, x = nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.randn(2, 6, 5, 5, requires_grad=True)
+    with torch.utils.flop_counter.FlopCounterMode(display=False, custom_mapping=CONVOLUTIONS) as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * (2 * 6 * 5 * 5) * 9
+
+
+def test_a_full_convolution_counts_as_torch_counts_it():
+    layer, x = nn.Conv2d(6, 4, 3, stride=2), torch.randn(2, 6, 9, 9, requires_grad=True)
+    counts = []
+    for mapping in ({}, CONVOLUTIONS):
+        with torch.utils.flop_counter.FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+            layer(x).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_what_flows_through_a_probe_keeps_its_size(small_profile):
+    """Subnormal numbers take a CPU many times as long."""
+    ready = probe(small_profile, "segl_resnet")
+    sizes = []
+    for part in ready.model.vlp.vision.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(lambda _, __, out: sizes.append(float(out.detach().std())))
+    ready.loss(ready.model, ready.batch(2))
+    assert sizes and min(sizes) > 1e-3 and max(sizes) < 1e6
 
 
 def test_operations_are_those_of_the_weights_and_more(small_profile):

@@ -348,6 +348,22 @@ def test_stuff_json_is_not_mixed_with_pixel_maps(root: Path) -> None:
     assert [corpus.has_label_map(r) for r in corpus.split("train")] == [False, True, False]
 
 
+def test_stuff_json_serves_where_it_knows_more_images_than_the_maps_of_a_few(root: Path) -> None:
+    stuff_json(root)
+    path = root / "annotations/stuff_train2017.json"
+    content = json.loads(path.read_text())
+    mask, image = content["annotations"][0], content["images"][0]
+    content["annotations"].append(mask | {"image_id": 8})
+    content["images"].append(image | {"id": 8, "file_name": "000000000008.jpg"})
+    path.write_text(json.dumps(content))
+    pixel_map(root, "train2017", 5, STORED)
+    corpus = open_corpus(root)
+    assert len(corpus.records) > 2  # the one map covers less than half of them
+    assert [corpus.has_label_map(r) for r in corpus.split("train")] == [True, False, True]
+    labels = corpus.read_label_map(corpus.split("train")[0])
+    assert labels is not None and set(np.unique(labels)) == {2, IGNORED}
+
+
 # Detections, report, fingerprint
 
 
@@ -436,13 +452,21 @@ def test_real_corpus(shared_data: Path) -> None:
     assert all("\n" not in caption for record in corpus.records for caption in record.captions)
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("stuffthingmaps", 171), ("panoptic", 133)])
-def test_real_label_maps(shared_data: Path, tmp_path: Path, kind: str, classes: int) -> None:
-    for name in ("annotations", "images", *(["stuffthingmaps"] if kind == "stuffthingmaps" else [])):
-        (tmp_path / name).mkdir()
-        for path in (shared_data / "coco" / name).iterdir():
-            if kind == "panoptic" or not path.name.startswith("panoptic"):
-                (tmp_path / name / path.name).symlink_to(path)
+@pytest.mark.parametrize(
+    ("kept", "classes", "count", "most_void"),
+    [("stuffthingmaps", 171, 9, 0.15), ("panoptic_", 133, 27, 0.15), ("stuffthingmaps stuff_", 171, 26, 0.5)],
+    ids=["pixel maps", "panoptic", "stuff, of more images than the pixel maps"],
+)
+def test_real_label_maps(
+    shared_data: Path, tmp_path: Path, kept: str, classes: int, count: int, most_void: float
+) -> None:
+    files = [path for name in ("annotations", "images") for path in (shared_data / "coco" / name).iterdir()]
+    named = ("captions_", "instances_", *kept.split())
+    for path in (*files, *(shared_data / "coco/stuffthingmaps").iterdir()):
+        if path.name.startswith(named) or path.parent.name in (*named, "images"):
+            target = tmp_path / path.relative_to(shared_data / "coco")
+            target.parent.mkdir(exist_ok=True)
+            target.symlink_to(path)
     corpus = open_corpus(tmp_path)
     assert len(corpus.segmentation_classes) == classes
     void = []
@@ -453,7 +477,7 @@ def test_real_label_maps(shared_data: Path, tmp_path: Path, kind: str, classes: 
             assert labels.shape[::-1] == corpus.read_image(record).size != (record.width, record.height)
             assert labels[labels != IGNORED].max() < classes
             void.append((labels == IGNORED).mean())
-    assert np.mean(void) < 0.15
+    assert len(void) == count and np.mean(void) < most_void
 
 
 # Turned images

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.models.model import PretrainingModel
 from vlp_lib.models.plain_attention import PlainAttention
 from vlp_lib.models.vocabularies import Vocabularies
-from vlp_lib.trainers.efficiency import checkpoint_activations, recomputed_blocks
+from vlp_lib.trainers.efficiency import checkpoint_activations, prepare_model, recomputed_blocks
 from vlp_lib.trainers.loop import resolve_precision
 from vlp_lib.trainers.trained import device_at_hand
 from vlp_lib.variants import Variant
@@ -39,6 +39,10 @@ PAPER_PAIRS = 5_000_000
 
 TARGET_RATE = 1_750.0
 """Samples a second that are aimed at on one H200: 15 epochs of the pairs in 11.9 h."""
+
+
+_PATIENCE = 30.0
+"""Seconds within which a CPU has to compute a step for it to be tried whole."""
 
 
 def hours(count: int, per_second: float) -> float:
@@ -94,6 +98,15 @@ def saved_for_backward(forward: Callable[[], torch.Tensor], model: nn.Module) ->
     return of_blocks.total(), max((size for part, size in of_blocks.items() if part is not model), default=0)
 
 
+def _operations_of_gradients(grad: torch.Size, x: torch.Size, weight: torch.Size, *rest: Any, **_: Any) -> int:
+    wanted = rest[7]  # gradients of x, weight and bias
+    return 2 * grad.numel() * weight[1:].numel() * sum(wanted[:2])
+
+
+CONVOLUTIONS: dict[Any, Any] = {torch.ops.aten.convolution_backward: _operations_of_gradients}
+"""Operations of a convolution's gradients for torch's counter, which takes a grouped convolution's for a full one's."""
+
+
 class Probe:
     """A variant of a profile at its full size with made-up contents, ready to be measured on a device.
 
@@ -106,6 +119,7 @@ class Probe:
         with torch.device("meta"):
             model = PretrainingModel(vlp)
         self.model = fill(model, device).train()
+        prepare_model(self.model, replace(profile.training, checkpointing=False, compile=False), device)
         self.bf16 = resolve_precision(profile.training.precision) == "bf16"
 
     def batch(self, images: int) -> Batch:
@@ -144,7 +158,7 @@ class Probe:
         What checkpointing computes again is not among them: it is no progress.
         """
         # The plain attention consists of matrix products that the counter knows on every device.
-        with FlopCounterMode(display=False) as counter, PlainAttention():
+        with FlopCounterMode(display=False, custom_mapping=CONVOLUTIONS) as counter, PlainAttention():
             self.loss(self.model, self.batch(1)).backward()
         self.model.zero_grad(set_to_none=True)
         return counter.get_total_flops()
@@ -217,7 +231,11 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     probe = Probe(profile, variant, SIZES, device)
     plain, checkpointed = probe.needs()
-    images = min(32, training.batch_size // processes) if gpu else 2
+    share = training.batch_size // processes // training.accumulation
+    pace = 0.0 if gpu else 2 / probe.step_seconds(2, 1)
+    if gpu or share / pace < _PATIENCE:  # so few images pay too much for what a step costs anyway, such as AdamW
+        images = min(32, share)
+        pace = images / probe.step_seconds(images, 4 if gpu else 1)
     return Budget(
         parameters=count(probe.model),
         processes=processes,
@@ -226,7 +244,7 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
         memory=memory,
         operations=probe.operations(),
         rate=matrix_rate(device, torch.bfloat16 if probe.bf16 else torch.float32),
-        pace=images / probe.step_seconds(images, 4 if gpu else 1),
+        pace=pace,
         samples=training.steps * training.batch_size if training.steps else round(training.epochs * pairs),
     )
 
@@ -271,8 +289,8 @@ memory a process at {share} images (activations measured on this device):
 {memory("as it is", needed.plain)}
 {memory("with checkpointing", needed.checkpointed)}
   {_advice(needed, training)}
-time for {needed.samples:,} samples of {needed.operations / 1e9:,.1f} GFLOP each, on {processes} × this device \
-({needed.rate / 1e12:,.2f} TFLOP/s in matrix products):
+time for {needed.samples:,} samples of {needed.operations / 1e9:,.1f} GFLOP each, sentences as long as they may be, \
+on {processes} × this device ({needed.rate / 1e12:,.2f} TFLOP/s in matrix products):
 {pace("at that rate", best)}
 {pace(f"at {measured / best:.0%} of it, measured", measured)}
 the aim, {TARGET_RATE:,.0f} samples/s on one GPU, takes {TARGET_RATE * needed.operations / 1e12:,.1f} TFLOP/s; \

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vlp_lib.corpora.coco import SegmentationClasses, read_captions, read_categories, read_karpathy
+from vlp_lib.corpora.coco import SegmentationClasses, StuffAnnotations, read_captions, read_categories, read_karpathy
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.detections import DetectionStore, InstanceLabels, open_detections
 from vlp_lib.corpora.exclusion import COCO, FLICKR30K, VISUAL_GENOME
@@ -149,6 +149,8 @@ def _open_annotated(root: Path) -> Corpus:
     parts = _map_files([path.with_suffix("") for path in panoptic])
     if _covered(records, parts) <= _covered(records, maps):
         parts, panoptic = maps, []
+    if _rather_stuff(records, _covered(records, parts), annotations):
+        parts, panoptic = {}, []
     return Corpus(
         root=root,
         records=records,
@@ -169,6 +171,15 @@ def _map_files(folders: list[Path]) -> dict[str, Path]:
 def _covered(records: Sequence[ImageRecord], maps: Container[str]) -> int:
     """How many images have a map."""
     return sum(f"{record.image_id:012d}" in maps or record.path.stem in maps for record in records)
+
+
+def _rather_stuff(records: Sequence[ImageRecord], covered: int, annotations: Sequence[Path]) -> bool:
+    """Whether stuff_*.json knows more images than the maps do; it is read only where these have less than half."""
+    files = [path for path in annotations if path.name.startswith("stuff_")]
+    if not files or not 0 < 2 * covered < len(records):
+        return False
+    stuff = StuffAnnotations(files)
+    return sum(record.image_id in stuff for record in records) > covered
 
 
 def _segmentation_classes(annotations: list[Path], panoptic: bool) -> SegmentationClasses:
