@@ -19,3 +19,20 @@ def test_kept_output_has_a_line_each_note_and_after_ten_silent_seconds(monkeypat
         "pretrain  step 9/100  loss 0.2500  364 s left",
         "pretrain  step 10/100  val_loss 1.0  360 s left",
     ]
+
+
+def test_the_first_step_foretells_nothing(monkeypatch, capsys):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Progress("pretrain", 100, start=50) as bar:
+        bar.note("val_loss 2.0")
+        for seconds in (60.0, 11.0, 11.0):
+            clock[0] += seconds
+            bar.step()
+    assert [line.split("  ", 2)[2].strip() for line in capsys.readouterr().out.splitlines()] == [
+        "val_loss 2.0",
+        "",
+        "528 s left",
+        "517 s left",
+    ]

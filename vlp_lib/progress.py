@@ -40,6 +40,8 @@ class Progress:
     def step(self, loss: SupportsFloat | None = None) -> None:
         """One step is done; its loss is read only where it is shown, for reading makes a GPU's queue run empty."""
         self._step += 1
+        if self._step == self._start + 1:
+            self._begun = time.monotonic()  # the first step builds kernels, and foretells nothing
         if self._bar is not None:
             self._bar.update()
         elif time.monotonic() - self._spoken > _SILENCE:
@@ -53,6 +55,7 @@ class Progress:
         if not self._shown:
             return
         self._spoken = time.monotonic()
-        done = self._step - self._start
-        left = (self._spoken - self._begun) / done * (self._total - self._step) if done else float("nan")
-        print(f"{self._name}  step {self._step}/{self._total}  {text}  {left:.0f} s left", flush=True)
+        done = self._step - self._start - 1
+        left = (self._spoken - self._begun) / done * (self._total - self._step) if done > 0 else None
+        shown = "" if left is None else f"  {left:.0f} s left"
+        print(f"{self._name}  step {self._step}/{self._total}  {text}{shown}", flush=True)
