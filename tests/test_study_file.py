@@ -61,10 +61,9 @@ def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, text, message):
         study(tmp_path, text)
 
 
-def test_the_plateaus_study_is_three_variants_under_each_setting():
-    runs = read_study(Path(__file__).parents[1] / "notebooks/plateau.toml", "tiny", "", [0])
-    settings = {(run.variant, run.settings) for run in runs}
-    assert len(settings) == len(runs) and len({chosen for _, chosen in settings}) * 3 == len(runs)
-    assert all(
-        run.config != profile("tiny") for run in runs
-    )  # every setting is one that there is, and changes something
+@pytest.mark.parametrize(("name", "count"), [("plateau", 18), ("beyond", 9)])
+@pytest.mark.parametrize("scale", ["lesson", "tiny"])
+def test_every_run_of_the_kits_studies_is_another(name, count, scale):
+    runs = read_study(Path(__file__).parents[1] / f"notebooks/{name}.toml", scale, "", [0])
+    assert len({(run.variant, run.settings) for run in runs}) == len(runs) == count
+    assert all(run.config != profile(scale) for run in runs if run.settings)

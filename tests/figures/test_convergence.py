@@ -13,7 +13,7 @@ from vlp_lib.io import write_json, write_lines
 from vlp_lib.study import convergence
 from vlp_lib.study.convergence import LN2, ablation_table, convergence_curves, order_table, samples_until, speed_table
 from vlp_lib.study.runs import describe, in_order, label, read_runs
-from vlp_lib.study.verdicts import AT_CHANCE, estimate, undecided
+from vlp_lib.study.verdicts import AT_CHANCE, SAME, estimate, undecided
 from vlp_lib.variants import VARIANTS
 
 UNDECIDED = undecided()
@@ -189,11 +189,11 @@ def test_named_runs_stand_beside_the_variants():
     alike = order_table(made_up(naive_vit=[falling(0.4)], segl=[falling(0.2)]))
     assert order_table(runs)["the paper's claim"].tolist() == alike["the paper's claim"].tolist()
     (row,) = ablation_table(runs).to_dict("records")
-    assert row["named run"] == "majority < SEGL"
-    assert row["difference of the final matching loss"].startswith("0.101 ± ")
-    assert (row["seeds"], row["verdict"]) == (2, "confirmed")
-    flat = pd.concat([runs.assign(val_itm=0.69 + 0.001 * runs["seed"])])
-    assert ablation_table(flat)["verdict"].tolist() == [AT_CHANCE]
+    assert (row["named run"], row["beside"], row["seeds"], row["ends"]) == ("majority", "SEGL", 2, "lower")
+    assert row["final matching loss"].startswith("-0.101 ± ")
+    flat = runs.assign(val_itm=0.69 + 0.001 * runs["seed"])
+    (row,) = ablation_table(flat).to_dict("records")
+    assert (row["leaves it"], row["ends"]) == (AT_CHANCE, AT_CHANCE)
     drawn = draw_convergence(convergence_curves(runs)).axes[0].lines
     assert [line.get_label() for line in drawn[:-1]] == ["Naive (ViT)", "SEGL", "alone", "majority"]
     panels = draw_ablations(runs.assign(val_entropy=0.9)).axes
@@ -201,6 +201,38 @@ def test_named_runs_stand_beside_the_variants():
     labels = [[line.get_label() for line in axes.lines if not line.get_label().startswith("_")] for axes in panels]
     assert labels == [["alone"], ["as it is", "majority"]] * 2
     assert len({line.get_color() for line in drawn[:-1]}) == 4
+
+
+def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
+    """Losses are straight lines, so that images until the plateau ends are read off by hand."""
+    steps = np.linspace(0, 1, 11)
+
+    def line(end: float) -> np.ndarray:  # below 0.9 ln 2 after this share of the images
+        return LN2 - 0.1 * LN2 * steps / end
+
+    curves = {"segl": [0.40, 0.41, 0.42], "slow": [0.8, 0.83, 0.85], "never": [2, 2.1, 2.2], "same": [0.4, 0.41, 0.43]}
+    runs = pd.concat(
+        pd.DataFrame({"name": name, "variant": "segl", "seed": seed, "samples": 1_000 * steps, "val_itm": line(end)})
+        for name, ends in curves.items()
+        for seed, end in enumerate(ends)
+    )
+    table = ablation_table(runs).set_index("named run")
+    assert table.loc["slow", "images until the plateau ends"].startswith("2.02 (1.98–2.05)")
+    assert table["leaves it"].to_dict() == {"never": "later", "same": SAME, "slow": "later"}
+    assert table.loc["never", "images until the plateau ends"].startswith("> 2.44")
+    assert table.loc["never", "ends"] == "higher"
+
+
+def test_a_named_run_stands_beside_the_naive_models_under_the_same_setting():
+    runs = made_up(naive_vit=[falling(0.4)] * 2, ssul=[falling(0.3)] * 2)
+    changed = runs.assign(name=runs["variant"] + "-mlm15", val_itm=runs["val_itm"] + 0.05)
+    table = ablation_table(pd.concat([runs, changed]))
+    assert table[["named run", "beside"]].to_numpy().tolist() == [
+        ["naive_vit-mlm15", "Naive (ViT)"],
+        ["ssul-mlm15", "SSUL"],
+        ["ssul-mlm15", "naive_vit-mlm15"],
+    ]
+    assert table["final matching loss"].str[:6].tolist() == ["+0.050", "+0.050", "-0.100"]
 
 
 def test_colours_are_fixed_for_the_paper_and_in_turn_for_others():

@@ -15,6 +15,7 @@ from vlp_lib.study.verdicts import (
     CONFIRMED,
     CONTRADICTED,
     Decision,
+    Estimate,
     difference,
     equal,
     estimate,
@@ -154,28 +155,52 @@ def _until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 def order_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The paper's claims about convergence: ratios of images with their intervals, and the verdicts."""
-    rows = []
-    for words, decision in statements(runs):
-        if decision is not None:
-            found = decision.estimate
-            known = math.isfinite(found.half)
-            interval = f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})" if known else ""
-            rows.append((words, f"{math.exp(found.mean):.2f}{interval}", found.seeds, decision.verdict))
+    rows = [
+        (words, _ratio(decision.estimate), decision.estimate.seeds, decision.verdict)
+        for words, decision in statements(runs)
+        if decision is not None
+    ]
     return pd.DataFrame(rows, columns=["the paper's claim", "ratio of images (95 %)", "seeds", "verdict"])
 
 
+def _ratio(found: Estimate) -> str:
+    """A ratio whose logarithm was estimated, with its interval where that is known."""
+    known = math.isfinite(found.half)
+    return f"{math.exp(found.mean):.2f}" + known * f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})"
+
+
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The final matching loss of each named run against that of its own variant; empty without named runs."""
+    """Each named run beside the run of its own variant, and beside the naive model's run under the same setting
+    ("ssul-mlm15" beside "naive_vit-mlm15"), seed by seed; empty without named runs.
+
+    How many times the other's images it takes to leave the plateau (> where it does not leave it in each seed, < where
+    the other does not), how much higher the matching loss is that it ends at, and what either comes to.
+    """
     last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
-    named = dict(zip(runs["name"], runs["variant"], strict=True))
+    variants = dict(zip(runs["name"], runs["variant"], strict=True))
     rows = []
-    for name in in_order(named):
-        base = named[name]
-        if name != base and base in last:
-            both = last[[name, base]].dropna().to_numpy(float)
-            found, verdict, _ = higher(difference(both[:, 1], both[:, 0]), SMALLEST_LOSS)
+    for name in in_order(variants):
+        variant = variants[name]
+        of_naive = name.replace(variant, baseline(variants), 1)
+        for other in {variant: 0, of_naive: 0} if name != variant else ():
+            left = _sooner(runs, other, name, PLATEAU) if other != name else None
+            if left is None:
+                continue
+            stay = [not _until(runs[runs["name"] == run], PLATEAU)["reached"].all() for run in (name, other)]
+            both = last[[name, other]].dropna().to_numpy(float)
+            found, end, _ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
             if (both.mean(0) > PLATEAU).all():
-                verdict = AT_CHANCE
-            rows.append((f"{label(name)} < {label(base)}", found.written(3), found.seeds, verdict))
-    columns = ["named run", "difference of the final matching loss", "seeds", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+                end = AT_CHANCE
+            bound = "" if stay[0] == stay[1] else "> " if stay[0] else "< "
+            rows.append(
+                {
+                    "named run": label(name),
+                    "beside": label(other),
+                    "seeds": found.seeds,
+                    "images until the plateau ends": f"{bound}{_ratio(left.estimate)} times",
+                    "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
+                    "final matching loss": f"{found.mean:+.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
+                    "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
+                }
+            )
+    return pd.DataFrame(rows)
