@@ -104,7 +104,8 @@ def stamped(table: pd.DataFrame, profile: str) -> pd.DataFrame:
     """A table of comparisons; of a profile that is a check only, without its verdicts."""
     if not is_check(profile):
         return table
-    unsaid = table.assign(verdict=table["verdict"].where(table["verdict"] == NOT_RUN, CHECK_ONLY))
+    verdicts = table.columns.intersection(["verdict", "leaves it", "ends"])
+    unsaid = table.assign(**{name: table[name].where(table[name] == NOT_RUN, CHECK_ONLY) for name in verdicts})
     return unsaid.assign(survives=False) if "survives" in table else unsaid
 
 
