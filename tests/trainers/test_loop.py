@@ -180,6 +180,17 @@ def test_train_losses_are_means_since_the_last_evaluation(model, tmp_path):
     assert [row["train_other"] for row in rows[1:]] == pytest.approx([1.0, 4.0, 7.0, 10.0])
 
 
+def test_a_visual_loss_that_over_fits_does_not_choose_the_weights(model, tmp_path):
+    """Of the losses that all variants share the last weights are the best, of all losses the second."""
+    task, shared = Regression(values=[5.0, 3.0, 4.0, 6.0, 7.0]), iter([5.0, 4.0, 3.0, 2.0, 1.0])
+    evaluate = task.evaluate
+    task.evaluate = lambda model, device: evaluate(model, device) | {"val_shared": next(shared)}
+    _, rows = run(model, tmp_path, task)
+    fresh = copy.deepcopy(model)
+    fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert Regression().evaluate(fresh.eval(), None)["val_found"] == rows[-1]["val_found"]
+
+
 def test_weights_of_the_lowest_validation_loss_are_kept(model, tmp_path):
     values = [5.0, 3.0, 4.0, 2.0, 2.5]
     _, rows = run(model, tmp_path, Regression(values=values))

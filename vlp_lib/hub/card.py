@@ -12,6 +12,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.io import markdown_table
 from vlp_lib.run import settings_of_stage
 from vlp_lib.settings import parse_parameter
+from vlp_lib.trainers.loop import selected_by
 from vlp_lib.variants import parse_variant
 
 PAPER = (
@@ -32,7 +33,7 @@ class RunRecord:
         """The row of the lowest validation loss, whose weights are kept; raises UserError where there is no row."""
         if not self.rows:
             raise UserError("the run has no metrics.jsonl, so nothing is known of its weights: give the whole folder")
-        return min(self.rows, key=lambda row: row["val_loss"])
+        return min(self.rows, key=selected_by)
 
     @property
     def task(self) -> str:

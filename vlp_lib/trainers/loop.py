@@ -6,7 +6,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,16 @@ class Task(Protocol[SomeBatch]):
         """Scalars by name; "loss" is minimised."""
 
     def evaluate(self, model: Any, device: torch.device) -> dict[str, float]:
-        """Validation metrics by name; the weights of the lowest "val_loss" are kept. Only the main process asks."""
+        """Validation metrics by name; `selected_by` says which one chooses the weights. Only the main process asks."""
+
+
+def selected_by(metrics: Mapping[str, float]) -> float:
+    """The validation loss at whose lowest value the weights are kept.
+
+    Of a pretraining it is that of the words and the match, which all variants share and later stages use. A visual loss
+    whose labels are few over-fits long before these do (docs/experiments.md).
+    """
+    return metrics.get("val_shared", metrics["val_loss"])
 
 
 def seed_everything(seed: int) -> None:
@@ -233,7 +242,7 @@ def fit(
         seed_everything(seed + 2**31 + accelerator.process_index)
     state = load_state(accelerator, folder / STATES) or {"step": 0, "seconds": 0.0, "losses": ({}, 0)}
     rows = [row for row in read_lines(folder / METRICS) if row["step"] <= state["step"]]
-    best = min((row["val_loss"] for row in rows), default=math.inf)
+    best = min(map(selected_by, rows), default=math.inf)
     evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     save_at = {round(steps * (i + 1) / config.checkpoints) for i in range(config.checkpoints)} | {steps}
     book = _LossBook(look_every=1 if accelerator.device.type == "cpu" else _GPU_CHECK)
@@ -257,12 +266,12 @@ def fit(
         rows.append(row | metrics | trained)
         if accelerator.is_main_process:
             # The weights first: a row of metrics.jsonl is the proof that they are there.
-            if metrics["val_loss"] < best:
+            if selected_by(metrics) < best:
                 save_weights(folder / WEIGHTS, accelerator.unwrap_model(wrapped), about | {"step": step})
             write_lines(folder / METRICS, rows)
             if scalars:
                 _write_scalars(scalars, rows[-1])
-        best = min(best, metrics["val_loss"])
+        best = min(best, selected_by(metrics))
 
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(task.name, steps, state["step"], accelerator.is_main_process))
