@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 
 from vlp_lib.errors import UserError
 from vlp_lib.figures.one_run import draw_run, first_and_last
@@ -221,6 +222,15 @@ def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
     assert table["leaves it"].to_dict() == {"never": "later", "same": SAME, "slow": "later"}
     assert table.loc["never", "images until the plateau ends"].startswith("> 2.44")
     assert table.loc["never", "ends"] == "higher"
+
+
+@pytest.mark.parametrize(("right", "pairs"), [(0, 20), (20, 20), (200, 256), (3, 500)])
+def test_the_accuracy_of_one_seed_has_wilsons_interval(right, pairs):
+    runs = made_up(segl=[falling(0.3)]).assign(val_itm_accuracy=right / pairs, pairs=pairs)
+    expected = binomtest(right, pairs).proportion_ci(method="wilson")
+    written = speed_table(runs, 0.5)["final matching accuracy"].item()
+    low, high = map(float, written.partition("(")[2].rstrip(")").split("–"))
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=6e-4)
 
 
 def test_a_named_run_stands_beside_the_naive_models_under_the_same_setting():

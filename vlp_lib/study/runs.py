@@ -80,13 +80,14 @@ def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
 
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:
-    """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed` and `synthetic`; finished runs only.
+    """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed`, `synthetic` and, of a pretraining, the
+    `pairs` that it was validated on; finished runs only.
 
     Raises UserError where there is none.
     """
     frames = [
         pd.DataFrame(read_lines(folder / "metrics.jsonl")).assign(
-            **{key: run[key] for key in ("name", "variant", "seed", "synthetic")}
+            **{key: run[key] for key in ("name", "variant", "seed", "synthetic")}, pairs=run.get("validation_images")
         )
         for folder, run in read_records(root, stage).items()
     ]
