@@ -189,11 +189,11 @@ def test_named_runs_stand_beside_the_variants():
     assert speed_table(runs, 0.5)["variant"].tolist() == ["Naive (ViT)", "SEGL", "alone", "majority"]
     alike = order_table(made_up(naive_vit=[falling(0.4)], segl=[falling(0.2)]))
     assert order_table(runs)["the paper's claim"].tolist() == alike["the paper's claim"].tolist()
-    (row,) = ablation_table(runs).to_dict("records")
-    assert (row["named run"], row["beside"], row["seeds"], row["ends"]) == ("majority", "SEGL", 2, "lower")
+    (row,) = ablation_table(runs).query("run == 'majority'").to_dict("records")
+    assert (row["run"], row["beside"], row["seeds"], row["ends"]) == ("majority", "SEGL", 2, "lower")
     assert row["final matching loss"].startswith("-0.101 ± ")
     flat = runs.assign(val_itm=0.69 + 0.001 * runs["seed"])
-    (row,) = ablation_table(flat).to_dict("records")
+    (row,) = ablation_table(flat).query("run == 'majority'").to_dict("records")
     assert (row["leaves it"], row["ends"]) == (AT_CHANCE, AT_CHANCE)
     drawn = draw_convergence(convergence_curves(runs)).axes[0].lines
     assert [line.get_label() for line in drawn[:-1]] == ["Naive (ViT)", "SEGL", "alone", "majority"]
@@ -217,11 +217,23 @@ def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
         for name, ends in curves.items()
         for seed, end in enumerate(ends)
     )
-    table = ablation_table(runs).set_index("named run")
+    table = ablation_table(runs).set_index("run")
     assert table.loc["slow", "images until the plateau ends"].startswith("2.02 (1.98–2.05)")
     assert table["leaves it"].to_dict() == {"never": "later", "same": SAME, "slow": "later"}
     assert table.loc["never", "images until the plateau ends"].startswith("> 2.44")
     assert table.loc["never", "ends"] == "higher"
+
+
+def test_a_mix_stands_beside_each_of_its_losses_and_a_plug_in_beside_the_naive_model():
+    names = ("naive_vit", "ssul", "segl", "segl+0.3*ssul", "my_loss")
+    table = ablation_table(made_up(**{name: [falling(0.4), falling(0.41)] for name in names}))
+    assert table[["run", "beside"]].to_numpy().tolist() == [
+        ["my_loss", "Naive (ViT)"],
+        ["segl+0.3*ssul", "SEGL"],
+        ["segl+0.3*ssul", "SSUL"],
+        ["segl+0.3*ssul", "Naive (ViT)"],
+    ]
+    assert set(table["leaves it"]) == {SAME}
 
 
 @pytest.mark.parametrize(("right", "pairs"), [(0, 20), (20, 20), (200, 256), (3, 500)])
@@ -237,7 +249,7 @@ def test_a_named_run_stands_beside_the_naive_models_under_the_same_setting():
     runs = made_up(naive_vit=[falling(0.4)] * 2, ssul=[falling(0.3)] * 2)
     changed = runs.assign(name=runs["variant"] + "-mlm15", val_itm=runs["val_itm"] + 0.05)
     table = ablation_table(pd.concat([runs, changed]))
-    assert table[["named run", "beside"]].to_numpy().tolist() == [
+    assert table[["run", "beside"]].to_numpy().tolist() == [
         ["naive_vit-mlm15", "Naive (ViT)"],
         ["ssul-mlm15", "SSUL"],
         ["ssul-mlm15", "naive_vit-mlm15"],

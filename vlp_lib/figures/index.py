@@ -20,7 +20,7 @@ TITLES = {
         "figure_1": "Figure 1 – validation matching loss: region features, raw pixels, and a visual loss",
         "figure_5_left": "Figure 5 (left) – convergence of every variant",
         "order": "The paper's order of convergence, pair by pair",
-        "ablations": "Named runs, each beside its own variant",
+        "ablations": "Runs that are not the paper's, each beside what it is a change of",
         "convergence": "Images until the matching loss falls below a threshold",
     },
     "17_claims": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,7 @@ from vlp_lib.study.verdicts import (
     higher,
     undecided,
 )
+from vlp_lib.variants import VARIANTS
 
 LN2 = math.log(2)
 """The matching loss of a coin."""
@@ -44,6 +46,9 @@ TWICE = 2.0
 
 FIGURE_1 = ("region", "naive_vit", "segl")
 """Figure 1's comparison: the region-feature model, the naive pixel model, and a pixel model with a visual loss."""
+
+_LOSS = re.compile(r"[a-z]\w*")
+"""A visual loss in the name of a mix."""
 
 ORDER = tuple(pair for claim in CLAIMS if claim.id == "convergence" for r in claim.rankings for pair in r.neighbours)
 """The paper's order of the matching loss: the first of each pair falls first."""
@@ -182,19 +187,24 @@ def _ratio(found: Estimate) -> str:
 
 
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each named run beside the run of its own variant, and beside the naive model's run under the same setting
-    ("ssul-mlm15" beside "naive_vit-mlm15"), seed by seed; empty without named runs.
+    """Each run that is not the paper's beside what it is a change of, seed by seed; empty without such runs.
+
+    That is for a named run the run of its own variant, for a mix each of its losses alone, and for both the naive model
+    under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
 
     How many times the other's images it takes to leave the plateau (> where it does not leave it in each seed, < where
     the other does not), how much higher the matching loss is that it ends at, and what either comes to.
     """
     last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
     variants = dict(zip(runs["name"], runs["variant"], strict=True))
+    naive = baseline(variants)
     rows = []
     for name in in_order(variants):
         variant = variants[name]
-        of_naive = name.replace(variant, baseline(variants), 1)
-        for other in {variant: 0, of_naive: 0} if name != variant else ():
+        others = [variant]
+        if "@" not in variant:  # on the profile's own backbone, as the naive model is
+            others += [*_LOSS.findall(variant), name.replace(variant, naive, 1)]
+        for other in dict.fromkeys(others) if name not in (*VARIANTS, naive) else ():
             left = _sooner(runs, other, name, PLATEAU) if other != name else None
             if left is None:
                 continue
@@ -206,7 +216,7 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
             bound = "" if stay[0] == stay[1] else "> " if stay[0] else "< "
             rows.append(
                 {
-                    "named run": label(name),
+                    "run": label(name),
                     "beside": label(other),
                     "seeds": found.seeds,
                     "images until the plateau ends": f"{bound}{_ratio(left.estimate)} times",
