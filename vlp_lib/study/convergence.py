@@ -192,8 +192,8 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
     That is for a named run the run of its own variant, for a mix each of its losses alone, and for both the naive model
     under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
 
-    How many times the other's images it takes to leave the plateau (> where it does not leave it in each seed, < where
-    the other does not), how much higher the matching loss is that it ends at, and what either comes to.
+    How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, < where
+    the other does not, not known where neither does), how much higher the matching loss is that it ends at, and what either comes to.
     """
     last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
     variants = dict(zip(runs["name"], runs["variant"], strict=True))
@@ -213,13 +213,13 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
             found, end, _ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
             if (both.mean(0) > PLATEAU).all():
                 end = AT_CHANCE
-            bound = "" if stay[0] == stay[1] else "> " if stay[0] else "< "
+            ratio = ("> " if stay[0] else "< " if stay[1] else "") + f"{_ratio(left.estimate)} times"
             rows.append(
                 {
                     "run": label(name),
                     "beside": label(other),
                     "seeds": found.seeds,
-                    "images until the plateau ends": f"{bound}{_ratio(left.estimate)} times",
+                    "images until the plateau ends": "not known" if all(stay) else ratio,
                     "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
                     "final matching loss": f"{found.mean:+.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
                     "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
