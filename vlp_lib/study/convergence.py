@@ -192,8 +192,9 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
     That is for a named run the run of its own variant, for a mix each of its losses alone, and for both the naive model
     under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
 
-    How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, < where
-    the other does not, not known where neither does), how much higher the matching loss is that it ends at, and what either comes to.
+    How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, <
+    where the other does not, not known where neither does), how much higher the matching loss is that it ends at, and
+    what either comes to.
     """
     last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
     variants = dict(zip(runs["name"], runs["variant"], strict=True))
