@@ -14,6 +14,7 @@ class SPLBeside(SPL):
     """SPL whose decoder leaves the cross-modality encoder's input alone."""
 
     tokens = VisualLoss.tokens
+    token_attention = VisualLoss.token_attention
 
     def forward(self, features: VisionFeatures, tokens: VisionFeatures, batch: Batch) -> VisualOutput:
         """Equations 3 and 4 of what the decoder makes of the grid."""

@@ -30,9 +30,9 @@ def test_the_first_step_foretells_nothing(monkeypatch, capsys):
         for seconds in (60.0, 11.0, 11.0):
             clock[0] += seconds
             bar.step()
-    assert [line.split("  ", 2)[2].strip() for line in capsys.readouterr().out.splitlines()] == [
-        "val_loss 2.0",
-        "",
-        "528 s left",
-        "517 s left",
+    assert capsys.readouterr().out.splitlines() == [
+        "pretrain  step 50/100  val_loss 2.0",
+        "pretrain  step 51/100",
+        "pretrain  step 52/100    528 s left",
+        "pretrain  step 53/100    517 s left",
     ]

@@ -58,4 +58,4 @@ class Progress:
         done = self._step - self._start - 1
         left = (self._spoken - self._begun) / done * (self._total - self._step) if done > 0 else None
         shown = "" if left is None else f"  {left:.0f} s left"
-        print(f"{self._name}  step {self._step}/{self._total}  {text}{shown}", flush=True)
+        print(f"{self._name}  step {self._step}/{self._total}  {text}{shown}".rstrip(), flush=True)

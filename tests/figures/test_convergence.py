@@ -224,6 +224,22 @@ def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
     assert table.loc["never", "ends"] == "higher"
 
 
+def test_a_named_run_stands_beside_what_shares_its_backbone_and_setting():
+    names = ("naive_vit", "naive_resnet", "segl_resnet", "region", "segl", "segl+ssul")
+    runs = made_up(**{name: [falling(0.4), falling(0.41)] for name in names})
+    table = ablation_table(pd.concat([runs, runs.assign(name=runs["variant"] + "-m")]))
+    beside = table.groupby("run")["beside"].apply(list).to_dict()
+    assert beside["segl_resnet-m"] == ["SEGL (ResNet)", "naive_resnet-m"]
+    assert beside["region-m"] == ["Region features"]
+    assert beside["segl+ssul-m"] == ["segl+ssul", "segl-m", "naive_vit-m"]
+
+
+def test_only_seeds_of_both_are_compared():
+    runs = made_up(naive_vit=[falling(0.4)] * 2, segl=[falling(0.2)] * 2)
+    alone = runs[(runs["name"] == "segl") & (runs["seed"] == 1)].assign(name="segl-m", seed=7)
+    assert ablation_table(pd.concat([runs, alone])).empty
+
+
 def test_a_mix_stands_beside_each_of_its_losses_and_a_plug_in_beside_the_naive_model():
     names = ("naive_vit", "ssul", "segl", "segl+0.3*ssul", "my_loss")
     table = ablation_table(made_up(**{name: [falling(0.4), falling(0.41)] for name in names}))
@@ -238,7 +254,7 @@ def test_a_mix_stands_beside_each_of_its_losses_and_a_plug_in_beside_the_naive_m
 
 @pytest.mark.parametrize(("right", "pairs"), [(0, 20), (20, 20), (200, 256), (3, 500)])
 def test_the_accuracy_of_one_seed_has_wilsons_interval(right, pairs):
-    runs = made_up(segl=[falling(0.3)]).assign(val_itm_accuracy=right / pairs, pairs=pairs)
+    runs = made_up(segl=[falling(0.3)]).assign(val_itm_accuracy=right / pairs, images=pairs)
     expected = binomtest(right, pairs).proportion_ci(method="wilson")
     written = speed_table(runs, 0.5)["final matching accuracy"].item()
     low, high = map(float, written.partition("(")[2].rstrip(")").split("–"))

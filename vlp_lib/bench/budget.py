@@ -218,9 +218,10 @@ def estimate(profile: Profile, variant: Variant, pairs: int, processes: int, mem
     Raises UserError where the batch cannot be shared out to so many processes.
     """
     training, device = profile.training, device_at_hand()
-    if processes < 1 or training.batch_size % processes:
+    if processes < 1 or training.batch_size % (processes * training.accumulation):
         raise UserError(
-            f"training.batch_size {training.batch_size} cannot be shared out to {processes} GPUs: choose a divisor"
+            f"training.batch_size {training.batch_size} cannot be shared out to {processes} GPUs in "
+            f"{training.accumulation} parts: choose divisors"
         )
     gpu = device.type == "cuda"
     if memory is None and gpu:

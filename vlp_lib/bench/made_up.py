@@ -1,7 +1,7 @@
 """Models and batches of any size with made-up contents.
 
-Neither memory nor time nor the number of operations depends on the values of weights and pixels, so nothing is
-downloaded or decoded.
+Neither memory nor the number of operations depends on the values of weights and pixels, and time only where they are
+subnormal (`fill`), so nothing is downloaded or decoded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def fill(part: _Part, device: torch.device) -> _Part:
     part = part.to_empty(device=device)
     with torch.no_grad():
         for weight in part.parameters():
-            weight.normal_(std=(weight.numel() / max(1, len(weight))) ** -0.5)
+            weight.normal_(std=(weight[:1].numel() if weight.ndim else 1) ** -0.5)
         for buffer in part.buffers():
             buffer.fill_(1)
     return part

@@ -149,7 +149,7 @@ def _open_annotated(root: Path) -> Corpus:
     parts = _map_files([path.with_suffix("") for path in panoptic])
     if _covered(records, parts) <= _covered(records, maps):
         parts, panoptic = maps, []
-    if _rather_stuff(records, _covered(records, parts), annotations):
+    if not _covered(records, parts) or _rather_stuff(records, _covered(records, parts), annotations):
         parts, panoptic = {}, []
     return Corpus(
         root=root,
@@ -176,7 +176,7 @@ def _covered(records: Sequence[ImageRecord], maps: Container[str]) -> int:
 def _rather_stuff(records: Sequence[ImageRecord], covered: int, annotations: Sequence[Path]) -> bool:
     """Whether stuff_*.json knows more images than the maps do; it is read only where these have less than half."""
     files = [path for path in annotations if path.name.startswith("stuff_")]
-    if not files or not 0 < 2 * covered < len(records):
+    if not files or 2 * covered >= len(records):
         return False
     stuff = StuffAnnotations(files)
     return sum(record.image_id in stuff for record in records) > covered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -21,6 +22,8 @@ from vlp_lib.workspace import open_run_corpus
 class Lesson:
     """The corpus of a run, a trained model and a new one, and pairs to learn from and to judge by.
 
+    The pairs have what the run's variant reads, and with `label_maps` label maps, too.
+
     Attributes:
         corpus: the images, sentences, label maps and detector labels.
         trained: the network of the run: your own where you have trained it, else the one that comes with the kit.
@@ -31,7 +34,7 @@ class Lesson:
     Raises UserError where a model is neither finished nor comes with the kit, or knows other words than another.
     """
 
-    def __init__(self, run: Run, *others: Run) -> None:
+    def __init__(self, run: Run, *others: Run, label_maps: bool = False) -> None:
         self.run, self.corpus = run, open_run_corpus(run)
         first, *rest = ready_models(run, *others)
         self.trained, self.others = first.network, [model.network for model in rest]
@@ -41,7 +44,11 @@ class Lesson:
         for other, model in zip(others, rest, strict=True):
             if model.tokenizer.engine.get_vocab() != vocabulary:
                 raise UserError(f"{run.name} and {other.name} know different words: train both models on one corpus")
-        self._task = PretrainingTask(self.corpus, self.tokenizer, run.config, run.chosen, run.seed, 0)
+        training = replace(run.config.training, accumulation=1)
+        profile = replace(run.config, model=self.config, training=training)
+        self._task = PretrainingTask(self.corpus, self.tokenizer, profile, run.chosen, run.seed, training.steps)
+        self._task.train.label_maps |= label_maps
+        self._task.val.label_maps |= label_maps
 
     def new_model(self) -> PretrainingModel:
         """An untrained model, always with the same random weights, in evaluation mode."""

@@ -83,7 +83,7 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
     A seed that never gets there counts as "more than the samples it saw"; a mean over such seeds is a lower bound and
     written with ">". Columns: variant (label or name), seeds, seeds below, images, speed-up, final loss and accuracy,
-    with the half-widths of their intervals. The accuracy of one seed has Wilson's interval over its pairs.
+    with the half-widths of their intervals. The accuracy of one seed has Wilson's interval over its images.
     """
     names, naive = in_order(runs["name"]), baseline(runs["name"])
     until = {name: _until(runs[runs["name"] == name], threshold) for name in names}
@@ -110,13 +110,16 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def _accuracy(last: pd.DataFrame) -> str:
-    """The mean over seeds with its interval; of one seed with Wilson's interval of a share of so many pairs."""
-    found, pairs = estimate(last["val_itm_accuracy"]), last["pairs"].iloc[0] if "pairs" in last else None
-    if found.seeds > 1 or not pairs:
+    """The mean over seeds with its interval; of one seed with Wilson's interval of a share of so many images.
+
+    The pairs of one image are not independent: as if it had been asked about once, the interval is rather too wide.
+    """
+    found, images = estimate(last["val_itm_accuracy"]), last["images"].iloc[0] if "images" in last else None
+    if found.seeds > 1 or not images:
         return found.written(3)
     square = float(ndtri(0.975)) ** 2
-    middle = (found.mean + square / (2 * pairs)) / (1 + square / pairs)
-    half = math.sqrt(square * found.mean * (1 - found.mean) / pairs + (square / pairs / 2) ** 2) / (1 + square / pairs)
+    middle = (images * found.mean + square / 2) / (images + square)
+    half = math.sqrt(square * images * found.mean * (1 - found.mean) + (square / 2) ** 2) / (images + square)
     return f"{found.mean:.3f} ({middle - half:z.3f}–{middle + half:.3f})"
 
 
@@ -190,7 +193,7 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Each run that is not the paper's beside what it is a change of, seed by seed; empty without such runs.
 
     That is for a named run the run of its own variant, for a mix each of its losses alone, and for both the naive model
-    under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
+    of the same backbone, under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
 
     How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, <
     where the other does not, not known where neither does), how much higher the matching loss is that it ends at, and
@@ -202,15 +205,17 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in in_order(variants):
         variant = variants[name]
-        others = [variant]
-        if "@" not in variant:  # on the profile's own backbone, as the naive model is
-            others += [*_LOSS.findall(variant), name.replace(variant, naive, 1)]
+        stream = VARIANTS[variant].vision if variant in VARIANTS else "vit"
+        others = [*_LOSS.findall(variant), {"vit": naive, "resnet": "naive_resnet"}.get(stream, variant)]
+        others = [variant, *(name.replace(variant, other, 1) for other in others if "@" not in variant)]
         for other in dict.fromkeys(others) if name not in (*VARIANTS, naive) else ():
-            left = _sooner(runs, other, name, PLATEAU) if other != name else None
-            if left is None:
+            if other == name or other not in last or (shared := last[[name, other]].dropna()).empty:
                 continue
-            stay = [not _until(runs[runs["name"] == run], PLATEAU)["reached"].all() for run in (name, other)]
-            both = last[[name, other]].dropna().to_numpy(float)
+            compared = runs[runs["seed"].isin(shared.index)]
+            left = _sooner(compared, other, name, PLATEAU)
+            assert left is not None  # both were run
+            stay = [not _until(compared[compared["name"] == run], PLATEAU)["reached"].all() for run in (name, other)]
+            both = shared.to_numpy(float)
             found, end, _ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
             if (both.mean(0) > PLATEAU).all():
                 end = AT_CHANCE
@@ -222,7 +227,7 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
                     "seeds": found.seeds,
                     "images until the plateau ends": "not known" if all(stay) else ratio,
                     "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
-                    "final matching loss": f"{found.mean:+.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
+                    "final matching loss": f"{found.mean:+z.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
                     "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
                 }
             )

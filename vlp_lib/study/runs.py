@@ -81,13 +81,15 @@ def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:
     """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed`, `synthetic` and, of a pretraining, the
-    `pairs` that it was validated on; finished runs only.
+    number of `images` that it was validated on; finished runs only.
 
     Raises UserError where there is none.
     """
+    # Records of before have the number of pairs under the name of the images.
     frames = [
         pd.DataFrame(read_lines(folder / "metrics.jsonl")).assign(
-            **{key: run[key] for key in ("name", "variant", "seed", "synthetic")}, pairs=run.get("validation_images")
+            **{key: run[key] for key in ("name", "variant", "seed", "synthetic")},
+            images=run["validation_images"] if "validation_pairs" in run else None,
         )
         for folder, run in read_records(root, stage).items()
     ]

@@ -71,12 +71,12 @@ class Task(Protocol[SomeBatch]):
 
 
 def selected_by(metrics: Mapping[str, float]) -> float:
-    """The validation loss at whose lowest value the weights are kept.
+    """The validation loss at whose lowest value the weights are kept: without the visual loss of a pretraining.
 
-    Of a pretraining it is that of the words and the match, which all variants share and later stages use. A visual loss
-    whose labels are few over-fits long before these do (docs/experiments.md).
+    Words and match are what all variants share and later stages use. A visual loss whose labels are few over-fits
+    before these do (docs/experiments.md).
     """
-    return metrics.get("val_shared", metrics["val_loss"])
+    return metrics["val_loss"] - metrics.get("val_visual", 0.0)
 
 
 def seed_everything(seed: int) -> None:

@@ -141,8 +141,8 @@ class PretrainingTask:
         inputs that its own loss has damaged; the other losses, and the matching loss that is part of "val_loss", on the
         same pairs as in training. Each is the mean over its own terms (masked words, cells with a class, …), so that
         how the pairs are batched changes nothing. A visual loss that has nothing to be measured on (no validation image
-        has a label map) is left out, not 0. "val_shared" is "val_loss" without the visual loss. "val_entropy" is how
-        evenly the words look at the image (`relative_entropy`).
+        has a label map) is left out, not 0. "val_entropy" is how evenly the words look at the image
+        (`relative_entropy`).
         """
         size = self.profile.training.batch_size
         keys = [self.validation[i : i + size] for i in range(0, len(self.validation), size)]
@@ -175,8 +175,7 @@ class PretrainingTask:
                 loss = max((loss for loss in terms if f"{name}_".startswith(f"{loss}_")), key=len)
                 add(name, losses[name], terms[loss])
         means = {name: sums[name] / counts[name] for name in sums}
-        means["shared"] = model.weights["itm"] * means["loss"] + model.weights["mlm"] * means.get("mlm", 0.0)
-        means["loss"] = means["shared"]
+        means["loss"] = model.weights["itm"] * means["loss"] + model.weights["mlm"] * means.get("mlm", 0.0)
         measured = visual.weights.keys() & means.keys()
         if measured:
             means["visual"] = sum(visual.weights[name] * means[name] for name in sorted(measured))
@@ -230,7 +229,8 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
             "corpus": corpus.fingerprint,
             "notes": list(corpus.notes),
             "not_used": corpus.report.skipped,
-            "validation_images": len(task.validation),
+            "validation_pairs": len(task.validation),
+            "validation_images": len({task.val.image_of_pair[key.pair] for key in task.validation}),
             "corrupt_images": recorded(folder),
             "plugins": keep_plugins(variant, folder),
         }
