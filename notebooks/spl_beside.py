@@ -1,6 +1,6 @@
 """SPL as a teacher only: its queries predict the detector's labels, and the words read the grid itself.
 
-A plug-in for the study `beyond.toml`, which asks whether SPL's few tokens are what makes it slow.
+A plug-in for the study `beyond.toml`: is SPL slow because the words read its queries instead of the grid?
 """
 
 from vlp_lib.batches.sample import Batch
