@@ -25,6 +25,7 @@ CHAIN = {
     "00_corpus": {},
     "07_ablation_bench": {},
     "08_ask_the_model": {},
+    "09_backbones": {"steps": 2},
     "10_pretrain": {"variant": "segl"},
     "20_convergence": {},
     "11_finetune": {"task": "vqa", "variant": "segl"},
