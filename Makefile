@@ -40,7 +40,7 @@ reproduce: $(READY) ## every table and figure into results/$(PROFILE)/ (PROFILE=
 	$(BIN)/vlp reproduce --profile $(PROFILE) --data-root "$(DATA_ROOT)" --seeds "$(SEEDS)" --cores $(CORES)
 
 smoke: $(READY) ## the same graph, as small as it gets, to see that everything works
-	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_vit segl_resnet spl_small" --cores $(CORES)
+	$(BIN)/vlp reproduce --profile smoke --seeds 0 --variants "region naive_resnet segl spl_small" --cores $(CORES)
 
 test: $(READY) ## lint, types, layers and the test suite, on all cores (CORES=1: on one)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -208,6 +208,9 @@ _ALL = (
     ),
 )
 
+OURS = "segl"
+"""The row of tables IV to VI that is the paper's own model."""
+
 TABLES: Mapping[str, Table] = MappingProxyType({one.number: one for one in _ALL})
 """Tables I–VI by Roman numeral."""
 

@@ -169,17 +169,19 @@ def test_usage(capsys, arguments):
 
 def test_the_graph_runs_the_tasks_that_the_data_has(capsys, refused, tmp_path, tiny_corpus, monkeypatch):
     asked = []
-    monkeypatch.setattr("vlp_lib.cli.graph.run_graph", lambda *args, **kwargs: asked.append(args[4]))
+    monkeypatch.setattr(
+        "vlp_lib.cli.graph.run_graph", lambda *args, **kwargs: asked.append((args[4], kwargs["of_ours"]))
+    )
     assert cli.main(["reproduce", "--profile", "smoke"]) == 0
     assert cli.main(["reproduce", "--profile", "smoke", "--tasks", "vcr retrieval"]) == 0
     assert cli.main(["reproduce", "--profile", "smoke", "--tasks", ""]) == 0
     everything = ["vqa", "nlvr2", "vcr", "retrieval"]
-    assert asked == [everything, ["vcr", "retrieval"], []]
+    assert asked == [(everything, ("nlvr2", "vcr")), (["vcr", "retrieval"], ()), ([], ())]
 
     root = tmp_path / "coco"
     shutil.copytree(tiny_corpus.root, root, ignore=shutil.ignore_patterns("nlvr2", "vcr"))
     capsys.readouterr()
     assert cli.main(["reproduce", "--profile", "smoke", "--data-root", str(root)]) == 0
-    assert asked[-1] == ["vqa", "retrieval"]
+    assert asked[-1][0] == ["vqa", "retrieval"]
     assert f"{root} has no data for nlvr2, vcr: left out of the graph" in capsys.readouterr().out
     assert "did you mean 'vqa'" in refused("reproduce", "--profile", "smoke", "--tasks", "vqav2")

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -102,6 +103,14 @@ def test_the_projects_graph_can_be_planned(tasks, capfd):
     assert ("retrieval_one" in planned) == ("retrieval" in tasks)
     assert ("attention_one" in planned) == ("vqa" in tasks)
     assert "pretrain_one" in planned and "tables" in planned and "index" in planned
+
+
+@pytest.mark.parametrize(("of_ours", "finetuned"), [([], 4), (["nlvr2"], 3)])
+def test_what_the_paper_reports_of_its_own_model_alone_is_planned_for_it_alone(of_ours, finetuned, capfd):
+    pytest.importorskip("snakemake")
+    planned = ["--dry-run", "--quiet", "rules"]
+    run_graph("smoke", [0], "", ["naive_vit", "segl"], ["vqa", "nlvr2"], 1, extra=planned, of_ours=of_ours)
+    assert re.search(r"finetune_one +(\d+)", capfd.readouterr().out)[1] == str(finetuned)
 
 
 def test_where_the_time_went_is_summed_over_the_new_copies(tmp_path):

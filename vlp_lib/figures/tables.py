@@ -20,9 +20,6 @@ from vlp_lib.study.scores import NOT_SCORED, Results, paper_ms
 from vlp_lib.tasks.recalls import CUTOFFS
 from vlp_lib.variants import VARIANTS
 
-BEST = next(row.name for row in paper.table("IV").rows if row.name in VARIANTS)
-"""The variant that the paper puts beside other models' rows ("Ours (SEGL)")."""
-
 _NOTHING = "-"
 """As the paper prints a cell without a number."""
 
@@ -109,13 +106,13 @@ def table_iv(results: Results) -> pd.DataFrame:
         column.header: _SPLITS.get(column.name, ("vcr", results.split("vcr"), column.name.removeprefix("vcr_")))
         for column in found.columns[3:]
     }
-    own = dict(zip(heads, (_images(results), _hours(results), _time(results, BEST)), strict=False))
+    own = dict(zip(heads, (_images(results), _hours(results), _time(results, paper.OURS)), strict=False))
     for head, (task, split, metric) in places.items():
-        cell = results.cell(task, BEST, split, metric)
+        cell = results.cell(task, paper.OURS, split, metric)
         own[head] = cell if cell in (NOT_RUN, NOT_SCORED) else f"{cell} ({split})"
-    sources = dict.fromkeys(results.source(task, BEST) for task in ("vqa", "nlvr2", "vcr"))
+    sources = dict.fromkeys(results.source(task, paper.OURS) for task in ("vqa", "nlvr2", "vcr"))
     said = "; ".join(source for source in sources if source != NOT_RUN) or NOT_RUN
-    rows.append({"Method": f"{label(BEST)}, this run", **own, "from": said})
+    rows.append({"Method": f"{label(paper.OURS)}, this run", **own, "from": said})
     for row in _blind(results, "Method", rows[0], places, **{"from": results.provenance}):
         of_splits = {head: f"{row[head]} ({place[1]})" for head, place in places.items() if row[head] != _NOTHING}
         rows.append(row | of_splits)
@@ -195,7 +192,7 @@ def _gallery(results: Results, name: str) -> str:
 
 
 def _pretrained(results: Results) -> list[Mapping[str, Any]]:
-    return [run for run in results.pretraining if run["name"] == BEST]
+    return [run for run in results.pretraining if run["name"] == paper.OURS]
 
 
 def _images(results: Results) -> str:
@@ -229,8 +226,8 @@ def _recall_table(results: Results, number: str, gallery: str) -> pd.DataFrame:
             if set(cells) != {_NOTHING}:
                 rows.append(_published(row, heads, cells, Images=row.cells[0], gallery=place))
     places = {f"{way} R@{k}": ("retrieval", gallery, f"{way}_r{k}") for way in ways for k in CUTOFFS}
-    own = {head: results.cell("retrieval", BEST, *place[1:]) for head, place in places.items()}
-    of_run = {"gallery": _gallery(results, gallery), "from": results.source("retrieval", BEST)}
-    rows.append({"Method": f"{label(BEST)}, this run", "Images": _images(results)} | own | of_run)
+    own = {head: results.cell("retrieval", paper.OURS, *place[1:]) for head, place in places.items()}
+    of_run = {"gallery": _gallery(results, gallery), "from": results.source("retrieval", paper.OURS)}
+    rows.append({"Method": f"{label(paper.OURS)}, this run", "Images": _images(results)} | own | of_run)
     rows += _blind(results, "Method", rows[0], places, **of_run | {"from": results.provenance})
     return pd.DataFrame(rows)
