@@ -10,11 +10,14 @@ from scipy.optimize import linear_sum_assignment
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlp_lib import cli
+from vlp_lib.batches.texts import training_texts
+from vlp_lib.batches.tokenizer import train_tokenizer
 from vlp_lib.bench import rows, table
 from vlp_lib.bench.contenders import contenders
 from vlp_lib.bench.made_up import SIZES, training_batch
 from vlp_lib.bench.plain import PlainModel, detr_matching, plain_loader, plain_step
 from vlp_lib.bench.rows import ROWS, Products, chosen_rows
+from vlp_lib.config import DataConfig
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_text
 from vlp_lib.losses.spl import match_labels
@@ -174,7 +177,13 @@ def test_all_matrix_products_are_kept():
     products.again(CPU, torch.bfloat16)()
 
 
-def test_the_plain_loader_gives_images(tiny_corpus):
-    images = plain_loader(tiny_corpus.records[:3], 24, (0.8, 1.2))()
+def test_the_plain_loader_gives_images_and_two_sentences_for_each(tiny_corpus):
+    tokenizer = train_tokenizer(training_texts(tiny_corpus), 32)
+    images, texts = plain_loader(tiny_corpus.records[:3], tokenizer, 24, DataConfig(mlm_probability=0.5))()
+    read = torch.where(texts["labels"] >= 0, texts["labels"], texts["input_ids"])
+    captions = [record.captions[0] for record in tiny_corpus.records[:3]]
+    for row, caption in zip(read, [*captions, captions[1], captions[2], captions[0]], strict=True):
+        assert row[row != 0].tolist() == tokenizer.encode(caption)[0].tolist()
+    assert (texts["labels"] >= 0).any()
     assert images.shape == (3, 3, 24, 24)
     assert 0 <= images.min() < images.max() <= 1

@@ -153,7 +153,7 @@ class PairDataset(Dataset[Sample]):
 
         Which one is drawn from the key's seed, so that neither workers nor restarts change it.
         """
-        rng = np.random.default_rng((key.seed, _SUBSTITUTE))
+        rng: np.random.Generator | None = None
         unreadable: list[str] = []
         while True:
             try:
@@ -162,6 +162,7 @@ class PairDataset(Dataset[Sample]):
                 unreadable.append(str(self.records[self.image_of_pair[key.pair]].path))
                 if not key.augment or len(unreadable) == _SUBSTITUTES:
                     raise
+            rng = rng or np.random.default_rng((key.seed, _SUBSTITUTE))
             key = key._replace(pair=int(rng.integers(len(self))))
 
     def _sample(self, key: PairKey, known: KnownTexts) -> Sample:

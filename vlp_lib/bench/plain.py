@@ -15,11 +15,19 @@ from scipy.optimize import linear_sum_assignment
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision.transforms import v2
-from transformers import BertConfig, BertModel, LxmertConfig
+from transformers import (
+    BatchEncoding,
+    BertConfig,
+    BertModel,
+    DataCollatorForLanguageModeling,
+    LxmertConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.lxmert.modeling_lxmert import LxmertPooler, LxmertPreTrainingHeads, LxmertXLayer
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
-from vlp_lib.config import ModelConfig, TrainingConfig
+from vlp_lib.batches.tokenizer import CLS, MASK, PAD, SEP, Tokenizer
+from vlp_lib.config import DataConfig, ModelConfig, TrainingConfig
 from vlp_lib.corpora.images import opened
 from vlp_lib.corpora.records import IGNORED, ImageRecord
 from vlp_lib.models.vocabularies import Vocabularies
@@ -99,21 +107,31 @@ def detr_matching(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return targets.to(logits.device)
 
 
-def plain_loader(records: Sequence[ImageRecord], size: int, resize: tuple[float, float]) -> Callable[[], torch.Tensor]:
-    """Images alone: Pillow decodes, torchvision resizes by a random factor and crops."""
+def plain_loader(
+    records: Sequence[ImageRecord], tokenizer: Tokenizer, size: int, data: DataConfig
+) -> Callable[[], tuple[torch.Tensor, BatchEncoding]]:
+    """Images, and two sentences for each: its first one and the next image's.
+
+    Pillow decodes, torchvision resizes by a random factor and crops, transformers' tokenizer and collator make the ids
+    and hide words.
+    """
     rng, crop = np.random.default_rng(0), v2.RandomCrop(size, pad_if_needed=True)
+    special = {"pad_token": PAD, "mask_token": MASK, "cls_token": CLS, "sep_token": SEP}
+    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer.engine, **special)
+    hide = DataCollatorForLanguageModeling(words, mlm_probability=data.mlm_probability)
+    captions = [record.captions[0] for record in records]
 
     def view(image: Any) -> Any:
-        side = round(size * rng.uniform(*resize))
+        side = round(size * rng.uniform(*data.resize))
         return crop(v2.functional.resize(image, [side, side], antialias=True))
 
     transform = v2.Compose([view, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
 
-    def load() -> torch.Tensor:
-        images = []
+    def load() -> tuple[torch.Tensor, BatchEncoding]:
+        images, texts = [], [words(caption) for caption in captions + captions[1:] + captions[:1]]
         for record in records:
             with opened(record.path) as image:
                 images.append(transform(image.convert("RGB")))
-        return torch.stack(images)
+        return torch.stack(images), hide(texts)
 
     return load

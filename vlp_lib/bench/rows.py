@@ -246,17 +246,17 @@ def _tokenizer(setting: Setting) -> Tokenizer:
     return train_tokenizer(training_texts(setting.corpus), setting.profile.model.max_text_length)
 
 
-@row("training samples from the image files", "Pillow and torchvision, images alone", 1)
+@row("training samples from the image files", "Pillow, torchvision, transformers' tokenizer and collator", 1)
 def input_files(setting: Setting) -> Pair:
-    """Whole training samples, two sentences each, against images alone."""
-    profile = setting.profile
-    dataset = PairDataset(setting.corpus, "train", _tokenizer(setting), profile.model, profile.data)
+    """Images and two sentences for each, words hidden."""
+    profile, tokenizer = setting.profile, _tokenizer(setting)
+    dataset = PairDataset(setting.corpus, "train", tokenizer, profile.model, profile.data)
     # One sentence of each image, so that each image is read once.
     pairs = np.flatnonzero(dataset.caption_of_pair == 0)[:64]
     records = [dataset.records[dataset.image_of_pair[pair]] for pair in pairs]
     keys = [PairKey(int(own), int(own), int(other), int(other)) for own, other in zip(pairs, np.roll(pairs, -1))]  # noqa: B905
     ours = lambda: collate(dataset.__getitems__(keys), profile.data.text_lengths)  # noqa: E731
-    return Pair(ours, plain_loader(records, profile.model.image_size, profile.data.resize))
+    return Pair(ours, plain_loader(records, tokenizer, profile.model.image_size, profile.data))
 
 
 @row("200 scenes of the embedded corpus, 64 px", "the aim of 1,500 scenes a second", 1)

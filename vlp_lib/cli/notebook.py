@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,8 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
     last line it carries; the executed copy has the whole traceback.
     """
     values = parameters(notebook, given)
+    # jsonschema can check IRIs by a package whose grammar takes longer to load than all else; a notebook has none.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
