@@ -128,10 +128,13 @@ def test_the_whole_chain_on_real_files(data, shared_data, tmp_path, monkeypatch,
     from torchvision.models import get_model
 
     torch.manual_seed(0)
-    torch.save(get_model(DETECTOR, weights=None, weights_backbone=None).state_dict(), tmp_path / "detector.pth")
+    detector = get_model(DETECTOR, weights=None, weights_backbone=None)
+    # Sure of one class: else each of its proposals would be a box of each of the 90 classes.
+    detector.roi_heads.box_predictor.cls_score.bias.data[1] = 5.0
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
     said = command(
         capsys, "data", "labels", "--root", data / "coco", "--detector", DETECTOR, "--weights",
-        tmp_path / "detector.pth", "--short-side", 48, "--most", 10, "--threshold", 0.0, "--workers", 0,
+        tmp_path / "detector.pth", "--short-side", 48, "--most", 10, "--threshold", 0.1, "--workers", 0,
         "--batch-size", 32,
     )  # fmt: skip
     assert "788" in said
