@@ -5,14 +5,23 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from vlp_lib.errors import UserError
 from vlp_lib.figures.one_run import draw_run, first_and_last
-from vlp_lib.figures.plots import draw_ablations, draw_convergence
+from vlp_lib.figures.plots import draw_ablations, draw_convergence, draw_ends
 from vlp_lib.figures.style import colours, save_figure, save_table
 from vlp_lib.io import write_json, write_lines
 from vlp_lib.study import convergence
-from vlp_lib.study.convergence import LN2, ablation_table, convergence_curves, order_table, samples_until, speed_table
+from vlp_lib.study.convergence import (
+    LN2,
+    ablation_table,
+    convergence_curves,
+    ends_table,
+    order_table,
+    samples_until,
+    speed_table,
+)
 from vlp_lib.study.runs import describe, in_order, label, read_runs
 from vlp_lib.study.verdicts import AT_CHANCE, SAME, estimate, undecided
 from vlp_lib.variants import VARIANTS
@@ -204,19 +213,41 @@ def test_named_runs_stand_beside_the_variants():
     assert len({line.get_color() for line in drawn[:-1]}) == 4
 
 
-def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
-    """Losses are straight lines, so that images until the plateau ends are read off by hand."""
+def straight(**curves: list[float]) -> pd.DataFrame:
+    """Runs of SEGL whose losses are straight lines, below 0.9 ln 2 after these shares of 1,000 images, seed by seed."""
     steps = np.linspace(0, 1, 11)
-
-    def line(end: float) -> np.ndarray:  # below 0.9 ln 2 after this share of the images
-        return LN2 - 0.1 * LN2 * steps / end
-
-    curves = {"segl": [0.40, 0.41, 0.42], "slow": [0.8, 0.83, 0.85], "never": [2, 2.1, 2.2], "same": [0.4, 0.41, 0.43]}
-    runs = pd.concat(
-        pd.DataFrame({"name": name, "variant": "segl", "seed": seed, "samples": 1_000 * steps, "val_itm": line(end)})
+    return pd.concat(
+        pd.DataFrame(
+            {"name": name, "variant": "segl", "seed": seed, "samples": 1_000 * steps,
+             "val_itm": LN2 - 0.1 * LN2 * steps / end}
+        )
         for name, ends in curves.items()
         for seed, end in enumerate(ends)
+    )  # fmt: skip
+
+
+def test_where_each_run_ends_is_drawn_with_its_interval_and_who_stays_as_an_arrow():
+    runs = straight(**{"segl": [0.4, 0.41, 0.42], "segl-never": [2, 2.1, 2.2], "segl-two": [0.5, 0.52]})
+    ends = ends_table(runs.assign(settings=runs["name"].map({"segl-two": "data.flip=0"}).fillna(""))).set_index("name")
+    assert ends["change"].to_dict() == {"segl": "as it is", "segl-never": "never", "segl-two": "two"}
+    assert ends["left"].to_dict() == {"segl": 3, "segl-never": 0, "segl-two": 2}
+    logs = np.log([400, 410, 420])
+    half = student.ppf(0.975, 2) * logs.std(ddof=1) / math.sqrt(3)
+    found = ends.loc["segl", ["images_low", "images", "images_high"]].to_list()
+    assert found == pytest.approx(np.exp([logs.mean() - half, logs.mean(), logs.mean() + half]), rel=1e-6)
+    assert ends.loc["segl-never", "images"] == pytest.approx(1_000)
+    assert ends.loc["segl-two", "loss"] == pytest.approx(LN2 - 0.05 * LN2 * (1 / 0.5 + 1 / 0.52))
+    left, right = draw_ends(ends.reset_index()).axes
+    assert [line.get_marker() for line in left.lines if line.get_marker() != "None"] == ["^", ">", "^"]
+    assert [line.get_marker() for line in right.lines if line.get_marker() != "None"] == ["^"] * 3
+    assert [text.get_text() for text in left.get_yticklabels()] == ["as it is", "never", "two\ndata.flip=0"]
+    assert (
+        sum(len(line.get_xdata()) == 2 and line.get_color() == left.lines[0].get_color() for line in right.lines) == 2
     )
+
+
+def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
+    runs = straight(segl=[0.40, 0.41, 0.42], slow=[0.8, 0.83, 0.85], never=[2, 2.1, 2.2], same=[0.4, 0.41, 0.43])
     table = ablation_table(runs).set_index("run")
     assert table.loc["slow", "images until the plateau ends"].startswith("2.02 (1.98–2.05)")
     assert table["leaves it"].to_dict() == {"never": "later", "same": SAME, "slow": "later"}

@@ -21,6 +21,7 @@ TITLES = {
         "figure_5_left": "Figure 5 (left) – convergence of every variant",
         "order": "The paper's order of convergence, pair by pair",
         "ablations": "Runs that are not the paper's, each beside what it is a change of",
+        "ablation_curves": "The curves of named runs",
         "convergence": "Images until the matching loss falls below a threshold",
     },
     "17_claims": {
@@ -53,7 +54,8 @@ TITLES = {
 _SEEN = {
     "figure_1": "curves that fall, a line a variant, from chance (ln 2, dotted), against the images seen",
     "figure_5_left": "curves that fall, a line a variant, from chance (ln 2, dotted), against the images seen",
-    "ablations": "curves of the matching loss above and of the attention's entropy below, a column a variant",
+    "ablations": "a row a change: left the images until the plateau ends, right the matching loss at the end",
+    "ablation_curves": "curves of the matching loss above and of the attention's entropy below, a column a variant",
     "claims": "a panel a score, a row a comparison: its difference beside the band that the paper claims",
     "figure_5_right": "points of the variants, accuracy against milliseconds: left these runs, right the paper",
     "figure_6": "three images in rows, a column a model, brighter where it looks; what is asked for is outlined",

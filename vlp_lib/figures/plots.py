@@ -29,13 +29,16 @@ from vlp_lib.figures.style import (
     plain_log_ticks,
 )
 from vlp_lib.study.claims import POINTS
-from vlp_lib.study.convergence import LN2, convergence_curves
+from vlp_lib.study.convergence import AS_IT_IS, LN2, convergence_curves
 from vlp_lib.study.runs import in_order, label
 from vlp_lib.study.scores import RUN, not_shown
 from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED
 
 _SEEDS_OF_A_BAND = 3
 """Of two seeds the interval is nine times as wide as what lies between them, and hides all other curves."""
+
+_CURVES_WITH_BANDS = 4
+"""Of more in one panel the intervals hide each other."""
 
 _SEEN = "images seen, each with its own and another's sentence"
 
@@ -81,23 +84,71 @@ def _name_ends(axes: Axes, ends: Mapping[str, pd.Series], tints: Mapping[str, st
 
 
 def _draw_curve(
-    axes: Axes, curves: pd.DataFrame, name: str, tint: str, words: str = "", alpha: float = 1.0, lw: float = 1.8
+    axes: Axes,
+    curves: pd.DataFrame,
+    name: str,
+    tint: str,
+    words: str = "",
+    alpha: float = 1.0,
+    lw: float = 1.8,
+    band: bool = True,
 ) -> float:
     """One run's mean with its interval; returns the highest value."""
     curve = curves[curves["name"] == name].sort_values("samples")
     axes.plot(curve["samples"], curve["mean"], color=tint, label=words or label(name), lw=lw, alpha=alpha,
               ms=4.5, markevery=(len(name) % 3, 3), **line_look(name))  # fmt: skip
-    half = curve["half"].where(curve["seeds"] >= _SEEDS_OF_A_BAND, 0.0)
+    half = curve["half"].where(band & (curve["seeds"] >= _SEEDS_OF_A_BAND), 0.0)
     axes.fill_between(curve["samples"], curve["mean"] - half, curve["mean"] + half, color=tint, alpha=0.15, lw=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return float(curve["mean"].max())
+
+
+def draw_ends(ends: pd.DataFrame, title: str = "") -> Figure:
+    """What each change does to each variant (`ends_table`), a row a change: how soon it learns, and how well.
+
+    A run that does not leave the plateau with each seed is an arrow at the images that it took at least. Intervals are
+    those of three seeds or more.
+    """
+    variants = in_order(ends["variant"])
+    tints, marks = colours(variants), {name: line_look(name)["marker"] or "X" for name in variants}
+    changes = sorted(set(ends["change"]), key=lambda change: (change != AS_IT_IS, change))
+    figure = new_figure(10.5, 0.3 * len(ends) + 1.8, columns=2)
+    words = {"images": "images until the plateau ends", "loss": "matching loss at the end"}
+    for axes, (value, said) in zip(figure.axes, words.items(), strict=True):
+        for row, change in enumerate(changes):
+            members = ends[ends["change"] == change].set_index("variant")
+            for place, name in enumerate(in_order(members.index)):
+                one, height = members.loc[name], row + 0.8 * (place - (len(members) - 1) / 2) / len(variants)
+                stays = value == "images" and one["left"] < one["seeds"]
+                look = {"marker": ">", "mfc": "none"} if stays else {"marker": marks[name]}
+                axes.plot(one[value], height, color=tints[name], ls="", ms=6, **look)
+                if one["seeds"] >= _SEEDS_OF_A_BAND:
+                    axes.plot([one[f"{value}_low"], one[f"{value}_high"]], [height] * 2, color=tints[name], lw=1.4)
+            axes.axhline(row + 0.5, color="0.9", lw=0.6)
+        axes.set_yticks(range(len(changes)), [""] * len(changes))
+        axes.set_ylim(len(changes) - 0.5, -0.5)
+        axes.set_xlabel(said)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    settings = {change: set(ends[ends["change"] == change]["settings"]) for change in changes}
+    shown = {change: min(of) if len(of) == 1 else "" for change, of in settings.items()}
+    figure.axes[0].set_yticklabels([f"{change}\n{textwrap.shorten(shown[change], 44)}".strip() for change in changes])
+    figure.axes[0].tick_params(axis="y", labelsize=8)
+    figure.axes[0].set_xlim(0, 1.05 * ends["seen"].max())
+    figure.axes[1].axvline(LN2, color="0.5", lw=0.8, ls=":")
+    figure.axes[1].set_xlim(0, 0.8)
+    key = [Line2D([], [], color=tints[name], ls="", marker=marks[name], label=label(name)) for name in variants]
+    key.append(Line2D([], [], color="0.3", ls="", marker=">", mfc="none", label="stays with a seed or more"))
+    figure.legend(handles=key, frameon=False, fontsize=9, loc="outside lower center", ncols=6)
+    figure.suptitle(title, fontsize=10)
+    return figure
 
 
 def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
     """Named runs beside the run of their own variant, a column a variant: matching loss above, entropy below.
 
     The entropy is that of the words' attention to the image: at 1 they look at all of it alike. A run called
-    "segl-mlm15" has the colour of every other "…-mlm15". The runs are those of `study.runs.read_runs`.
+    "segl-mlm15" has the colour of every other "…-mlm15". The runs are those of `study.runs.read_runs`. Intervals are
+    shaded where a panel has few curves; `draw_ends` has them all.
     """
     named = runs[runs["name"] != runs["variant"]]
     variants = in_order(named["variant"])
@@ -113,10 +164,13 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
         curves = convergence_curves(runs, metric)
         highest = 0.0
         for axes, variant in zip(row, variants, strict=True):
+            changed = sorted(set(named[named["variant"] == variant]["name"]))
+            band = len(changed) < _CURVES_WITH_BANDS
             if variant in set(runs["name"]):
-                highest = max(highest, _draw_curve(axes, curves, variant, "k", "as it is"))
-            for name in sorted(set(named[named["variant"] == variant]["name"])):
-                highest = max(highest, _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name]))
+                highest = max(highest, _draw_curve(axes, curves, variant, "k", AS_IT_IS, band=band))
+            for name in changed:
+                drawn = _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name], band=band)
+                highest = max(highest, drawn)
             axes.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(words)
         for axes in row if metric == "val_itm" else ():

@@ -44,6 +44,9 @@ SMALLEST_RATIO, ALIKE = 1.1, 1.5
 TWICE = 2.0
 """How many times as many images as SEGL the naive model takes to leave the plateau, at least: "a long time"."""
 
+AS_IT_IS = "as it is"
+"""What a variant's run without a change of settings is called."""
+
 FIGURE_1 = ("region", "naive_vit", "segl")
 """Figure 1's comparison: the region-feature model, the naive pixel model, and a pixel model with a visual loss."""
 
@@ -187,6 +190,41 @@ def _ratio(found: Estimate) -> str:
     """A ratio whose logarithm was estimated, with its interval where that is known."""
     known = math.isfinite(found.half)
     return f"{math.exp(found.mean):.2f}" + known * f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})"
+
+
+def ends_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """When each run leaves the plateau and where it ends, with 95 % intervals over seeds; a row a name.
+
+    Columns: name, variant, change (what the name says beside the variant's; of a variant itself "as it is", of a mix or
+    a loss of one's own its name), settings, seeds, left (seeds that leave the plateau), seen (images), images,
+    images_low, images_high (until they leave it, of the logarithms; a bound without interval where a seed stays), loss,
+    loss_low, loss_high (the matching loss at the end).
+    """
+    rows = []
+    for name in in_order(runs["name"]):
+        run = runs[runs["name"] == name]
+        variant, until = str(run["variant"].iloc[0]), _until(run, PLATEAU)
+        images = estimate(np.log(until["images"].astype(float)))
+        loss = estimate(run.sort_values("samples").groupby("seed")["val_itm"].last())
+        known = until["reached"].all()
+        rows.append(
+            {
+                "name": name,
+                "variant": variant,
+                "change": AS_IT_IS if name in VARIANTS else name.removeprefix(f"{variant}-"),
+                "settings": run["settings"].iloc[0] if "settings" in run else "",
+                "seeds": loss.seeds,
+                "left": int(until["reached"].sum()),
+                "seen": run["samples"].max(),
+                "images": math.exp(images.mean),
+                "images_low": math.exp(images.low) if known else math.nan,
+                "images_high": math.exp(images.high) if known else math.nan,
+                "loss": loss.mean,
+                "loss_low": loss.low,
+                "loss_high": loss.high,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -80,8 +80,8 @@ def shown_results(layout: Layout, needed: Sequence[str]) -> Shown:
 
 
 def read_runs(root: Path, stage: str) -> pd.DataFrame:
-    """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed`, `synthetic` and, of a pretraining, the
-    number of `images` that it was validated on; finished runs only.
+    """All rows of metrics.jsonl of a stage, with `name`, `variant`, `seed`, `synthetic`, its own `settings` as one text
+    and, of a pretraining, the number of `images` that it was validated on; finished runs only.
 
     Raises UserError where there is none.
     """
@@ -90,6 +90,7 @@ def read_runs(root: Path, stage: str) -> pd.DataFrame:
         pd.DataFrame(read_lines(folder / "metrics.jsonl")).assign(
             **{key: run[key] for key in ("name", "variant", "seed", "synthetic")},
             images=run["validation_images"] if "validation_pairs" in run else None,
+            settings=" ".join(run.get("settings", ())),
         )
         for folder, run in read_records(root, stage).items()
     ]

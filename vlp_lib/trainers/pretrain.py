@@ -227,6 +227,7 @@ def pretrain(run: Run, corpus: Corpus, restart: bool = False, tensorboard: bool 
         facts = run.identity("pretrain") | {
             "synthetic": corpus.synthetic,
             "corpus": corpus.fingerprint,
+            "settings": list(run.settings),
             "notes": list(corpus.notes),
             "not_used": corpus.report.skipped,
             "validation_pairs": len(task.validation),
