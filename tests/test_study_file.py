@@ -1,10 +1,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from vlp_lib.bench.made_up import training_batch
 from vlp_lib.errors import UserError
+from vlp_lib.models.model import PretrainingModel, VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.profiles import profile
-from vlp_lib.run import Run
+from vlp_lib.run import Run, project_root
 from vlp_lib.study_file import read_study, write_study
 
 
@@ -21,6 +25,16 @@ def test_runs_of_a_file(tmp_path):
     )
     assert (baseline.name, baseline.seed, baseline.settings) == ("segl", 0, ())
     assert (named.name, named.seed, named.config.training.steps) == ("majority", 3, 5)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+@pytest.mark.parametrize("file", sorted((project_root() / "notebooks").glob("*.toml")), ids=lambda file: file.name)
+def test_every_run_of_the_kits_own_studies_has_finite_losses(file):
+    sizes = Vocabularies(words=60, segmentation=18, detector=8, attributes=4)
+    for run in read_study(file, "smoke", "", [0]):
+        model = PretrainingModel(VLPModel(run.config.model, run.chosen, sizes))
+        batch = model.vlp.visual_loss.corrupt(training_batch(run.config, run.chosen, sizes, 2, torch.device("cpu")))
+        assert torch.isfinite(model(batch)["loss"]), run.name
 
 
 @pytest.mark.usefixtures("forget_plugins")
