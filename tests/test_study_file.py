@@ -76,7 +76,7 @@ def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, text, message):
 
 
 @pytest.mark.usefixtures("forget_plugins")
-@pytest.mark.parametrize(("name", "count"), [("plateau", 18), ("beyond", 10)])
+@pytest.mark.parametrize(("name", "count"), [("plateau", 18), ("beyond", 11)])
 @pytest.mark.parametrize("scale", ["lesson", "tiny"])
 def test_every_run_of_the_kits_studies_is_another(name, count, scale):
     runs = read_study(Path(__file__).parents[1] / f"notebooks/{name}.toml", scale, "", [0])
