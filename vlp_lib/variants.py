@@ -69,6 +69,11 @@ def parse_variant(name: str, vision: str = "vit") -> Variant:
     return Variant(name, stream, tuple(losses.items()))
 
 
+def naive_of(vision: str) -> str:
+    """The naive model of a profile with this vision stream."""
+    return next(name for name in default_variants(vision) if name.startswith("naive"))
+
+
 def default_variants(vision: str) -> list[str]:
     """The paper's variants, where the vision stream of a profile is one of the paper's; else those on that stream."""
     losses = [name for name in VARIANTS if name in catalogue.losses()]

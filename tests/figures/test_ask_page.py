@@ -28,7 +28,7 @@ def shares(page):
 
 
 def test_it_begins_with_a_true_sentence_and_a_question_and_says_whose_models_these_are(page):
-    assert page.claims[page.sentence.value].holds(page.scene)
+    assert page.claims[page.sentence.value]()
     assert "It is true of this picture." in page.match.value
     assert set(shares(page)) == {"naive_vit", "segl"}
     assert page.truths[page.question.value] in page.vqa.answers and "Right is: " in page.answer.value
@@ -42,7 +42,7 @@ def test_the_probability_is_the_models_own_and_follows_the_sentence(page):
             m.variant.name: round(100 * float(m.match([page.image], [page.sentence.value])[0])) for m in page.models
         }
         assert shares(page) == expected
-    truth = "true" if page.claims[page.sentence.value].holds(page.scene) else "not true"
+    truth = "true" if page.claims[page.sentence.value]() else "not true"
     assert f"It is {truth} of this picture." in page.match.value
 
 
@@ -98,7 +98,25 @@ def test_a_picture_of_ones_own(page):
         page.take(Path("own.png"), data)
         assert "own.png is truncated or not an image" in page.view.value
     page.number.value += 1
-    assert page.drawn
+    assert page.shown == "scene"
+
+
+def test_of_a_data_set_it_shows_the_test_images_with_their_captions(shared_results, tiny_corpus):
+    runs = (Run("tiny", name, data_root=str(tiny_corpus.root)) for name in ("naive_vit", "segl"))
+    page = AskPage(*runs, scene=1)
+    own = tiny_corpus.split("test")[1]
+    assert page.number.description == "photograph" and page.shown == "photograph"
+    assert page.image.tobytes() == tiny_corpus.read_image(own).tobytes()
+    assert page.sentence.value in own.captions and "It was written for this picture." in page.match.value
+    page.suggest[OTHER].click()
+    assert page.sentence.value not in own.captions and "It was not written for this picture." in page.match.value
+    page.suggest[TRUE].click()
+    page.number.value = 2
+    assert "It was not written for this picture." in page.match.value
+    page.sentence.value = "something that nobody has said"
+    assert "this picture." not in page.match.value
+    page.suggest[QUESTION].click()
+    assert page.question.value.endswith("?") and "Right is" not in page.answer.value
 
 
 def test_where_nobody_is_it_shows_what_it_begins_with(page, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from vlp_lib.corpora.images import as_rgb, read_image
 from vlp_lib.corpora.synthetic import CorpusSpec
 from vlp_lib.corpora.synthetic.compose import PLACES, SIZES, Wanted, compose, wanted_of
 from vlp_lib.corpora.synthetic.dice import Dice
-from vlp_lib.corpora.synthetic.language import Caption, captions
+from vlp_lib.corpora.synthetic.language import captions
 from vlp_lib.corpora.synthetic.questions import questions
 from vlp_lib.corpora.synthetic.world import BACKGROUNDS, COLOR_NAMES, GROUNDS, SHAPES, STUFFS
 from vlp_lib.errors import UserError
@@ -31,9 +31,16 @@ from vlp_lib.hub.packed import ready_model, ready_models
 from vlp_lib.io import readable
 from vlp_lib.run import Run, corpus_settings
 from vlp_lib.study.runs import label
+from vlp_lib.workspace import open_run_corpus
 
 TRUE, OTHER, QUESTION = "a true sentence", "a sentence of another picture", "a question"
 """What the page proposes."""
+
+SCENE, PHOTOGRAPH, OWN = "scene", "photograph", "your own picture"
+"""What the picture may be."""
+
+_ASKED = ("what is this?", "what color is it?", "where is it?", "is there a person?", "how many people are there?")
+"""Of photographs, whose answers nobody has written down here."""
 
 _PIXELS = "image-rendering:pixelated;border-radius:4px;"
 
@@ -92,7 +99,8 @@ class AskPage:
     """The page: by hand (`panel`), or executed, with what it begins with.
 
     The models of `baseline` and `run` are one's own where both are finished, else the kit's. It begins with a scene by
-    its number, or with the file `picture`, and with the sentence and question, "" being true ones of the scene.
+    its number (of a run with a `data_root` a test image), or with the file `picture`, and with the sentence and
+    question, "" being true ones of the scene.
 
     Raises UserError where there are no such models, and for a picture that cannot be read.
     """
@@ -109,10 +117,12 @@ class AskPage:
                 self.vqa = ready_model(run, "finetune-vqa")
             except UserError as error:
                 self.no_vqa = str(error)
+            self.corpus = open_run_corpus(run) if run.data_root else None
+        self.photographs = self.corpus.split("test") if self.corpus else []
         notes = widgets.HTML(f"<small>{html.escape(told.getvalue()).replace(chr(10), '<br>')}</small>")
         size = self.models[0].network.vlp.config.image_size
         self.spec = CorpusSpec(**corpus_settings(run.config) | {"image_size": size})
-        self.claims: dict[str, Caption] = {}
+        self.claims: dict[str, Callable[[], bool]] = {}
         self.truths: dict[str, str] = {}
         self._busy = False
         self._turn = 0
@@ -120,7 +130,8 @@ class AskPage:
         def choice(options: Sequence[str], width: str = "5.6em") -> Any:
             return widgets.Dropdown(options=options, layout={"width": width})
 
-        self.number = widgets.BoundedIntText(scene, min=0, max=999_999, description="scene", layout={"width": "12em"})
+        most, called = (len(self.photographs) - 1, PHOTOGRAPH) if self.photographs else (999_999, SCENE)
+        self.number = widgets.BoundedIntText(scene, min=0, max=most, description=called, layout={"width": "12em"})
         self.ground, self.background = choice(GROUNDS, "7em"), choice(BACKGROUNDS, "7em")
         self.things = [
             {"size": choice(SIZES), "color": choice(COLOR_NAMES), "shape": choice(("nothing", *SHAPES), "6em"),
@@ -150,7 +161,8 @@ class AskPage:
         box = widgets.Box
         ground = box([self.ground, widgets.Label("below"), self.background], layout=row)
         made = [box(list(thing.values()), layout=row) for thing in self.things]
-        left = widgets.VBox([self.view, self.number, ground, *made, self.upload], layout={"max_width": "28em"})
+        choices = [] if self.photographs else [ground, *made]
+        left = widgets.VBox([self.view, self.number, *choices, self.upload], layout={"max_width": "28em"})
         right = widgets.VBox(
             [box(list(self.suggest.values()), layout=row), self.sentence, self.match, self.question, self.answer],
             layout={"flex": "1 1 22em", "min_width": "20em"},
@@ -177,8 +189,11 @@ class AskPage:
     # ------------------------------------------------------------------------------------------------ the picture
 
     def draw_scene(self, changed: bool = False) -> None:
-        """Draw the scene of the number, or what the choices have made of it."""
+        """Draw the scene of the number, or what the choices have made of it; or show the photograph of the number."""
         if self._busy:
+            return
+        if self.corpus:
+            self._show(self.corpus.read_image(self.photographs[self.number.value]), PHOTOGRAPH)
             return
         if changed:
             chosen = ({name: part.value for name, part in thing.items()} for thing in self.things)
@@ -191,7 +206,12 @@ class AskPage:
         else:
             self.scene, pixels = compose(self.spec, self.number.value)
             self._show_choices()
-        self.image, self.drawn, self.truths = Image.fromarray(pixels), True, {}
+        self.truths = {}
+        self._show(Image.fromarray(pixels), SCENE)
+
+    def _show(self, image: Image.Image, shown: str) -> None:
+        """Put a picture on the page and ask the models anew."""
+        self.image, self.shown = image, shown
         self.look()
 
     def _show_choices(self) -> None:
@@ -219,8 +239,7 @@ class AskPage:
             self.view.value = paragraph(error, WRONG)
             return
         image.thumbnail((800, 800))  # for the page carries it
-        self.image, self.drawn = image, False
-        self.look()
+        self._show(image, OWN)
 
     # ------------------------------------------------------------------------------------------------ the words
 
@@ -228,28 +247,43 @@ class AskPage:
         """Write a sentence or question of the kind that the models have learned from, each time another one."""
         self._turn += 1
         dice = Dice(self.number.value, self._turn)
-        if kind == QUESTION:
+        if kind != QUESTION:
+            text, holds = self._photographs_words(kind, dice) if self.photographs else self._scenes_words(kind, dice)
+            self.claims[text] = holds
+            self.sentence.value = text
+        elif self.photographs:
+            self.question.value = _ASKED[self._turn % len(_ASKED)]
+        else:
             asked = questions(self.scene, dice, 1)[0]
             self.truths[asked.text] = asked.answer
             self.question.value = asked.text
-        else:
-            shown = self.scene if kind == TRUE else compose(self.spec, self.number.value + self._turn)[0]
-            said = dice.choice(captions(shown, dice))
-            self.claims[said.text] = said
-            self.sentence.value = said.text
+
+    def _scenes_words(self, kind: str, dice: Dice) -> tuple[str, Callable[[], bool]]:
+        """A sentence about the scene or another one, and whether it holds of the scene as it is by then."""
+        shown = self.scene if kind == TRUE else compose(self.spec, self.number.value + self._turn)[0]
+        said = dice.choice(captions(shown, dice))
+        return said.text, lambda: said.holds(self.scene)
+
+    def _photographs_words(self, kind: str, dice: Dice) -> tuple[str, Callable[[], bool]]:
+        """A caption of the photograph or of another one, and whether it is one of that which is shown by then."""
+        place = self.number.value + (0 if kind == TRUE else self._turn)
+        text = dice.choice(self.photographs[place % len(self.photographs)].captions)
+        return text, lambda: text in self.photographs[self.number.value].captions
 
     def look(self) -> None:
         """Ask the models what they say to the picture and the words, as they are now."""
-        words = "the scene that is chosen below" if self.drawn else "your own picture"
-        self.view.value = image_tag(self.image, words, _PIXELS * self.drawn + "width:288px;max-width:100%")
+        words = self.shown if self.shown == OWN else f"the {self.shown} that is chosen below"
+        style = _PIXELS * (self.shown == SCENE) + "width:288px;max-width:100%"
+        self.view.value = image_tag(self.image, words, style)
         self.match.value = self._guarded(self._of_sentence, self.sentence.value)
         self.answer.value = self._guarded(self._of_question, self.question.value)
 
     def _of_sentence(self, text: str) -> str:
         truth = ""
-        if self.drawn and text in self.claims:
-            holds = self.claims[text].holds(self.scene)
-            truth = paragraph(f"It is {'' if holds else 'not '}true of this picture.", RIGHT if holds else WRONG)
+        if self.shown != OWN and text in self.claims:
+            holds = self.claims[text]()
+            verb, words = ("is", "true of") if self.shown == SCENE else ("was", "written for")
+            truth = paragraph(f"It {verb} {'' if holds else 'not '}{words} this picture.", RIGHT if holds else WRONG)
         bars = match_bars(self.models, self.image, text)
         return f"<p>Does it belong to the picture?</p>{bars}{truth}{word_maps(self.models, self.image, text)}"
 
@@ -258,7 +292,8 @@ class AskPage:
             return paragraph(self.no_vqa)
         (first, share), *others = answers(self.vqa, self.image, text)
         rest = ", ".join(f"{html.escape(word)} {other:.0%}" for word, other in others if other >= 0.01)
-        right = paragraph(f"Right is: {self.truths[text]}.", RIGHT) if self.drawn and text in self.truths else ""
+        known = self.shown == SCENE and text in self.truths
+        right = paragraph(f"Right is: {self.truths[text]}.", RIGHT) if known else ""
         return (
             f'<p>{html.escape(label(self.vqa.variant.name))} answers: <b class="answer">{html.escape(first)}</b> '
             f"{share:.0%} <small>({rest})</small></p>{right}{word_maps([self.vqa], self.image, text)}"
