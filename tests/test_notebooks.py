@@ -8,13 +8,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from safetensors.torch import load_file
 
 from vlp_lib import profiles
 from vlp_lib.cli import main
 from vlp_lib.cli.notebook import parameters, solved
 from vlp_lib.errors import UserError
 from vlp_lib.io import read_json, read_lines
+from vlp_lib.models.model import VLPModel
+from vlp_lib.models.vocabularies import Vocabularies
 from vlp_lib.run import Run
+from vlp_lib.study_file import read_study
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -125,6 +129,13 @@ def test_executes_at_the_smallest_scale(name, shell, results, monkeypatch):
         # 00_start opens this one's corpus whatever its profile.
         monkeypatch.setitem(profiles.PROFILES, "lesson", replace(profiles.profile("smoke"), name="lesson"))
         displayed = run_here(name, shell, monkeypatch, **given)
+    if name == "09_backbones":
+        (file,) = (results / "smoke/backbones").glob("*/study.toml")
+        words = len(load_file(file.parent / "bert" / "model.safetensors")["embeddings.word_embeddings.weight"])
+        sizes = Vocabularies(words, segmentation=18, detector=8, attributes=8)
+        for made in read_study(file, "smoke", "", [0]):
+            vlp = VLPModel(made.config.model, made.chosen, sizes)
+            assert vlp.vision.load_report.share == vlp.language.load_report.share == 1
     if name in ("00_corpus", "07_ablation_bench", "10_pretrain", "20_convergence"):
         assert pictures(displayed) >= 1
 

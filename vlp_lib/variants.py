@@ -71,7 +71,7 @@ def parse_variant(name: str, vision: str = "vit") -> Variant:
 
 def naive_of(vision: str) -> str:
     """The naive model of a profile with this vision stream."""
-    return next(name for name in default_variants(vision) if name.startswith("naive"))
+    return f"naive_{vision}" if f"naive_{vision}" in VARIANTS else "naive"
 
 
 def default_variants(vision: str) -> list[str]:

@@ -246,6 +246,18 @@ def test_where_each_run_ends_is_drawn_with_its_interval_and_who_stays_as_an_arro
     )
 
 
+def test_every_run_is_drawn_where_it_is_on_whatever_backbone():
+    runs = straight(**{"segl": [0.4] * 3, "segl-x": [0.5] * 3, "x": [0.6] * 3})
+    high = runs[runs["name"] == "segl"].assign(name="naive", variant="naive", val_itm=1.1)
+    timm = runs[runs["name"] == "x"].assign(name="segl@timm-resnet18-x", variant="segl@timm:resnet18")
+    ends = ends_table(pd.concat([runs, high, timm]))
+    changes = dict(zip(ends["name"], ends["change"], strict=True))
+    assert changes == {"segl": "as it is", "naive": "as it is", "segl-x": "x", "x": "x", "segl@timm-resnet18-x": "x"}
+    _, right = draw_ends(ends).axes
+    assert len([line for line in right.lines if line.get_marker() != "None"]) == 5
+    assert right.get_xlim()[1] > 1.1
+
+
 def test_a_named_run_leaves_the_plateau_sooner_or_later_than_its_variant():
     runs = straight(segl=[0.40, 0.41, 0.42], slow=[0.8, 0.83, 0.85], never=[2, 2.1, 2.2], same=[0.4, 0.41, 0.43])
     table = ablation_table(runs).set_index("run")

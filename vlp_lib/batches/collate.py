@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch, Sample, Text
 from vlp_lib.corpora.records import Detections
@@ -19,8 +17,10 @@ _STEP = 8
 
 def pad(rows: list[torch.Tensor], value: int, size: int) -> torch.Tensor:
     """Tensors whose first sides differ as one of [B, size, …], with `value` behind each."""
-    padded = pad_sequence(rows, batch_first=True, padding_value=value)
-    return F.pad(padded, (*[0, 0] * (padded.ndim - 2), 0, size - padded.shape[1]), value=value)
+    padded = rows[0].new_full((len(rows), size, *rows[0].shape[1:]), value)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded
 
 
 def detection_fields(found: list[Detections]) -> dict[str, Any]:

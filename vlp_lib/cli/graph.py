@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlp_lib import paper
 from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
 from vlp_lib.config import TASKS, check_task
 from vlp_lib.distributed import held
@@ -53,6 +54,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.until and options.until not in targets():
         raise unknown("stage", options.until, targets())
     tasks = _tasks(options.data_root) if asked is None else asked
+    if asked is None and (few := [task for task in tasks if task in _OF_OURS]):
+        print(f"{' and '.join(few)}: of {paper.OURS} alone, as in table IV; --tasks gives them to every run")
     variants = options.variants.split() or ([] if options.runs else default_variants(options.chosen.model.vision))
     # The graph reads them again; here what is wrong with them is one sentence.
     runs = [Run(options.profile, name, seed, options.data_root) for name in variants for seed in seeds]
@@ -120,7 +123,7 @@ def run_graph(
         workflow_profile: a folder with Snakemake's config.yaml that says where stages run, such as a cluster's.
         runs: a file of named runs (`vlp_lib.study_file`) beside the variants.
         plugin: a Python file with the visual losses that variants name.
-        of_ours: of the tasks, those that only the paper's own model (`paper.OURS`) has, where it is among the runs.
+        of_ours: of the tasks, those that only the paper's own model (`paper.OURS`) has.
 
     Raises UserError with the sentence of the first stage that failed, or with Snakemake's own reason.
     """

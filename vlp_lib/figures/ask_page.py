@@ -192,7 +192,7 @@ class AskPage:
         """Draw the scene of the number, or what the choices have made of it; or show the photograph of the number."""
         if self._busy:
             return
-        if self.corpus:
+        if self.photographs and self.corpus:
             self._show(self.corpus.read_image(self.photographs[self.number.value]), PHOTOGRAPH)
             return
         if changed:
@@ -266,7 +266,8 @@ class AskPage:
 
     def _photographs_words(self, kind: str, dice: Dice) -> tuple[str, Callable[[], bool]]:
         """A caption of the photograph or of another one, and whether it is one of that which is shown by then."""
-        place = self.number.value + (0 if kind == TRUE else self._turn)
+        others = len(self.photographs) - 1
+        place = self.number.value + (1 + self._turn % others if kind == OTHER and others else 0)
         text = dice.choice(self.photographs[place % len(self.photographs)].captions)
         return text, lambda: text in self.photographs[self.number.value].captions
 

@@ -40,6 +40,9 @@ _SEEDS_OF_A_BAND = 3
 _CURVES_WITH_BANDS = 4
 """Of more in one panel the intervals hide each other."""
 
+_LONGEST_LABEL = 44
+"""Letters of a line beside an axis."""
+
 _SEEN = "images seen, each with its own and another's sentence"
 
 _MARKERS = {RUN: "o", "paper, table II": "o", "paper, table IV": "D"}
@@ -110,37 +113,49 @@ def draw_ends(ends: pd.DataFrame, title: str = "") -> Figure:
     those of three seeds or more.
     """
     variants = in_order(ends["variant"])
-    tints, marks = colours(variants), {name: line_look(name)["marker"] or "X" for name in variants}
+    tints = colours(variants)
+    looks = {
+        name: {"marker": line_look(name)["marker"] or "X", "mfc": "white" if "resnet" in name else tints[name]}
+        for name in variants
+    }
     changes = sorted(set(ends["change"]), key=lambda change: (change != AS_IT_IS, change))
-    figure = new_figure(10.5, 0.3 * len(ends) + 1.8, columns=2)
+    figure = new_figure(10.5, 0.27 * len(ends) + 1.8, columns=2)
     words = {"images": "images until the plateau ends", "loss": "matching loss at the end"}
     for axes, (value, said) in zip(figure.axes, words.items(), strict=True):
         for row, change in enumerate(changes):
-            members = ends[ends["change"] == change].set_index("variant")
-            for place, name in enumerate(in_order(members.index)):
-                one, height = members.loc[name], row + 0.8 * (place - (len(members) - 1) / 2) / len(variants)
+            members = ends[ends["change"] == change]
+            members = members.sort_values("variant", key=lambda names: names.map(variants.index), kind="stable")
+            for place, (_, one) in enumerate(members.iterrows()):
+                tint, height = tints[one["variant"]], row + 0.8 * (place - (len(members) - 1) / 2) / len(variants)
                 stays = value == "images" and one["left"] < one["seeds"]
-                look = {"marker": ">", "mfc": "none"} if stays else {"marker": marks[name]}
-                axes.plot(one[value], height, color=tints[name], ls="", ms=6, **look)
+                look = {"marker": ">", "mfc": "none"} if stays else looks[one["variant"]]
                 if one["seeds"] >= _SEEDS_OF_A_BAND:
-                    axes.plot([one[f"{value}_low"], one[f"{value}_high"]], [height] * 2, color=tints[name], lw=1.4)
+                    axes.plot([one[f"{value}_low"], one[f"{value}_high"]], [height] * 2, color=tint, lw=1.4)
+                axes.plot(one[value], height, color=tint, ls="", ms=6, **look)
             axes.axhline(row + 0.5, color="0.9", lw=0.6)
         axes.set_yticks(range(len(changes)), [""] * len(changes))
         axes.set_ylim(len(changes) - 0.5, -0.5)
         axes.set_xlabel(said)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     settings = {change: set(ends[ends["change"] == change]["settings"]) for change in changes}
-    shown = {change: min(of) if len(of) == 1 else "" for change, of in settings.items()}
-    figure.axes[0].set_yticklabels([f"{change}\n{textwrap.shorten(shown[change], 44)}".strip() for change in changes])
+    below = {change: f"\n{_short(*of)}" if len(of) == 1 and of != {""} else "" for change, of in settings.items()}
+    figure.axes[0].set_yticklabels([change + below[change] for change in changes])
     figure.axes[0].tick_params(axis="y", labelsize=8)
     figure.axes[0].set_xlim(0, 1.05 * ends["seen"].max())
     figure.axes[1].axvline(LN2, color="0.5", lw=0.8, ls=":")
-    figure.axes[1].set_xlim(0, 0.8)
-    key = [Line2D([], [], color=tints[name], ls="", marker=marks[name], label=label(name)) for name in variants]
+    figure.axes[1].set_xlim(0, max(0.8, 1.05 * ends["loss"].max()))
+    key = [Line2D([], [], color=tints[name], ls="", label=label(name), **looks[name]) for name in variants]
     key.append(Line2D([], [], color="0.3", ls="", marker=">", mfc="none", label="stays with a seed or more"))
     figure.legend(handles=key, frameon=False, fontsize=9, loc="outside lower center", ncols=6)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _short(settings: str) -> str:
+    """Settings as they are, or where they are long their names alone."""
+    if len(settings) <= _LONGEST_LABEL:
+        return settings
+    return textwrap.fill(", ".join(text.partition("=")[0] for text in settings.split()), _LONGEST_LABEL)
 
 
 def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
@@ -165,8 +180,9 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
         highest = 0.0
         for axes, variant in zip(row, variants, strict=True):
             changed = sorted(set(named[named["variant"] == variant]["name"]))
-            band = len(changed) < _CURVES_WITH_BANDS
-            if variant in set(runs["name"]):
+            alone = variant in set(runs["name"])
+            band = len(changed) + alone <= _CURVES_WITH_BANDS
+            if alone:
                 highest = max(highest, _draw_curve(axes, curves, variant, "k", AS_IT_IS, band=band))
             for name in changed:
                 drawn = _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name], band=band)

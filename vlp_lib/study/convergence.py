@@ -200,7 +200,7 @@ def ends_table(runs: pd.DataFrame) -> pd.DataFrame:
     images_low, images_high (until they leave it, of the logarithms; a bound without interval where a seed stays), loss,
     loss_low, loss_high (the matching loss at the end).
     """
-    rows = []
+    rows, unchanged = [], {*VARIANTS, baseline(runs["name"])}
     for name in in_order(runs["name"]):
         run = runs[runs["name"] == name]
         variant, until = str(run["variant"].iloc[0]), _until(run, PLATEAU)
@@ -211,7 +211,7 @@ def ends_table(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "name": name,
                 "variant": variant,
-                "change": AS_IT_IS if name in VARIANTS else name.removeprefix(f"{variant}-"),
+                "change": AS_IT_IS if name in unchanged else name.removeprefix(f"{variant.replace(':', '-')}-"),
                 "settings": run["settings"].iloc[0] if "settings" in run else "",
                 "seeds": loss.seeds,
                 "left": int(until["reached"].sum()),
