@@ -114,7 +114,7 @@ def draw_ends(ends: pd.DataFrame, title: str = "") -> Figure:
     """
     variants = in_order(ends["variant"])
     tints = colours(variants)
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         name: {"marker": line_look(name)["marker"] or "X", "mfc": "white" if "resnet" in name else tints[name]}
         for name in variants
     }
