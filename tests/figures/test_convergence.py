@@ -312,8 +312,21 @@ def test_a_named_run_stands_beside_the_naive_models_under_the_same_setting():
         ["naive_vit-mlm15", "Naive (ViT)"],
         ["ssul-mlm15", "SSUL"],
         ["ssul-mlm15", "naive_vit-mlm15"],
+        ["mlm15, 2 variants", "as it is"],
     ]
-    assert table["final matching loss"].str[:6].tolist() == ["+0.050", "+0.050", "-0.100"]
+    assert table["final matching loss"].str[:6].tolist() == ["+0.050", "+0.050", "-0.100", "+0.050"]
+
+
+def test_a_change_of_several_variants_is_judged_by_the_mean_of_their_losses():
+    """What each seed does to one variant and undoes to the other says nothing of the change."""
+    runs = made_up(naive_vit=[falling(0.4)] * 3, segl=[falling(0.3)] * 3)
+    noise = 0.1 * (runs["seed"] - 1) * (1 - 2 * (runs["variant"] == "segl"))
+    changed = runs.assign(name=runs["variant"] + "-x", val_itm=runs["val_itm"] + 0.05 + noise + 0.001 * runs["seed"])
+    table = ablation_table(pd.concat([runs, changed])).set_index("run")
+    assert table.loc["segl-x", "ends"].iloc[0] == UNDECIDED
+    half = student.ppf(0.975, 2) * 0.001 / math.sqrt(3)
+    assert table.loc["x, 2 variants", "final matching loss"] == f"+0.051 ± {half:.3f}"
+    assert table.loc["x, 2 variants", "ends"] == "higher"
 
 
 def test_colours_are_fixed_for_the_paper_and_in_turn_for_others():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -235,14 +236,16 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, <
     where the other does not, not known where neither does), how much higher the matching loss is that it ends at, and
-    what either comes to.
+    what either comes to. A change of several variants stands there once more, with the mean of their losses.
     """
     last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
     variants = dict(zip(runs["name"], runs["variant"], strict=True))
     naive = baseline(variants)
-    rows = []
+    rows, of_change = [], dict[str, list[str]]()
     for name in in_order(variants):
         variant = variants[name]
+        if name.startswith(f"{variant}-") and variant in last:
+            of_change.setdefault(name.removeprefix(f"{variant}-"), []).append(variant)
         stream = VARIANTS[variant].vision if variant in VARIANTS else "vit"
         others = [*_LOSS.findall(variant), {"vit": naive, "resnet": "naive_resnet"}.get(stream, variant)]
         others = [variant, *(name.replace(variant, other, 1) for other in others if "@" not in variant)]
@@ -265,8 +268,36 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
                     "seeds": found.seeds,
                     "images until the plateau ends": "not known" if all(stay) else ratio,
                     "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
-                    "final matching loss": f"{found.mean:+z.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
-                    "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
+                    **_ends(found, end),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, *_together(last, of_change)])
+
+
+def _together(last: pd.DataFrame, of_change: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    """What a change does to the mean of several variants' losses: rows of `ablation_table`.
+
+    `last` [seeds, names] are the losses at the end, `of_change` the variants that each change was made to.
+    """
+    for change, of in of_change.items():
+        changed, as_it_is = (last[[variant + suffix for variant in of]].dropna() for suffix in (f"-{change}", ""))
+        seeds = changed.index.intersection(as_it_is.index)
+        if len(of) > 1 and len(seeds):
+            means = (values.loc[seeds].mean(axis=1) for values in (changed, as_it_is))
+            found, end, _ = higher(difference(*means), SMALLEST_LOSS)
+            yield {
+                "run": f"{change}, {len(of)} variants",
+                "beside": AS_IT_IS,
+                "seeds": found.seeds,
+                "images until the plateau ends": "",
+                "leaves it": "",
+                **_ends(found, end),
+            }
+
+
+def _ends(found: Estimate, end: str) -> dict[str, str]:
+    """How much higher a matching loss is at the end, and what that comes to."""
+    return {
+        "final matching loss": f"{found.mean:+z.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
+        "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
+    }
