@@ -95,11 +95,12 @@ def _draw_curve(
     alpha: float = 1.0,
     lw: float = 1.8,
     band: bool = True,
+    ls: str = "",
 ) -> float:
     """One run's mean with its interval; returns the highest value."""
     curve = curves[curves["name"] == name].sort_values("samples")
     axes.plot(curve["samples"], curve["mean"], color=tint, label=words or label(name), lw=lw, alpha=alpha,
-              ms=4.5, markevery=(len(name) % 3, 3), **line_look(name))  # fmt: skip
+              ms=4.5, markevery=(len(name) % 3, 3), **line_look(name) | ({"ls": ls} if ls else {}))  # fmt: skip
     half = curve["half"].where(band & (curve["seeds"] >= _SEEDS_OF_A_BAND), 0.0)
     axes.fill_between(curve["samples"], curve["mean"] - half, curve["mean"] + half, color=tint, alpha=0.15, lw=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -170,7 +171,13 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
     suffixes = {
         name: name.removeprefix(f"{variant}-") for name, variant in zip(named["name"], named["variant"], strict=True)
     }
-    tints = colours(sorted(set(suffixes.values())))
+    changes = sorted(set(suffixes.values()))
+    tints = colours(changes)
+    # Where there are more changes than colours, the next round is dashed, then dotted.
+    lines = {
+        change: ("-", "--", ":")[[tints[other] for other in changes[:place]].count(tints[change]) % 3]
+        for place, change in enumerate(changes)
+    }
     metrics = {"val_itm": "validation matching loss", "val_entropy": "entropy of attention (1: even)"}
     metrics = {name: words for name, words in metrics.items() if name in runs}
     figure = Figure(figsize=(3.6 * len(variants), 2.9 * len(metrics) + 0.8), layout="constrained")
@@ -185,7 +192,8 @@ def draw_ablations(runs: pd.DataFrame, title: str = "") -> Figure:
             if alone:
                 highest = max(highest, _draw_curve(axes, curves, variant, "k", AS_IT_IS, band=band))
             for name in changed:
-                drawn = _draw_curve(axes, curves, name, tints[suffixes[name]], suffixes[name], band=band)
+                change = suffixes[name]
+                drawn = _draw_curve(axes, curves, name, tints[change], change, band=band, ls=lines[change])
                 highest = max(highest, drawn)
             axes.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel(words)
