@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from vlp_lib.run import reference_root
-from vlp_lib.study.runs import label, read_records
-from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED, DECIDED
+from vlp_lib.study.runs import label, read_records, read_runs
+from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED, DECIDED, difference
 from vlp_lib.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +89,28 @@ def test_the_tables_of_the_log_are_the_references(pretrained, convergence):
     assert [int(number) for number in said.groups()] == [len(claims), *counts, len(claims) - sum(counts)]
     stand = pd.read_csv(reference_root() / "tables/claims_overview.csv")["decided, with Holm"].sum()
     assert int(re.search(r"; (\d+) of the decided ones stand", entry)[1]) == stand
+
+
+def test_the_named_runs_of_the_log_are_the_references():
+    """Of the study of named runs: where each ends, and every interval that a sentence quotes."""
+    lesson = ROOT / "results/reference/lesson"
+    log = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    entry = re.search(r"\n## [\d-]+ · What ends the plateau.*?\n(.*?)\n## ", log, re.DOTALL)[1]
+    ends = pd.read_csv(lesson / "figures/ablations.csv").set_index("name")
+    rows = re.findall(r"^\| ([^|]+) \|[^|]*\| (\d) \| (\d) \| (> )?([\d,]+) \| ([^|]+) \|$", entry, re.MULTILINE)
+    assert [row[0] for row in rows] == sorted(map(label, ends.index), key=[row[0] for row in rows].index)
+    of_label = {label(name): row for name, row in ends.iterrows()}
+    for name, seeds_run, left, stays, images, loss in rows:
+        row = of_label[name]
+        assert [int(seeds_run), int(left), bool(stays)] == [row["seeds"], row["left"], row["left"] < row["seeds"]]
+        assert float(images.replace(",", "")) == pytest.approx(row["images"], abs=0.6)
+        assert loss == f"{row['loss']:.3f} ± {(row['loss_high'] - row['loss_low']) / 2:.3f}"
+    written = set(pd.read_csv(lesson / "tables/ablations.csv")["final matching loss"])
+    last = read_runs(lesson, "pretrain").sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
+    for pair in (("spl_beside", "spl_large"), ("ssul_deep", "ssul"), ("ssul", "naive_vit")):
+        written.add(difference(*last[list(pair)].dropna().to_numpy().T).written(3))
+    quoted = re.findall(r"[-+]\d\.\d{3} ± \d\.\d{3}", entry)
+    assert len(quoted) > 15 and set(quoted) <= written
 
 
 def test_the_accuracies_of_the_log_are_the_references():
