@@ -13,11 +13,10 @@ from vlp_lib.figures.plots import draw_ablations, draw_convergence, draw_ends
 from vlp_lib.figures.style import colours, save_figure, save_table
 from vlp_lib.io import write_json, write_lines
 from vlp_lib.study import convergence
+from vlp_lib.study.changes import ablation_table, ends_table
 from vlp_lib.study.convergence import (
     LN2,
-    ablation_table,
     convergence_curves,
-    ends_table,
     order_table,
     samples_until,
     speed_table,

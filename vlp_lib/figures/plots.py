@@ -28,8 +28,9 @@ from vlp_lib.figures.style import (
     new_figure,
     plain_log_ticks,
 )
+from vlp_lib.study.changes import AS_IT_IS
 from vlp_lib.study.claims import POINTS
-from vlp_lib.study.convergence import AS_IT_IS, LN2, convergence_curves
+from vlp_lib.study.convergence import LN2, convergence_curves
 from vlp_lib.study.runs import in_order, label
 from vlp_lib.study.scores import RUN, not_shown
 from vlp_lib.study.verdicts import CONFIRMED, CONTRADICTED

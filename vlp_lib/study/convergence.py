@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,6 @@ from vlp_lib.study.verdicts import (
     higher,
     undecided,
 )
-from vlp_lib.variants import VARIANTS
 
 LN2 = math.log(2)
 """The matching loss of a coin."""
@@ -45,14 +42,8 @@ SMALLEST_RATIO, ALIKE = 1.1, 1.5
 TWICE = 2.0
 """How many times as many images as SEGL the naive model takes to leave the plateau, at least: "a long time"."""
 
-AS_IT_IS = "as it is"
-"""What a variant's run without a change of settings is called."""
-
 FIGURE_1 = ("region", "naive_vit", "segl")
 """Figure 1's comparison: the region-feature model, the naive pixel model, and a pixel model with a visual loss."""
-
-_LOSS = re.compile(r"[a-z]\w*")
-"""A visual loss in the name of a mix."""
 
 ORDER = tuple(pair for claim in CLAIMS if claim.id == "convergence" for r in claim.rankings for pair in r.neighbours)
 """The paper's order of the matching loss: the first of each pair falls first."""
@@ -90,7 +81,7 @@ def speed_table(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
     with the half-widths of their intervals. The accuracy of one seed has Wilson's interval over its images.
     """
     names, naive = in_order(runs["name"]), baseline(runs["name"])
-    until = {name: _until(runs[runs["name"] == name], threshold) for name in names}
+    until = {name: images_until(runs[runs["name"] == name], threshold) for name in names}
     images = {name: estimate(found["images"]) for name, found in until.items()}
     complete = {name: bool(found["reached"].all()) for name, found in until.items()}
     rows = []
@@ -136,18 +127,22 @@ def statements(runs: pd.DataFrame) -> Iterator[tuple[str, Decision | None]]:
     naive = baseline(runs["name"])
     for first, second in ((a, naive if b == "naive_vit" else b) for a, b in ORDER):
         words = f"{label(first)} falls below {THRESHOLD:g} before {label(second)}"
-        yield words, _sooner(runs, first, second, THRESHOLD)
+        yield words, sooner(runs, first, second, THRESHOLD)
     words = f"{label('segl')} takes at most {ALIKE:g} times the images of {label('region')}, or as much fewer"
-    yield words, _sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE)
+    yield words, sooner(runs, "region", "segl", THRESHOLD, alike=ALIKE)
     words = f"{label(naive)} takes more than {TWICE:g} times the images of {label('segl')} to leave the plateau"
-    yield words, _sooner(runs, "segl", naive, PLATEAU, factor=TWICE)
+    yield words, sooner(runs, "segl", naive, PLATEAU, factor=TWICE)
 
 
-def _sooner(
+def sooner(
     runs: pd.DataFrame, first: str, second: str, threshold: float, factor: float = 1.0, alike: float = 0.0
 ) -> Decision | None:
-    """Whether the second takes more than `factor` times the images of the first, or `alike` as many."""
-    until = {name: _until(runs[runs["name"] == name], threshold) for name in (first, second)}
+    """Whether the second takes more than `factor` times the images of the first, or `alike` as many.
+
+    The estimate is the logarithm of the ratio of images, with a seed that stays above counted as for `statements`. None
+    where one of them was not run.
+    """
+    until = {name: images_until(runs[runs["name"] == name], threshold) for name in (first, second)}
     if any(found.empty for found in until.values()):
         return None
     both = pd.concat(until, axis=1).dropna()
@@ -167,8 +162,8 @@ def _sooner(
     return decision if sure else decision._replace(verdict=undecided())
 
 
-def _until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Images until the threshold by seed, and whether it was reached; all that were seen where it was not."""
+def images_until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Images until the threshold, and whether it was reached: a row a seed. All that were seen where it was not."""
     rows = {}
     for seed, run in runs.groupby("seed"):
         run = run.sort_values("samples")
@@ -180,124 +175,14 @@ def _until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def order_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The paper's claims about convergence: ratios of images with their intervals, and the verdicts."""
     rows = [
-        (words, _ratio(decision.estimate), decision.estimate.seeds, decision.verdict)
+        (words, ratio_written(decision.estimate), decision.estimate.seeds, decision.verdict)
         for words, decision in statements(runs)
         if decision is not None
     ]
     return pd.DataFrame(rows, columns=["the paper's claim", "ratio of images (95 %)", "seeds", "verdict"])
 
 
-def _ratio(found: Estimate) -> str:
+def ratio_written(found: Estimate) -> str:
     """A ratio whose logarithm was estimated, with its interval where that is known."""
     known = math.isfinite(found.half)
     return f"{math.exp(found.mean):.2f}" + known * f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})"
-
-
-def ends_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """When each run leaves the plateau and where it ends, with 95 % intervals over seeds; a row a name.
-
-    Columns: name, variant, change (what the name says beside the variant's; of a variant itself "as it is", of a mix or
-    a loss of one's own its name), settings, seeds, left (seeds that leave the plateau), seen (images), images,
-    images_low, images_high (until they leave it, of the logarithms; a bound without interval where a seed stays), loss,
-    loss_low, loss_high (the matching loss at the end).
-    """
-    rows, unchanged = [], {*VARIANTS, baseline(runs["name"])}
-    for name in in_order(runs["name"]):
-        run = runs[runs["name"] == name]
-        variant, until = str(run["variant"].iloc[0]), _until(run, PLATEAU)
-        images = estimate(np.log(until["images"].astype(float)))
-        loss = estimate(run.sort_values("samples").groupby("seed")["val_itm"].last())
-        known = until["reached"].all()
-        rows.append(
-            {
-                "name": name,
-                "variant": variant,
-                "change": AS_IT_IS if name in unchanged else name.removeprefix(f"{variant.replace(':', '-')}-"),
-                "settings": run["settings"].iloc[0] if "settings" in run else "",
-                "seeds": loss.seeds,
-                "left": int(until["reached"].sum()),
-                "seen": run["samples"].max(),
-                "images": math.exp(images.mean),
-                "images_low": math.exp(images.low) if known else math.nan,
-                "images_high": math.exp(images.high) if known else math.nan,
-                "loss": loss.mean,
-                "loss_low": loss.low,
-                "loss_high": loss.high,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each run that is not the paper's beside what it is a change of, seed by seed; empty without such runs.
-
-    That is for a named run the run of its own variant, for a mix each of its losses alone, and for both the naive model
-    of the same backbone, under the same setting ("ssul-mlm15" beside "naive_vit-mlm15").
-
-    How many times the other's images it takes to leave the plateau (> where it does not leave it with each seed, <
-    where the other does not, not known where neither does), how much higher the matching loss is that it ends at, and
-    what either comes to. A change of several variants stands there once more, with the mean of their losses.
-    """
-    last = runs.sort_values("samples").groupby(["name", "seed"])["val_itm"].last().unstack(0)
-    variants = dict(zip(runs["name"], runs["variant"], strict=True))
-    naive = baseline(variants)
-    rows, of_change = [], dict[str, list[str]]()
-    for name in in_order(variants):
-        variant = variants[name]
-        if name.startswith(f"{variant}-") and variant in last:
-            of_change.setdefault(name.removeprefix(f"{variant}-"), []).append(variant)
-        stream = VARIANTS[variant].vision if variant in VARIANTS else "vit"
-        others = [*_LOSS.findall(variant), {"vit": naive, "resnet": "naive_resnet"}.get(stream, variant)]
-        others = [variant, *(name.replace(variant, other, 1) for other in others if "@" not in variant)]
-        for other in dict.fromkeys(others) if name not in (*VARIANTS, naive) else ():
-            if other == name or other not in last or (shared := last[[name, other]].dropna()).empty:
-                continue
-            compared = runs[runs["seed"].isin(shared.index)]
-            left = _sooner(compared, other, name, PLATEAU)
-            assert left is not None  # both were run
-            stay = [not _until(compared[compared["name"] == run], PLATEAU)["reached"].all() for run in (name, other)]
-            both = shared.to_numpy(float)
-            found, end, _ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
-            if (both.mean(0) > PLATEAU).all():
-                end = AT_CHANCE
-            ratio = ("> " if stay[0] else "< " if stay[1] else "") + f"{_ratio(left.estimate)} times"
-            rows.append(
-                {
-                    "run": label(name),
-                    "beside": label(other),
-                    "seeds": found.seeds,
-                    "images until the plateau ends": "not known" if all(stay) else ratio,
-                    "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
-                    **_ends(found, end),
-                }
-            )
-    return pd.DataFrame([*rows, *_together(last, of_change)])
-
-
-def _together(last: pd.DataFrame, of_change: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """What a change does to the mean of several variants' losses: rows of `ablation_table`.
-
-    `last` [seeds, names] are the losses at the end, `of_change` the variants that each change was made to.
-    """
-    for change, of in of_change.items():
-        changed, as_it_is = (last[[variant + suffix for variant in of]].dropna() for suffix in (f"-{change}", ""))
-        seeds = changed.index.intersection(as_it_is.index)
-        if len(of) > 1 and len(seeds):
-            means = (values.loc[seeds].mean(axis=1) for values in (changed, as_it_is))
-            found, end, _ = higher(difference(*means), SMALLEST_LOSS)
-            yield {
-                "run": f"{change}, {len(of)} variants",
-                "beside": AS_IT_IS,
-                "seeds": found.seeds,
-                "images until the plateau ends": "",
-                "leaves it": "",
-                **_ends(found, end),
-            }
-
-
-def _ends(found: Estimate, end: str) -> dict[str, str]:
-    """How much higher a matching loss is at the end, and what that comes to."""
-    return {
-        "final matching loss": f"{found.mean:+z.3f}" + math.isfinite(found.half) * f" ± {found.half:.3f}",
-        "ends": {CONFIRMED: "higher", CONTRADICTED: "lower"}.get(end, end),
-    }
