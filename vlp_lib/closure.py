@@ -46,9 +46,14 @@ def closure(modules: Iterable[str], without: tuple[str, ...] = ()) -> dict[str, 
 
 def notebook_files(notebook: Path, without: tuple[str, ...] = ()) -> list[Path]:
     """The library's files that the code cells of a notebook depend on; `without` as for `closure`."""
+    return list(closure(notebook_imports(notebook), without).values())
+
+
+def notebook_imports(notebook: Path) -> list[str]:
+    """What the code cells of a notebook import: modules, and names in modules that may be modules."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return list(closure(_names(parse_cell(code)), without).values())
+    return list(_names(parse_cell(code)))
 
 
 def parse_cell(code: str) -> ast.Module:

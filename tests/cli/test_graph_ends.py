@@ -45,7 +45,7 @@ class Graph:
         return found
 
     def wait_for_kernel(self):
-        while not self.alive(b"ipykernel_launcher"):
+        while not (self.results / "begun").exists():
             assert self.process.poll() is None, self.process.stderr.read()
             time.sleep(0.05)
 
@@ -75,11 +75,14 @@ def waiting(write_notebook, tmp_path):
     pytest.importorskip("snakemake")
     notebooks = tmp_path / "checkout/notebooks"
     notebooks.mkdir(parents=True)
-    code = "import time\nfrom pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.05)"
+    code = "import os, time\nfrom pathlib import Path\nPath(os.environ['VLP_RESULTS'], 'begun').touch()\n"
+    code += "while not Path('go').exists():\n    time.sleep(0.05)"
     write_notebook(notebooks / "wait.ipynb", code)
     (notebooks / "Snakefile").write_text(
+        "from pathlib import Path\nfrom vlp_lib.cli.stage import begin_warm_process\n"
+        "onstart:\n    begin_warm_process(Path('.kit/notebooks'))\n"
         f"rule pretrain:\n    output: touch('done')\n"
-        f"    shell: '{sys.executable} -m vlp_lib.cli run .kit/notebooks/wait.ipynb out.ipynb'\n"
+        f"    shell: '{sys.executable} -m vlp_lib.cli.stage .kit/notebooks/wait.ipynb out.ipynb'\n"
     )
     program = tmp_path / "reproduce.py"
     program.write_text(

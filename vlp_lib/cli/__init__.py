@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vlp_lib import __version__
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a failure the user can mend is one sentence on stderr and status 2."""
-    try:
-        options = _parser().parse_args(arguments)
-        from vlp_lib.cli.options import check
+    """Run one command; returns its exit status."""
 
-        check(options)
+    def command() -> None:
+        options = parsed(arguments)
         options.run(options)
+
+    return answered(command)
+
+
+def answered(command: Callable[[], object]) -> int:
+    """The exit status of a command; a failure the user can mend is one sentence on stderr and status 2."""
+    try:
+        command()
     except UserError as error:
         print(f"vlp: {error}", file=sys.stderr)
         return 2
@@ -28,6 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vlp: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """A command's options, checked. Raises UserError for what does not fit."""
+    options = _parser().parse_args(arguments)
+    from vlp_lib.cli.options import check
+
+    check(options)
+    return options
 
 
 def _parser() -> Parser:

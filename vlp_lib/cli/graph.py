@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from typing import Any
 
 from vlp_lib import paper
 from vlp_lib.cli.options import SCALE, Commands, check_losses, declare, numbers
+from vlp_lib.cli.stage import PLACE
 from vlp_lib.config import TASKS, check_task
 from vlp_lib.distributed import held
 from vlp_lib.errors import UserError, unknown
@@ -160,7 +162,9 @@ def run_graph(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     begun, since = time.monotonic(), time.time()
-    with held(layout.root):
+    with held(layout.root), tempfile.TemporaryDirectory() as private:
+        if workflow_profile is None and can_fork():
+            environment[PLACE] = str(Path(private) / "socket")
         layout.claim()
         write_json(folder / settings, asked)
         _point_to(folder / kit, root)
@@ -172,6 +176,11 @@ def run_graph(
         raise UserError(f"{many}: {why}{logs}; mend it and run the same command again to go on")
     print(f"all done in {(time.monotonic() - begun) / 60:.1f} minutes")
     print(*time_report(layout.root / "notebooks", since), sep="\n")
+
+
+def can_fork() -> bool:
+    """Whether a process that has imported torch may be forked: tried on Linux, where no driver of a GPU is loaded."""
+    return sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd")))
 
 
 def time_report(executed: Path, since: float) -> list[str]:

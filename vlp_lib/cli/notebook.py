@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlp_lib.cli.options import Commands, check_words, declare
 from vlp_lib.errors import UserError, reason, unknown
@@ -19,6 +19,9 @@ from vlp_lib.provenance import peak_memory
 from vlp_lib.ranges import fits
 from vlp_lib.run import project_root, results_root, split_settings
 from vlp_lib.settings import parse_parameter
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
 
 _SOLUTION = re.compile(r"^# %% exercise (\d+)$(.*?)(?=^# %%|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -109,17 +112,23 @@ class _Lines:
         pass
 
 
-def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
+def without_iri_grammar() -> None:
+    """Let jsonschema check no IRIs: a notebook has none, and their grammar takes longer to load than all else."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
+def execute(
+    notebook: Path, output: Path, given: Sequence[str] = (), manager: type[AsyncKernelManager] | None = None
+) -> None:
     """Execute a notebook with parameters `name=value` and keep the executed copy; what it prints is shown as it comes.
 
-    A lesson's exercises are solved in the copy.
+    A lesson's exercises are solved in the copy. `manager` starts the kernel, Jupyter's own if None.
 
     Raises UserError for a missing notebook, a parameter that does not fit, and an error inside of the notebook, whose
     last line it carries; the executed copy has the whole traceback.
     """
     values = parameters(notebook, given)
-    # jsonschema can check IRIs by a package whose grammar takes longer to load than all else; a notebook has none.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    without_iri_grammar()
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -140,6 +149,7 @@ def execute(notebook: Path, output: Path, given: Sequence[str] = ()) -> None:
             stdout_file=_Lines(output.stem),
             cwd=str(notebook.parent),
             autosave_cell_every=0,
+            **({} if manager is None else {"kernel_manager_class": manager}),
         )
     except PapermillExecutionError as error:
         said = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
