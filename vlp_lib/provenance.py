@@ -42,7 +42,10 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def peak_memory(children: bool = False) -> float | None:
-    """The most memory, in GiB, that this process or any finished child has held; None where nothing says it."""
+    """The most memory, in GiB, that this process or any finished child has held; None where nothing says it.
+
+    Of what a fork shares with the process it comes from, the system counts what the fork has touched.
+    """
     try:
         import resource  # Windows has none
     except ImportError:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from vlp_lib.cli.graph import can_fork
 from vlp_lib.io import read_lines
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,7 @@ class Graph:
         while not (self.results / "begun").exists():
             assert self.process.poll() is None, self.process.stderr.read()
             time.sleep(0.05)
+        assert bool(self.alive(b"ipykernel_launcher")) != can_fork()
 
     def end_by(self, mode):
         """Give a signal; returns the processes that are left 5 s later, the exit status and the last words."""

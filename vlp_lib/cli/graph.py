@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -159,12 +158,11 @@ def run_graph(
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         **os.environ,
         "VLP_RESULTS": str(folder),
+        PLACE: f"{layout.root.name}/.warm" if workflow_profile is None and can_fork() else "",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     begun, since = time.monotonic(), time.time()
-    with held(layout.root), tempfile.TemporaryDirectory() as private:
-        if workflow_profile is None and can_fork():
-            environment[PLACE] = str(Path(private) / "socket")
+    with held(layout.root):
         layout.claim()
         write_json(folder / settings, asked)
         _point_to(folder / kit, root)
@@ -179,8 +177,9 @@ def run_graph(
 
 
 def can_fork() -> bool:
-    """Whether a process that has imported torch may be forked: tried on Linux, where no driver of a GPU is loaded."""
-    return sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd")))
+    """Whether a process that has imported torch may be forked: tried on Linux, where nothing speaks of a GPU."""
+    gpus = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+    return sys.platform == "linux" and not any(map(os.path.exists, gpus))
 
 
 def time_report(executed: Path, since: float) -> list[str]:

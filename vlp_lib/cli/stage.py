@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 PLACE = "VLP_WARM"
-"""The environment variable that has the socket of `vlp_lib.cli.warm`."""
+"""The environment variable that names the socket of `vlp_lib.cli.warm`, from the folder that the graph works in."""
 
 ONE_THREAD = {
     name: "1"
@@ -26,10 +27,25 @@ ANEW = 255
 
 
 def begin_warm_process(notebooks: Path) -> None:
-    """Begin the process that stages are forked from, where there is a place for it; it ends with its process group."""
+    """Begin the process that stages are forked from, where there is a place for it; it ends with its process group.
+
+    Its socket listens at once: a stage that comes before the imports are done waits for them, which is sooner than its
+    own. Where no socket can be made, every stage is started anew. What a kernel tells matplotlib, which reads it
+    when it is imported, is told here.
+    """
     if place := os.environ.get(PLACE):
-        command = [sys.executable, "-P", "-m", "vlp_lib.cli.warm", place, str(notebooks)]
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | ONE_THREAD)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as listener:
+            Path(place).unlink(missing_ok=True)
+            listener.bind(place)
+            listener.listen(64)
+            subprocess.Popen(
+                [sys.executable, "-m", "vlp_lib.cli.warm", str(listener.fileno()), str(notebooks)],
+                env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | os.environ | ONE_THREAD,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # the graph reads there why a stage failed
+            )
 
 
 def forked(arguments: list[str]) -> int:
@@ -48,7 +64,8 @@ def forked(arguments: list[str]) -> int:
     except OSError:
         return ANEW
     if not answer:
-        print("vlp: a stage was killed, most likely for want of memory: close other programs", file=sys.stderr)
+        stage = Path(arguments[1]).stem if len(arguments) > 1 else "a stage"
+        print(f"vlp: {stage} was killed, most likely for want of memory: close other programs", file=sys.stderr)
         return 2
     return answer[0]
 

@@ -1,10 +1,10 @@
-"""`python -m vlp_lib.cli.warm SOCKET NOTEBOOKS`: a process that has imported what stages need, and forks them.
+"""`python -m vlp_lib.cli.warm DESCRIPTOR NOTEBOOKS`: a process that has imported what stages need, and forks them.
 
 A stage of the graph is two processes, papermill's and the kernel's, which import for about eight seconds what every
 other stage imports, too. Here it is imported once, and each stage starts as a copy.
 
 Only on Linux and without a GPU: elsewhere libraries forbid the fork of a process that has imported them, or nobody has
-tried it. Every stage can as well be started anew (`vlp_lib.cli.stage`), and is where anything here does not fit it.
+tried it. A stage of several threads, or of code that has changed since, is started anew (`vlp_lib.cli.stage`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
+import torch
+from ipykernel.kernelapp import launch_new_instance
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -29,6 +33,7 @@ from vlp_lib.cli import answered, parsed
 from vlp_lib.cli.notebook import execute, without_iri_grammar
 from vlp_lib.cli.stage import ANEW
 from vlp_lib.closure import PACKAGE, notebook_imports
+from vlp_lib.distributed import end_with_parent
 
 
 class _Kernel:
@@ -68,7 +73,7 @@ def _manager_of(kernel: _Kernel) -> type[AsyncKernelManager]:
     class Provisioner(LocalProvisioner):
         async def launch_kernel(self, cmd: list[str], **given: Any) -> Any:
             folder = given.get("cwd") or Path.cwd()
-            kernel.begin(cmd[cmd.index("ipykernel_launcher") + 1 :], given["env"], folder)
+            kernel.begin(cmd[cmd.index("-f") :], given["env"], folder)  # what stands before it starts a Python
             self.process, self.pid, self.pgid, self.cwd = kernel, kernel.pid, kernel.pid, folder  # type: ignore[assignment]
             return self.connection_info
 
@@ -80,21 +85,19 @@ def _manager_of(kernel: _Kernel) -> type[AsyncKernelManager]:
     return Manager
 
 
-def _become_kernel(orders: int) -> int:
-    """Wait for a command line, then be the kernel until it is told to end."""
+def _become_kernel(orders: int, stage: int) -> int:
+    """Wait for a command line, then be the kernel until it is told to end, or until its stage does."""
+    end_with_parent()
     os.setsid()
-    parent = os.getppid()
     with os.fdopen(orders, encoding="utf-8") as pipe:
         text = pipe.read()
-    if not text:  # the stage ended before it started a kernel
+    if not text or os.getppid() != stage:  # the stage ended before it started a kernel
         return 0
     asked = json.loads(text)
     _settle(asked["environment"], asked["folder"])
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    from ipykernel.kernelapp import launch_new_instance
-
-    # Whom to end with it reads from the environment when it is imported, which was elsewhere.
-    launch_new_instance([*asked["arguments"], f"--IPKernelApp.parent_handle={parent}"])
+    numpy.random.seed()  # what nobody seeds is not to be the same in every fork
+    torch.seed()
+    launch_new_instance(asked["arguments"])
     return 0
 
 
@@ -105,23 +108,31 @@ def _settle(environment: Mapping[str, str], folder: str) -> None:
 
 
 def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
-    """Do what a client asks for, with its output and environment, and answer with the exit status."""
+    """Do what a client asks for, with its output and environment, and answer with the exit status.
+
+    Returns in the kernel alone.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, descriptors, _, _ = socket.recv_fds(client, 1, 2)
-    with client.makefile(encoding="utf-8") as lines:
-        asked = json.loads(head.decode() + lines.readline())
-    if sources != _sources():
+    try:
+        head, descriptors, _, _ = socket.recv_fds(client, 1, 2)
+        with client.makefile(encoding="utf-8") as lines:
+            asked = json.loads(head.decode() + lines.readline())
+        for target, descriptor in enumerate(descriptors, 1):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
+        _settle(asked["environment"], asked["folder"])
+        fits = sources == _sources()
+    except (OSError, ValueError):
+        fits = False
+    if not fits:
         client.sendall(bytes([ANEW]))
-        return 0
-    for target, descriptor in enumerate(descriptors, 1):
-        os.dup2(descriptor, target)
-        os.close(descriptor)
-    _settle(asked["environment"], asked["folder"])
+        os._exit(0)
     reading, writing = os.pipe()
+    own = os.getpid()
     if (pid := os.fork()) == 0:  # before this process has a thread
         client.close()
         os.close(writing)
-        return _become_kernel(reading)
+        return _become_kernel(reading, own)
     os.close(reading)
     threading.Thread(target=_end_with, args=(client,), daemon=True).start()
 
@@ -129,14 +140,19 @@ def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
         given = parsed(["run", *asked["arguments"]])
         execute(given.notebook, given.output, given.parameter, _manager_of(_Kernel(pid, writing)))
 
-    status = answered(command)
+    try:
+        status = answered(command)
+    except BaseException as error:  # the answer of a process that was started would be the same
+        status = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        traceback.print_exc()
     sys.stdout.flush()
+    sys.stderr.flush()
     client.sendall(bytes([status]))
-    return status
+    os._exit(status)
 
 
 def _end_with(client: socket.socket) -> None:
-    """End this process when its client does; the kernel watches this one."""
+    """End this process when its client does; the kernel ends with this one."""
     if not client.recv(1):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -146,28 +162,29 @@ def _sources() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")}
 
 
-def serve(place: str, notebooks: Path) -> int:
-    """Fork a stage for each client; returns in the forks alone."""
+def serve(listener: socket.socket, notebooks: Path) -> int:
+    """Fork a stage for each client; returns in their kernels alone."""
     sources = _sources()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(place)
-        listener.listen(64)  # before the imports: who comes early waits for them, which is sooner than its own
-        without_iri_grammar()
-        names = {name for notebook in notebooks.glob("[012]?_*.ipynb") for name in notebook_imports(notebook)}
-        for name in ["papermill", "ipykernel.kernelapp", *sorted(names)]:
-            with contextlib.suppress(Exception):  # no module but a name in one; or broken, which the stage says itself
-                importlib.import_module(name)
-        gc.collect()
-        gc.freeze()  # a collection in a fork would copy all that is shared
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the stages here: their clients do
-        while True:
-            client, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                with client:
-                    return _stage(client, sources)
-            client.close()
+    without_iri_grammar()
+    importlib.import_module("papermill")
+    for notebook in notebooks.glob("[12]?_*.ipynb"):  # those of the graph
+        with contextlib.suppress(ValueError):  # it is half written, or no Python: its stage says so
+            for name in notebook_imports(notebook):
+                with contextlib.suppress(Exception):  # a name in a module, or a broken module, which its stage says
+                    importlib.import_module(name)
+    sys.stdout.flush()  # or each fork would print what an import has printed
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy all that is shared
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the stages here: their clients do
+    while True:
+        client, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return _stage(client, sources)
+        client.close()
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1], Path(sys.argv[2])))
+    if sys.path[0] == str(Path.cwd()):  # a kernel reads no modules from where the graph works
+        del sys.path[0]
+    sys.exit(serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])))
