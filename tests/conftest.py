@@ -14,6 +14,7 @@ import torch
 
 from vlp_lib import catalogue
 from vlp_lib.batches.sample import NO_MATCHED_TOKEN, Batch
+from vlp_lib.cli.notebook import without_iri_grammar
 from vlp_lib.config import ModelConfig, Profile, RegionConfig, ResNetConfig, TrainingConfig, ViTConfig
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.corpora.opening import open_corpus
@@ -23,10 +24,12 @@ from vlp_lib.losses import base
 from vlp_lib.profiles import profile
 
 pytest_plugins = ["official"]
+without_iri_grammar()
 
 # Longest first: so no worker is left alone with one of these in the end.
-SLOW = ("test_notebooks", "test_pretrain", "test_survival", "test_graph", "test_distributed", "test_architecture",
-        "test_graph_ends", "test_plugins", "test_hub", "test_fuzz", "test_fetch")  # fmt: skip
+SLOW = ("test_notebooks", "test_graph", "test_chain", "test_survival", "test_graph_ends", "test_pretrain",
+        "test_imports", "test_graph_names", "test_fuzz", "test_demo", "test_distributed", "test_warm", "test_plugins",
+        "test_architecture", "test_ablation_bench", "test_hub", "test_fetch")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

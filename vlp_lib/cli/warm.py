@@ -21,19 +21,16 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy
-import torch
-from ipykernel.kernelapp import launch_new_instance
-from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.provisioning import LocalProvisioner
+from typing import TYPE_CHECKING, Any
 
 from vlp_lib.cli import answered, parsed
 from vlp_lib.cli.notebook import execute, without_iri_grammar
 from vlp_lib.cli.stage import ANEW
 from vlp_lib.closure import PACKAGE, notebook_imports
 from vlp_lib.distributed import end_with_parent
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
 
 
 class _Kernel:
@@ -70,6 +67,9 @@ class _Kernel:
 def _manager_of(kernel: _Kernel) -> type[AsyncKernelManager]:
     """The class of a manager whose kernel is this process, for papermill to make one of."""
 
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
+
     class Provisioner(LocalProvisioner):
         async def launch_kernel(self, cmd: list[str], **given: Any) -> Any:
             folder = given.get("cwd") or Path.cwd()
@@ -95,8 +95,10 @@ def _become_kernel(orders: int, stage: int) -> int:
         return 0
     asked = json.loads(text)
     _settle(asked["environment"], asked["folder"])
-    numpy.random.seed()  # what nobody seeds is not to be the same in every fork
-    torch.seed()
+    for name in {"numpy.random", "torch"} & sys.modules.keys():
+        sys.modules[name].seed()  # what nobody seeds is not to be the same in every fork
+    from ipykernel.kernelapp import launch_new_instance
+
     launch_new_instance(asked["arguments"])
     return 0
 
@@ -166,7 +168,8 @@ def serve(listener: socket.socket, notebooks: Path) -> int:
     """Fork a stage for each client; returns in their kernels alone."""
     sources = _sources()
     without_iri_grammar()
-    importlib.import_module("papermill")
+    for name in ("papermill", "jupyter_client.provisioning", "ipykernel.kernelapp"):
+        importlib.import_module(name)
     for notebook in notebooks.glob("[12]?_*.ipynb"):  # those of the graph
         with contextlib.suppress(ValueError):  # it is half written, or no Python: its stage says so
             for name in notebook_imports(notebook):
