@@ -69,7 +69,7 @@ def _smoke() -> Profile:
     """Does everything run here?
 
     Command: `make smoke`, the whole graph with four variants and one seed.
-    Time: 5 minutes on two CPU cores. Memory: 1.25 GiB a stage.
+    Time: 2 minutes on two CPU cores (Linux without a GPU; elsewhere 5). Memory: 1.25 GiB a stage.
     Result: every table and figure is made; 12 steps learn nothing, so none of them says anything.
     """
     return Profile(
