@@ -17,7 +17,6 @@ from vlp_lib.io import read_json
 pytest.importorskip("papermill")
 pytestmark = pytest.mark.skipif(not can_fork(), reason="forks are tried on Linux without a GPU alone")
 
-POPEN = subprocess.Popen
 ROOT = Path(__file__).parents[2]
 CODE = """
 import os, sys
@@ -38,17 +37,14 @@ def environment(results, write_notebook, tmp_path, monkeypatch):
     write_notebook(
         tmp_path / "notebooks/10_imports.ipynb", "import matplotlib.pyplot\nfrom vlp_lib.errors import UserError"
     )
-    (tmp_path / "notebooks/11_broken.ipynb").write_text("{")
+    (tmp_path / "notebooks/11_half.ipynb").write_text("{")
+    write_notebook(tmp_path / "notebooks/12_no_python.ipynb", "x = = 1")
     for name, value in ({PLACE: "socket", "PYTHONPATH": str(tmp_path / "kit")} | ONE_THREAD).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    begun = []
-    monkeypatch.setattr(subprocess, "Popen", lambda *words, **given: begun.append(POPEN(*words, **given)))
-    begin_warm_process(tmp_path / "notebooks")
-    monkeypatch.setattr(subprocess, "Popen", POPEN)
-    yield dict(os.environ) | {"VARIABLE": "value"}
-    begun[0].kill()
-    begun[0].wait()
+    with begin_warm_process(tmp_path / "notebooks") as warm:
+        yield dict(os.environ) | {"VARIABLE": "value"}
+        warm.kill()
 
 
 def stage(environment, *words):

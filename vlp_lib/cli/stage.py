@@ -26,19 +26,19 @@ ANEW = 255
 """The answer to a stage that cannot be forked: start it as if there were no warm process."""
 
 
-def begin_warm_process(notebooks: Path) -> None:
+def begin_warm_process(notebooks: Path) -> subprocess.Popen[bytes] | None:
     """Begin the process that stages are forked from, where there is a place for it; it ends with its process group.
 
     Its socket listens at once: a stage that comes before the imports are done waits for them, which is sooner than its
-    own. Where no socket can be made, every stage is started anew. What a kernel tells matplotlib, which reads it
-    when it is imported, is told here.
+    own. Where no socket can be made, there is none (None), and every stage is started anew. What a kernel tells
+    matplotlib, which reads it when it is imported, is told here.
     """
     if place := os.environ.get(PLACE):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as listener:
             Path(place).unlink(missing_ok=True)
             listener.bind(place)
             listener.listen(64)
-            subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "vlp_lib.cli.warm", str(listener.fileno()), str(notebooks)],
                 env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | os.environ | ONE_THREAD,
                 pass_fds=[listener.fileno()],
@@ -46,6 +46,7 @@ def begin_warm_process(notebooks: Path) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # the graph reads there why a stage failed
             )
+    return None
 
 
 def forked(arguments: list[str]) -> int:

@@ -66,7 +66,6 @@ class _Kernel:
 
 def _manager_of(kernel: _Kernel) -> type[AsyncKernelManager]:
     """The class of a manager whose kernel is this process, for papermill to make one of."""
-
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning import LocalProvisioner
 
@@ -127,7 +126,8 @@ def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
     except (OSError, ValueError):
         fits = False
     if not fits:
-        client.sendall(bytes([ANEW]))
+        with contextlib.suppress(OSError):  # the client has gone
+            client.sendall(bytes([ANEW]))
         os._exit(0)
     reading, writing = os.pipe()
     own = os.getpid()
@@ -171,7 +171,7 @@ def serve(listener: socket.socket, notebooks: Path) -> int:
     for name in ("papermill", "jupyter_client.provisioning", "ipykernel.kernelapp"):
         importlib.import_module(name)
     for notebook in notebooks.glob("[12]?_*.ipynb"):  # those of the graph
-        with contextlib.suppress(ValueError):  # it is half written, or no Python: its stage says so
+        with contextlib.suppress(ValueError, KeyError, SyntaxError):  # half written, or no Python: its stage says so
             for name in notebook_imports(notebook):
                 with contextlib.suppress(Exception):  # a name in a module, or a broken module, which its stage says
                     importlib.import_module(name)
