@@ -38,8 +38,9 @@ def test_slow_candidates_run_less_often_but_all_along():
     assert order.count("slow") == 5 + 1  # one warm-up: it takes more than a sixth of its time
     assert order.count("fast") == 10 + 3
     assert order[-2:] == ["fast", "slow"]
+    assert clock.rounds_of(5, 10) == [1, 3, 5, 7, 9]
     fewest = clock.take_turns(passes, runs=10, warmup=1, seconds=0.5)
-    assert len(fewest["slow"]) == 3
+    assert len(fewest["slow"]) == 5
 
 
 def test_parts_of_one_name_are_summed(monkeypatch):

@@ -82,8 +82,8 @@ def take_turns(
         runs: passes of each.
         warmup: passes before that are not counted; a candidate of which one takes more than a sixth of `seconds` gets
             one only.
-        seconds: time for one candidate; one that is too slow for `runs` passes in it makes fewer, at least three,
-            spread evenly over the rounds.
+        seconds: time for one candidate; one that is too slow for `runs` passes in it makes fewer, at least five,
+            spread evenly over the rounds (`rounds_of`).
 
     Returns:
         [passes, parts] seconds by candidate.
@@ -93,15 +93,20 @@ def take_turns(
         took = sum(one())
         for _ in range(warmup - 1 if took < seconds / 6 else 0):
             took = sum(one())
-        counts[name] = min(runs, max(3, int(min(seconds / max(took, 1e-9), runs))))
+        counts[name] = min(runs, max(5, int(min(seconds / max(took, 1e-9), runs))))
     times: dict[str, list[Sequence[float]]] = {name: [] for name in passes}
-    names = list(passes)
+    names, places = list(passes), {name: set(rounds_of(count, runs)) for name, count in counts.items()}
     for turn in range(runs):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            if (turn + 1) * counts[name] // runs > turn * counts[name] // runs:
+            if turn in places[name]:
                 times[name].append(passes[name]())
     return {name: np.array(values) for name, values in times.items()}
+
+
+def rounds_of(count: int, runs: int) -> list[int]:
+    """The rounds of `runs` in which a candidate of `count` passes makes one."""
+    return [turn for turn in range(runs) if (turn + 1) * count // runs > turn * count // runs]
 
 
 def spread(values: np.ndarray) -> tuple[float, float, float]:

@@ -228,7 +228,7 @@ class SpeedConfig(Checked):
     """Inference time: what is measured (section IV-C; Tables II and IV, figure 5 right)."""
 
     full_size: bool = True  # the paper's architecture, whatever the profile's is; False: miniatures, as a trial
-    # Time for the runs of one model; where its runs would take longer it makes fewer, but at least three.
+    # Time for the runs of one model; where its runs would take longer it makes fewer, but at least five.
     seconds: Positive = 12.0
 
 

@@ -63,9 +63,10 @@ def test_heads_of_losses_are_no_parameters_at_inference(miniatures):
 
 def test_summary():
     runs = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]) / 1000
-    found = speed.summary(runs, ["vision", "cross"])
+    found = speed.summary(runs, ["vision", "cross"], rounds=6)
     assert (found["median_ms"], found["runs"], found["stages_ms"]) == (7.0, 3, {"vision": 3.0, "cross": 4.0})
     assert (found["p5_ms"], found["p95_ms"]) == pytest.approx((3.4, 10.6))
+    assert found["times_ms"] == [None, 3.0, None, 7.0, None, 11.0]
 
 
 def test_bench_speed_writes_its_record(tmp_path):

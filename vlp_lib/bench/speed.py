@@ -21,7 +21,7 @@ from vlp_lib.bench.contenders import FULL_SIZE, MINIATURE, Contender, contenders
 from vlp_lib.bench.made_up import WORDS
 from vlp_lib.bench.step import in_one_part, start_training
 from vlp_lib.bench.table import Record
-from vlp_lib.clock import Stopwatch, spread, take_turns, timed
+from vlp_lib.clock import Stopwatch, rounds_of, spread, take_turns, timed
 from vlp_lib.config import ModelConfig, Profile
 from vlp_lib.corpora.corpus import Corpus
 from vlp_lib.errors import UserError
@@ -48,12 +48,17 @@ def one_pass(contender: Contender, device: torch.device) -> list[float]:
     return list(watch.seconds().values())
 
 
-def summary(times: np.ndarray, stages: list[str]) -> dict[str, Any]:
-    """Median, 5th and 95th percentile of the whole, and each stage's median, in ms, of times [runs, stages] in s."""
+def summary(times: np.ndarray, stages: list[str], rounds: int) -> dict[str, Any]:
+    """Times [runs, stages] in s as ms: of the whole its median, 5th and 95th percentile; each stage's median.
+
+    `times_ms` has a place for each round, in which all models answer in turns; null where this one sat out.
+    """
     low, median, high = (round(1000 * value, 3) for value in spread(times.sum(1)))
+    places = dict(zip(rounds_of(len(times), rounds), (1000 * times.sum(1)).round(3).tolist(), strict=True))
     medians = (1000 * np.median(times, axis=0)).round(3).tolist()
     of_stages = dict(zip(stages, medians, strict=True))
-    return {"runs": len(times), "median_ms": median, "p5_ms": low, "p95_ms": high, "stages_ms": of_stages}
+    found = {"runs": len(times), "median_ms": median, "p5_ms": low, "p95_ms": high, "stages_ms": of_stages}
+    return found | {"times_ms": [places.get(turn) for turn in range(rounds)]}
 
 
 def bench_speed(profile: Profile, image_size: int, runs: int, warmup: int, folder: Path) -> list[dict[str, Any]]:
@@ -91,7 +96,7 @@ def bench_speed(profile: Profile, image_size: int, runs: int, warmup: int, folde
             "image_size": image_size,
             "visual_tokens": one.visual_tokens,
             "parameters": one.parameters,
-            **summary(times[one.name], list(one.stages)),
+            **summary(times[one.name], list(one.stages), runs),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "threads": torch.get_num_threads(),
         }

@@ -3,8 +3,9 @@
 A comparison of scores is paired: the difference of two variants with the same seed on the same items, and its interval
 over seeds and items (`verdicts`). Two variants that the paper has "about equal" are so where the interval stays within
 a margin, and are not where it lies beyond: the margin is the smallest step between two groups of that ranking in the
-paper's own numbers. Times are compared by the ratio of their medians, its bounds being those of the 5th and 95th
-percentiles. Beside each verdict stands whether it survives Holm's correction within its claim.
+paper's own numbers. Times are compared round by round, in each of which every model answers once: by the mean of the
+ratios' logarithms and its interval over rounds. Beside each verdict stands whether it survives Holm's correction within
+its claim.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def claims_table(results: Results) -> pd.DataFrame:
     """A row a comparison.
 
     Columns: claim, metric, comparison, paper (its numbers), estimate with low and high (the difference or ratio and its
-    bounds; NaN where unknown) in `unit`, from (seeds and items, or runs), verdict (those of `verdicts`, "not run" or
+    bounds; NaN where unknown) in `unit`, from (seeds and items, or rounds), verdict (those of `verdicts`, "not run" or
     "not scored": there is no such score, such as folds of a small gallery), p, Holm (p adjusted within the claim) and
     survives (whether a decided comparison is still decided with it).
     """
@@ -76,7 +77,7 @@ def claims_table(results: Results) -> pd.DataFrame:
     }
     table = pd.DataFrame({"claim": claim.id} | row for claim in CLAIMS for row in makers[claim.id](results, claim))
     table["Holm"] = table.groupby("claim")["p"].transform(lambda p: holm(p))
-    table["survives"] = table["verdict"].isin(DECIDED) & ~(table["Holm"] >= 0.05)  # times have no p-value
+    table["survives"] = table["verdict"].isin(DECIDED) & (table["Holm"] < 0.05)
     return table
 
 
@@ -226,25 +227,26 @@ def _inference(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
     for ranking in claim.rankings:
         times = {name: paper.parse(paper_ms(name)) or math.nan for group in ranking.groups for name in group}
         factor = min(times[second] / times[first] for first, second in ranking.neighbours)
-        compared: list[tuple[str, str, str, Callable[[float, float], str]]] = []
+        compared: list[tuple[str, str, str, Callable[[float, float], str], Sequence[float]]] = []
         for first, second in _pairs(ranking):
             words, bound = f"{label(first)} faster than {label(second)}", 1.0
             if second == "region":
                 bound = PIPELINE_FACTOR
                 words = f"{label(second)} takes more than {bound:g}× as long as {label(first)}"
-            compared.append((words, first, second, partial(above, bound=bound, of="runs")))
-        alike = partial(within, least=1 / factor, most=factor, of="runs")
+            compared.append((words, first, second, partial(above, bound=bound, of="rounds"), [bound]))
+        alike = partial(within, least=1 / factor, most=factor, of="rounds")
         for first, *others in ranking.groups:
             for other in others:
                 words = f"{label(other)} as fast as {label(first)} within a factor of {factor:.3g}"
-                compared.append((words, first, other, alike))
-        for words, first, second, rule in compared:
+                compared.append((words, first, other, alike, [1 / factor, factor]))
+        for words, first, second, rule, bounds in compared:
             row = _row("inference time", words, f"{paper_ms(first)} and {paper_ms(second)} ms", "times")
-            one, two = results.time(first), results.time(second)
-            if one is not None and two is not None:
-                low, high = two["p5_ms"] / one["p95_ms"], two["p95_ms"] / one["p5_ms"]
-                row |= {"estimate": two["median_ms"] / one["median_ms"], "low": low, "high": high}
-                row |= {"from": f"{one['runs']} and {two['runs']} runs", "verdict": rule(low, high)}
+            found = results.times_as_long(first, second)
+            if found is not None:
+                middle, low, high = (math.exp(value) for value in (found.mean, found.low, found.high))
+                p = max(found.p(math.log(bound)) for bound in bounds)
+                row |= {"estimate": middle, "low": low, "high": high, "p": p}
+                row |= {"from": f"{found.seeds} rounds", "verdict": rule(low, high)}
             yield row
 
 

@@ -18,7 +18,7 @@ from vlp_lib.errors import UserError
 from vlp_lib.io import read_json
 from vlp_lib.items import read_items
 from vlp_lib.study.runs import CHECK_ONLY, NOT_RUN, in_order, is_check, label, read_records, read_runs
-from vlp_lib.study.verdicts import estimate
+from vlp_lib.study.verdicts import Estimate, difference, estimate
 from vlp_lib.tasks.recalls import CUTOFFS
 from vlp_lib.variants import VARIANTS
 
@@ -120,6 +120,17 @@ class Results:
     def time(self, name: str) -> Mapping[str, Any] | None:
         """A variant's row of latency.json, the region model's with its detector; None where it was not timed."""
         return self.times.get(_CONTENDERS.get(name, name))
+
+    def times_as_long(self, first: str, second: str) -> Estimate | None:
+        """Logarithm of how many times as long `second` takes as `first`, over the rounds in which both answered.
+
+        None where one of them was not timed round by round.
+        """
+        rows = self.time(first), self.time(second)
+        if any(row is None or "times_ms" not in row for row in rows):
+            return None
+        both = np.log(np.array([row["times_ms"] for row in rows if row is not None], float))
+        return difference(*both[::-1, ~np.isnan(both).any(0)])
 
     def source(self, task: str, name: str) -> str:
         """Where a row of a table comes from: profile, corpus and seeds; or that it was not run."""
