@@ -21,91 +21,12 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vlp_lib.cli import answered, parsed
+from vlp_lib.cli.kernel import ForkedKernel, become_kernel, manager_of, settle
 from vlp_lib.cli.notebook import execute, without_iri_grammar
 from vlp_lib.cli.stage import ANEW
 from vlp_lib.closure import PACKAGE, notebook_imports
-from vlp_lib.distributed import end_with_parent
-
-if TYPE_CHECKING:
-    from jupyter_client.manager import AsyncKernelManager
-
-
-class _Kernel:
-    """A forked process that waits to become a notebook's kernel, with what jupyter_client asks of a Popen."""
-
-    stdin = stdout = stderr = None
-
-    def __init__(self, pid: int, orders: int) -> None:
-        self.pid, self._orders = pid, orders
-        self._status: int | None = None
-
-    def begin(self, arguments: list[str], environment: Mapping[str, str], folder: Path) -> None:
-        """Become the kernel of this command line."""
-        with os.fdopen(self._orders, "w", encoding="utf-8") as pipe:
-            json.dump({"arguments": arguments, "environment": dict(environment), "folder": str(folder)}, pipe)
-
-    def poll(self, options: int = os.WNOHANG) -> int | None:
-        """Its exit status; None while it runs."""
-        if self._status is None:
-            pid, status = os.waitpid(self.pid, options)
-            self._status = os.waitstatus_to_exitcode(status) if pid else None
-        return self._status
-
-    def wait(self) -> int | None:
-        """Its exit status, once it has ended."""
-        return self.poll(0)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-
-def _manager_of(kernel: _Kernel) -> type[AsyncKernelManager]:
-    """The class of a manager whose kernel is this process, for papermill to make one of."""
-    from jupyter_client.manager import AsyncKernelManager
-    from jupyter_client.provisioning import LocalProvisioner
-
-    class Provisioner(LocalProvisioner):
-        async def launch_kernel(self, cmd: list[str], **given: Any) -> Any:
-            folder = given.get("cwd") or Path.cwd()
-            kernel.begin(cmd[cmd.index("-f") :], given["env"], folder)  # what stands before it starts a Python
-            self.process, self.pid, self.pgid, self.cwd = kernel, kernel.pid, kernel.pid, folder  # type: ignore[assignment]
-            return self.connection_info
-
-    class Manager(AsyncKernelManager):
-        def __init__(self, **given: Any) -> None:
-            super().__init__(**given)
-            self.provisioner = Provisioner(kernel_id="", kernel_spec=self.kernel_spec, parent=self)
-
-    return Manager
-
-
-def _become_kernel(orders: int, stage: int) -> int:
-    """Wait for a command line, then be the kernel until it is told to end, or until its stage does."""
-    end_with_parent()
-    os.setsid()
-    with os.fdopen(orders, encoding="utf-8") as pipe:
-        text = pipe.read()
-    if not text or os.getppid() != stage:  # the stage ended before it started a kernel
-        return 0
-    asked = json.loads(text)
-    _settle(asked["environment"], asked["folder"])
-    for name in {"numpy.random", "torch"} & sys.modules.keys():
-        sys.modules[name].seed()  # what nobody seeds is not to be the same in every fork
-    from ipykernel.kernelapp import launch_new_instance
-
-    launch_new_instance(asked["arguments"])
-    return 0
-
-
-def _settle(environment: Mapping[str, str], folder: str) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
 
 
 def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
@@ -121,7 +42,7 @@ def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
         for target, descriptor in enumerate(descriptors, 1):
             os.dup2(descriptor, target)
             os.close(descriptor)
-        _settle(asked["environment"], asked["folder"])
+        settle(asked["environment"], asked["folder"])
         fits = sources == _sources()
     except (OSError, ValueError):
         fits = False
@@ -134,13 +55,13 @@ def _stage(client: socket.socket, sources: Mapping[Path, int]) -> int:
     if (pid := os.fork()) == 0:  # before this process has a thread
         client.close()
         os.close(writing)
-        return _become_kernel(reading, own)
+        return become_kernel(reading, own)
     os.close(reading)
     threading.Thread(target=_end_with, args=(client,), daemon=True).start()
 
     def command() -> None:
         given = parsed(["run", *asked["arguments"]])
-        execute(given.notebook, given.output, given.parameter, _manager_of(_Kernel(pid, writing)))
+        execute(given.notebook, given.output, given.parameter, manager_of(ForkedKernel(pid, writing)))
 
     try:
         status = answered(command)
