@@ -131,6 +131,9 @@ def test_convergence_by_hand(made_up):
     assert first[["estimate", "low", "high"]].tolist() == pytest.approx(expected)
     assert (first["unit"], first["from"], first["verdict"]) == ("times", "3 seeds", CONFIRMED)
     assert first["p"] == pytest.approx(stats.ttest_1samp(logs, 0).pvalue)
+    # The naive model stays above 0.9 ln 2: that it takes more than twice the images is a bound from below.
+    late = rows.loc["Naive (ViT) takes more than 2 times the images of SEGL to leave the plateau"]
+    assert late["unit"] == "times, at least" and math.isnan(late["high"]) and 2 < late["low"] < late["estimate"]
     # Nothing is dropped that was not run.
     assert rows.loc["SEGL falls below 0.5 before SSUL", "verdict"] == NOT_RUN
     assert len(rows) == 10

@@ -119,10 +119,17 @@ def test_order_table_of_made_up_runs():
 def test_a_run_that_never_gets_there_is_a_bound():
     """The ratio to the last of its images: enough to confirm that it is slower, not that it is faster."""
     never, soon = [[0.7] * 5, [0.7] * 4 + [0.6]], [[0.7, 0.4 + s, 0.3, 0.2, 0.1] for s in (0, 0.02)]
-    _, decided = verdicts_of(ssul=soon, naive_vit=never)
-    assert decided["SSUL falls below 0.5 before Naive (ViT)"] == "confirmed"
-    _, decided = verdicts_of(ssul=never, naive_vit=soon)
-    assert decided["SSUL falls below 0.5 before Naive (ViT)"] == "contradicted"
+    # 400 images over 100 · 0.2 / 0.3 and 100 · 0.2 / 0.28; the far end of the interval is not known.
+    logs = np.log(400 / np.array([20 / 0.3, 20 / 0.28]))
+    half, words = 12.706205 * logs.std(ddof=1) / math.sqrt(2), "SSUL falls below 0.5 before Naive (ViT)"
+    for slower, faster, verdict, sign, side in (
+        ("naive_vit", "ssul", "confirmed", 1, "> {:.2f} (from {:.2f})"),
+        ("ssul", "naive_vit", "contradicted", -1, "< {:.2f} (to {:.2f})"),
+    ):
+        table, decided = verdicts_of(**{slower: never, faster: soon})
+        assert decided[words] == verdict
+        written = side.format(math.exp(sign * logs.mean()), math.exp(sign * (logs.mean() - half)))
+        assert table.loc[words, "ratio of images (95 %)"] == written
     # The first seeds agree and in the third the slower one did not finish: it might as well have been much slower.
     mixed = [[0.7, 0.5, 0.3, 0.2, 0.1], [0.7, 0.52, 0.3, 0.2, 0.1], [0.7, 0.7, 0.7, 0.7, 0.51]]
     _, decided = verdicts_of(region=[[0.7, 0.4, 0.3, 0.2, 0.1], [0.7, 0.41, 0.3, 0.2, 0.1], mixed[1]], segl=mixed)
@@ -131,8 +138,9 @@ def test_a_run_that_never_gets_there_is_a_bound():
 
 def test_two_runs_at_chance_decide_nothing():
     flat = [[0.7, 0.693, 0.693, 0.692, 0.691]] * 3
-    _, decided = verdicts_of(ssul=flat, naive_vit=flat, segl=flat)
+    table, decided = verdicts_of(ssul=flat, naive_vit=flat, segl=flat)
     assert decided["SSUL falls below 0.5 before Naive (ViT)"] == "neither falls below 0.5"
+    assert set(table["ratio of images (95 %)"]) == {"not known"}
     assert decided["Naive (ViT) takes more than 2 times the images of SEGL to leave the plateau"] == AT_CHANCE
 
 

@@ -84,19 +84,16 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
             compared = runs[runs["seed"].isin(shared.index)]
             left = sooner(compared, other, name, PLATEAU)
             assert left is not None  # both were run
-            of = (images_until(compared[compared["name"] == run], PLATEAU) for run in (name, other))
-            stay = [not until["reached"].all() for until in of]
             both = shared.to_numpy(float)
-            found, end, _ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
+            found, end, *_ = higher(difference(both[:, 0], both[:, 1]), SMALLEST_LOSS)
             if (both.mean(0) > PLATEAU).all():
                 end = AT_CHANCE
-            ratio = ("> " if stay[0] else "< " if stay[1] else "") + f"{ratio_written(left.estimate)} times"
             rows.append(
                 {
                     "run": label(name),
                     "beside": label(other),
                     "seeds": found.seeds,
-                    "images until the plateau ends": "not known" if all(stay) else ratio,
+                    "images until the plateau ends": ratio_written(left, " times"),
                     "leaves it": {CONFIRMED: "later", CONTRADICTED: "sooner"}.get(left.verdict, left.verdict),
                     **_ends(found, end),
                 }
@@ -114,7 +111,7 @@ def _together(last: pd.DataFrame, of_change: dict[str, list[str]]) -> Iterator[d
         seeds = changed.index.intersection(as_it_is.index)
         if len(of) > 1 and len(seeds):
             means = (values.loc[seeds].mean(axis=1) for values in (changed, as_it_is))
-            found, end, _ = higher(difference(*means), SMALLEST_LOSS)
+            found, end, *_ = higher(difference(*means), SMALLEST_LOSS)
             yield {
                 "run": f"{change}, {len(of)} variants",
                 "beside": AS_IT_IS,

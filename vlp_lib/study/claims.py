@@ -60,6 +60,10 @@ _SCORES = {
 """Retrieval's metrics of the claims: the run's task, gallery and metric, and how the table calls them."""
 
 
+_BOUNDS = {">": ("at least", "high"), "<": ("at most", "low"), "?": ("not known", "estimate", "low", "high")}
+"""How the table says that an estimate is a bound, and which numbers are then unknown."""
+
+
 def claims_table(results: Results) -> pd.DataFrame:
     """A row a comparison.
 
@@ -219,7 +223,11 @@ def _convergence(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
         return
     for words, decision in statements(results.courses):
         row = _row(metric, words, "", unit, decision or NOT_RUN)
-        yield row | {name: math.exp(row[name]) for name in ("estimate", "low", "high")}
+        row |= {name: math.exp(row[name]) for name in ("estimate", "low", "high")}
+        if decision and decision.bound:
+            kind, *unknown = _BOUNDS[decision.bound]
+            row |= {"unit": f"{unit}, {kind}"} | dict.fromkeys(unknown, math.nan)
+        yield row
 
 
 def _inference(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,6 @@ from vlp_lib.study.verdicts import (
     CONFIRMED,
     CONTRADICTED,
     Decision,
-    Estimate,
     difference,
     equal,
     estimate,
@@ -154,6 +153,8 @@ def sooner(
     else:
         beyond = found._replace(mean=found.mean - math.log(factor))
         decision = higher(beyond, math.log(SMALLEST_RATIO) if factor == 1 else 0)._replace(estimate=found)
+    bound = {(False, True): ">", (True, False): "<", (True, True): "?"}
+    decision = decision._replace(bound=bound.get((censored[first].any(), censored[second].any()), ""))
     if len(both) and (censored[first] & censored[second]).all():
         return decision._replace(verdict=AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}")
     # A censored second makes the ratio a lower bound, a censored first an upper one.
@@ -175,14 +176,18 @@ def images_until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def order_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The paper's claims about convergence: ratios of images with their intervals, and the verdicts."""
     rows = [
-        (words, ratio_written(decision.estimate), decision.estimate.seeds, decision.verdict)
+        (words, ratio_written(decision), decision.estimate.seeds, decision.verdict)
         for words, decision in statements(runs)
         if decision is not None
     ]
     return pd.DataFrame(rows, columns=["the paper's claim", "ratio of images (95 %)", "seeds", "verdict"])
 
 
-def ratio_written(found: Estimate) -> str:
-    """A ratio whose logarithm was estimated, with its interval where that is known."""
-    known = math.isfinite(found.half)
-    return f"{math.exp(found.mean):.2f}" + known * f" ({math.exp(found.low):.2f}–{math.exp(found.high):.2f})"
+def ratio_written(decision: Decision, unit: str = "") -> str:
+    """A ratio whose logarithm was estimated, with its interval where that is known; of a bound the end that is."""
+    found = decision.estimate
+    middle, low, high = (f"{math.exp(value):.2f}" for value in (found.mean, found.low, found.high))
+    interval = {"": f" ({low}–{high})", ">": f" (from {low})", "<": f" (to {high})"}
+    if decision.bound == "?":
+        return "not known"
+    return f"{decision.bound} {middle}".strip() + math.isfinite(found.half) * interval[decision.bound] + unit

@@ -69,11 +69,16 @@ class Estimate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What a comparison came to: the estimate, the verdict, and the p-value of the test that decides it."""
+    """What a comparison came to: the estimate, the verdict, and the p-value of the test that decides it.
+
+    `bound` says what the estimate is where a run ended before its value was known: ">" a lower bound of the truth, "<"
+    an upper one, "?" neither.
+    """
 
     estimate: Estimate
     verdict: str
     p: float
+    bound: str = ""
 
 
 def estimate(values: Values) -> Estimate:
