@@ -48,8 +48,8 @@ def test_stages_follow_each_other(miniatures):
 def test_visual_tokens(miniatures):
     tokens = {name: one.visual_tokens for name, one in miniatures.items()}
     assert tokens["naive_vit"] == tokens["ssul"] == tokens["segl"] == tokens["naive_resnet"] == 4
-    assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (1, 3, 8)
-    # The paper's: 324 of 600 px, and N for SPL whatever the size.
+    assert (tokens["spl_small"], tokens["spl_large"], tokens["region_bottom_up"]) == (36, 100, 8)
+    # N for SPL whatever the size, as in the paper, whose others have 324 at 600 px.
     names = ("naive_vit", "naive_resnet", "spl_small", "spl_large")
     papers = [describe(ModelConfig(), VARIANTS[name], (600,)).tokens[600] for name in names]
     assert papers == [324, 19 * 19, 36, 100]
@@ -152,5 +152,6 @@ def test_parts_shared_to_save_memory_make_the_whole_model(miniatures):
     for name, head in heads.items():
         with torch.device("meta"):
             whole = VLPModel(config, VARIANTS[name], SIZES)
+            whole.visual_loss = VLPModel(MINIATURE.model, VARIANTS[name], SIZES).visual_loss
         unused = sum(count(getattr(loss, head)) for loss in whole.visual_loss.losses.values())
         assert miniatures[name].parameters == count(whole) - unused

@@ -73,13 +73,14 @@ class Contender:
 def contenders(scale: Scale, image_size: int, device: torch.device) -> Iterator[Contender]:
     """Every model, on a device; what models have in common they share, to save memory."""
     torch.manual_seed(0)
-    # Built for the size at hand, so that no position embedding is resampled at each pass.
+    # Built for the size at hand, so that no position embedding is resampled at each pass. A visual loss is made for the
+    # size of the pretraining: SPL has as many queries for an image of any size (section IV-A4).
     config = replace(scale.model, image_size=image_size)
     batch = question(config, SIZES, device)
     first = fill(shape_of(config, VARIANTS["naive_vit"]), device)
     for variant in VARIANTS.values():
         if variant.vision != "region":
-            model = _assemble(config, variant, first, device)
+            model = _assemble(config, variant, first, device, scale.model)
             tokens, parameters = at_inference(model, batch)
             yield Contender(variant.name, "ours", _stages(model, batch), tokens, parameters)
     layers = "ResNet-101 C4 Faster R-CNN, 1600 classes, from torchvision's parts" if scale is FULL_SIZE else ""
@@ -89,15 +90,17 @@ def contenders(scale: Scale, image_size: int, device: torch.device) -> Iterator[
         ("region_stock", stock_detector(scale.detector.regions, image_size), 1024, mild),
     ):
         region = replace(config, region=replace(config.region, feature_size=size))
-        model = _assemble(region, VARIANTS["region"], first, device)
+        model = _assemble(region, VARIANTS["region"], first, device, region)
         yield _pipeline(name, model, detector.to(device), batch, note)
     yield from _peers(scale, batch, device)
 
 
-def _assemble(config: ModelConfig, variant: Variant, first: VLPModel, device: torch.device) -> VLPModel:
+def _assemble(
+    config: ModelConfig, variant: Variant, first: VLPModel, device: torch.device, pretrained: ModelConfig
+) -> VLPModel:
     """A variant's model with the first one's parts where it has the same, and random weights elsewhere."""
     model = shape_of(config, variant)
-    fill(model.visual_loss, device)
+    model.visual_loss = fill(shape_of(pretrained, variant).visual_loss, device)
     model.vision = first.vision if variant.vision == "vit" else fill(model.vision, device)
     model.language, model.cross_modality, model.pooler = first.language, first.cross_modality, first.pooler
     return model
