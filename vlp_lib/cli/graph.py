@@ -153,9 +153,7 @@ def run_graph(
         "--quiet", "host", "progress", "reason", "rules",
         *extra,
     ]  # fmt: skip
-    # Batches come in many shapes, and oneDNN keeps the kernels of the last 1,024 of them: 200 MB for nothing.
     environment = {
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         **os.environ,
         "VLP_RESULTS": str(folder),
         PLACE: f"{layout.root.name}/.warm" if workflow_profile is None and can_fork() else "",
