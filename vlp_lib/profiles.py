@@ -135,8 +135,8 @@ def _lesson() -> Profile:
     """The paper's effect while one waits: `tiny`'s model and recipe, a corpus that is drawn in seconds, fewer steps.
 
     Command: `vlp pretrain --profile lesson --variant segl`, or the lesson `06_your_own_loss`.
-    Time: 2 to 3 minutes a run on two CPU cores; SEGL leaves ln 2 after some 350 of the 800 steps, the naive model after
-    some 600 (docs/experiments.md). Memory: 1.5 GiB.
+    Time: 3 to 4 minutes a run, two at once on two CPU cores; SEGL leaves ln 2 after 350 to 500 of the 800 steps, the
+    naive model after 700, 750 or not at all (three seeds, docs/experiments.md). Memory: 1.5 GiB.
     Result: a curve of one's own beside those of `tiny`; one run decides nothing.
     """
     tiny = _tiny()
@@ -202,7 +202,7 @@ def _gpu() -> Profile:
 
     Command: `vlp pretrain --profile gpu --variant segl`, with --data-root for other data.
     Time and memory: nobody has measured them; `vlp doctor --profile gpu --variant segl` estimates them for the machine
-    at hand. The model and the batch are those of the profile paper, 20,000 steps.
+    at hand. The architecture and the batch are those of the profile paper, the weights random, 20,000 steps.
     Result: none yet.
     """
     return Profile(

@@ -38,21 +38,21 @@ def add(commands: Commands) -> None:
 
     data = declare_group(commands, "data", "action", "draw the embedded corpus, or check a data set")
     synthesize = declare(data, "synthesize", _synthesize, "draw a profile's embedded corpus", "profile", "set")
-    synthesize.add_argument("--root", type=Path, help="folder (default: results/<profile>/corpus)")
+    synthesize.add_argument("--root", type=Path, help="folder (default: the profile's own in results/)")
     check = declare(data, "check", _check, "what a data set has, what is missing, and where to get it", "root")
     check.add_argument("--write-splits", action="store_true", help="write the split lists into DIR/splits")
     parts = "divide the images that no split divides well into train, val and test"
     split = declare(data, "split", _split, parts, "root")
-    split.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
     labels = declare(data, "labels", _labels, "label a data set's images with a detector, or import a Bottom-Up TSV")
     labels.add_argument("--root", type=Path, help="the data set to label or to put the TSV's labels into")
-    labels.add_argument("--out", type=Path, help="the npz (default: <root>/detections_<detector>.npz)")
+    labels.add_argument("--out", type=Path, help="the npz (default: <root>/detections_<detector or TSV>.npz)")
     labels.add_argument("--tsv", type=Path, help="import this Bottom-Up or LXMERT file")
-    labels.add_argument("--detector", default="", help="of torchvision (default: fasterrcnn_resnet50_fpn_v2)")
+    labels.add_argument("--detector", default="", help="one of torchvision's (default: fasterrcnn_resnet50_fpn_v2)")
     labels.add_argument("--weights", default="", help="a checkpoint of the detector (default: COCO's, downloaded)")
-    labels.add_argument("--most", type=int, default=100, help="labels an image (default: %(default)s)")
+    labels.add_argument("--most", type=int, default=100, help="the most labels of an image (default: %(default)s)")
     labels.add_argument("--threshold", type=float, help="lowest score (default: 0.05; of a TSV: 0)")
-    labels.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="for the detector")
+    labels.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="that the detector sees")
     labels.add_argument("--shard", default="", metavar="I/N", help="this process's share (default: torchrun's)")
     labels.add_argument("--batch-size", type=int, default=8)
     labels.add_argument("--workers", type=int, default=4, help="processes that decode (default: %(default)s)")
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
     bench = declare(commands, "bench", _bench, ratios, *SCALE, "set")
     bench.add_argument("--only", nargs="+", default=[], metavar="ROW", help="e.g. training_step (default: quick ones)")
     bench.add_argument("--device", choices=("cpu", "cuda"), metavar="cpu|cuda", help="default: a GPU if there is one")
-    bench.add_argument("--runs", type=int, default=7, help="of each row at most (default: %(default)s)")
+    bench.add_argument("--runs", type=int, default=7, help="the most runs of a row (default: %(default)s)")
 
     size = "parameters part by part and visual tokens; nothing is fetched"
     model = declare(commands, "model", _model, size, "profile", profile="paper")
@@ -73,8 +73,8 @@ def add(commands: Commands) -> None:
     estimate = "check the installation; estimate a pretraining's memory and time"
     doctor = declare(commands, "doctor", _doctor, estimate, *SCALE, "set")
     doctor.add_argument("--variant", default="segl")
-    doctor.add_argument("--gpus", type=int, default=1, help="that share the batch")
-    doctor.add_argument("--gpu-memory", type=float, metavar="GIB", help="of each (default: as found)")
+    doctor.add_argument("--gpus", type=int, default=1, help="number of GPUs that share the batch")
+    doctor.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of each GPU (default: as found)")
 
     index = declare(commands, "index", _index, "one page with every figure and table of a profile")
     index.add_argument("folder", type=Path, help="e.g. results/tiny")

@@ -20,7 +20,7 @@ _ONLY_HERE = (
 def add(commands: Commands) -> None:
     """Declare the command."""
     demo = declare(commands, "demo", _demo, "ask a trained model, on a web page of this machine's own")
-    demo.add_argument("--port", type=int, default=8866, help="of 127.0.0.1 (default: %(default)s)")
+    demo.add_argument("--port", type=int, default=8866, help="port of 127.0.0.1 (default: %(default)s)")
     demo.add_argument("--no-browser", action="store_true", help="only say where the page is")
     demo.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="of the notebook")
 
