@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     reproduce = declare(commands, "reproduce", _reproduce, "run the graph of notebooks: every table and figure", *SCALE)
     reproduce.add_argument("--seeds", default="0 1 2", help="seeds, separated by spaces (default: %(default)s)")
-    reproduce.add_argument("--variants", default="", help="separated by spaces (default: the paper's; with --runs none)")
+    reproduce.add_argument("--variants", default="", help="separated by spaces (default: the paper's; --runs: none)")
     table = "a table of named runs (TOML); --variants adds to it"
     reproduce.add_argument("--runs", type=Path, metavar="FILE", help=table)
     tasks = "of vqa, nlvr2, vcr, retrieval ('' for none); default: those that the data has, nlvr2 and vcr of segl alone"
