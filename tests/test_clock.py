@@ -38,9 +38,18 @@ def test_slow_candidates_run_less_often_but_all_along():
     assert order.count("slow") == 5 + 1  # one warm-up: it takes more than a sixth of its time
     assert order.count("fast") == 10 + 3
     assert order[-2:] == ["fast", "slow"]
-    assert clock.rounds_of(5, 10) == [1, 3, 5, 7, 9]
     fewest = clock.take_turns(passes, runs=10, warmup=1, seconds=0.5)
     assert len(fewest["slow"]) == 5
+
+
+@pytest.mark.parametrize("runs", [1, 2, 7, 20, 64])
+def test_two_candidates_have_the_rounds_of_the_slower_one_in_common(runs):
+    for count in range(1, runs + 1):
+        rounds = clock.rounds_of(count, runs)
+        assert len(rounds) == count and rounds == sorted(set(rounds)) and set(rounds) <= set(range(runs))
+        assert set(rounds) <= set(clock.rounds_of(min(count + 1, runs), runs))
+    if runs == 20:
+        assert max(np.diff(clock.rounds_of(5, runs))) <= 8
 
 
 def test_parts_of_one_name_are_summed(monkeypatch):

@@ -83,7 +83,7 @@ def take_turns(
         warmup: passes before that are not counted; a candidate of which one takes more than a sixth of `seconds` gets
             one only.
         seconds: time for one candidate; one that is too slow for `runs` passes in it makes fewer, at least five,
-            spread evenly over the rounds (`rounds_of`).
+            spread over the rounds (`rounds_of`).
 
     Returns:
         [passes, parts] seconds by candidate.
@@ -105,8 +105,13 @@ def take_turns(
 
 
 def rounds_of(count: int, runs: int) -> list[int]:
-    """The rounds of `runs` in which a candidate of `count` passes makes one."""
-    return [turn for turn in range(runs) if (turn + 1) * count // runs > turn * count // runs]
+    """The rounds of `runs` in which a candidate of `count` passes makes one, spread over all of them.
+
+    One of more passes has these too, so that two candidates have as many rounds in common as the slower one makes.
+    """
+    bits = max(runs - 1, 1).bit_length()
+    spread_out = sorted(range(runs), key=lambda turn: f"{turn:0{bits}b}"[::-1])  # halves, quarters, eighths …
+    return sorted(spread_out[:count])
 
 
 def spread(values: np.ndarray) -> tuple[float, float, float]:

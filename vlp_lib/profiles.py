@@ -135,7 +135,7 @@ def _lesson() -> Profile:
     """The paper's effect while one waits: `tiny`'s model and recipe, a corpus that is drawn in seconds, fewer steps.
 
     Command: `vlp pretrain --profile lesson --variant segl`, or the lesson `06_your_own_loss`.
-    Time: 3 to 4 minutes a run, two at once on two CPU cores; SEGL leaves ln 2 after 350 to 500 of the 800 steps, the
+    Time: about 3 minutes a run, two at once on two CPU cores; SEGL leaves ln 2 after 350 to 500 of the 800 steps, the
     naive model after 700, 750 or not at all (three seeds, docs/experiments.md). Memory: 1.5 GiB.
     Result: a curve of one's own beside those of `tiny`; one run decides nothing.
     """

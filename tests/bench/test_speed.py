@@ -66,7 +66,7 @@ def test_summary():
     found = speed.summary(runs, ["vision", "cross"], rounds=6)
     assert (found["median_ms"], found["runs"], found["stages_ms"]) == (7.0, 3, {"vision": 3.0, "cross": 4.0})
     assert (found["p5_ms"], found["p95_ms"]) == pytest.approx((3.4, 10.6))
-    assert found["times_ms"] == [None, 3.0, None, 7.0, None, 11.0]
+    assert found["times_ms"] == [3.0, None, 7.0, None, 11.0, None]
 
 
 def test_bench_speed_writes_its_record(tmp_path):

@@ -15,7 +15,6 @@ from vlp_lib.study.verdicts import (
     CONTRADICTED,
     SAME,
     Estimate,
-    above,
     difference,
     equal,
     estimate,
@@ -149,10 +148,10 @@ def test_no_gain(more, best, expected):
     assert no_gain(difference(more, best), 0.46).verdict == expected
 
 
-def test_above_and_within():
+def test_what_lies_within_bounds_of_which_one_may_be_infinite():
     unsure = undecided("runs")
     for low, high, expected in ((1.1, 1.3, CONFIRMED), (0.8, 0.9, CONTRADICTED), (0.9, 1.2, unsure)):
-        assert above(low, high, 1.0, "runs") == expected
+        assert within(low, high, 1.0, math.inf, "runs") == expected
     found = {(0.95, 1.05): CONFIRMED, (1.2, 1.3): CONTRADICTED, (0.5, 0.6): CONTRADICTED, (0.95, 1.2): unsure}
     for (low, high), expected in found.items():
         assert within(low, high, 1 / 1.1, 1.1, "runs") == expected

@@ -3,9 +3,9 @@
 A comparison of scores is paired: the difference of two variants with the same seed on the same items, and its interval
 over seeds and items (`verdicts`). Two variants that the paper has "about equal" are so where the interval stays within
 a margin, and are not where it lies beyond: the margin is the smallest step between two groups of that ranking in the
-paper's own numbers. Times are compared round by round, in each of which every model answers once: by the mean of the
-ratios' logarithms and its interval over rounds. Beside each verdict stands whether it survives Holm's correction within
-its claim.
+paper's own numbers. Times are compared round by round (in a round every model answers once, a slow one in some rounds
+only): by the mean of the ratios' logarithms and its interval over the rounds that both have. Beside each verdict stands
+whether it survives Holm's correction within its claim.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from vlp_lib.study.verdicts import (
     SAME,
     Decision,
     Estimate,
-    above,
     difference,
     equal,
     higher,
@@ -171,7 +170,7 @@ class _Metric:
         decision = rule(between(*scores), margin)
         chance = self.results.chance(self.task, self.split, self.name)
         if scores[0].size and all(array.mean() < chance + SMALLEST_POINTS for array in scores):
-            decision = decision._replace(verdict=AT_CHANCE)
+            decision = decision._replace(verdict=AT_CHANCE, p=1.0)
         return _row(self.words, words, said, POINTS, decision)
 
 
@@ -235,26 +234,28 @@ def _inference(results: Results, claim: Claim) -> Iterator[dict[str, Any]]:
     for ranking in claim.rankings:
         times = {name: paper.parse(paper_ms(name)) or math.nan for group in ranking.groups for name in group}
         factor = min(times[second] / times[first] for first, second in ranking.neighbours)
-        compared: list[tuple[str, str, str, Callable[[float, float], str], Sequence[float]]] = []
+        compared: list[tuple[str, str, str, float, float]] = []  # the last two: between what the ratio is to lie
         for first, second in _pairs(ranking):
-            words, bound = f"{label(first)} faster than {label(second)}", 1.0
+            words, least = f"{label(first)} faster than {label(second)}", 1.0
             if second == "region":
-                bound = PIPELINE_FACTOR
-                words = f"{label(second)} takes more than {bound:g}× as long as {label(first)}"
-            compared.append((words, first, second, partial(above, bound=bound, of="rounds"), [bound]))
-        alike = partial(within, least=1 / factor, most=factor, of="rounds")
+                least = PIPELINE_FACTOR
+                words = f"{label(second)} takes more than {least:g}× as long as {label(first)}"
+            compared.append((words, first, second, least, math.inf))
         for first, *others in ranking.groups:
             for other in others:
                 words = f"{label(other)} as fast as {label(first)} within a factor of {factor:.3g}"
-                compared.append((words, first, other, alike, [1 / factor, factor]))
-        for words, first, second, rule, bounds in compared:
+                compared.append((words, first, other, 1 / factor, factor))
+        for words, first, second, least, most in compared:
             row = _row("inference time", words, f"{paper_ms(first)} and {paper_ms(second)} ms", "times")
             found = results.times_as_long(first, second)
-            if found is not None:
+            if found is None and results.time(first) and results.time(second):
+                row["verdict"] = NOT_SCORED  # timed by an earlier version, which kept no rounds
+            elif found is not None:
                 middle, low, high = (math.exp(value) for value in (found.mean, found.low, found.high))
-                p = max(found.p(math.log(bound)) for bound in bounds)
+                p = max(found.p(math.log(bound)) for bound in (least, most))
                 row |= {"estimate": middle, "low": low, "high": high, "p": p}
-                row |= {"from": f"{found.seeds} rounds", "verdict": rule(low, high)}
+                row |= {"from": f"{found.seeds} round{'s' * (found.seeds != 1)}"}
+                row |= {"verdict": within(low, high, least, most, "rounds")}
             yield row
 
 

@@ -156,11 +156,12 @@ def sooner(
     bound = {(False, True): ">", (True, False): "<", (True, True): "?"}
     decision = decision._replace(bound=bound.get((censored[first].any(), censored[second].any()), ""))
     if len(both) and (censored[first] & censored[second]).all():
-        return decision._replace(verdict=AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}")
+        verdict = AT_CHANCE if threshold == PLATEAU else f"neither falls below {threshold:g}"
+        return decision._replace(verdict=verdict, p=1.0)
     # A censored second makes the ratio a lower bound, a censored first an upper one.
     unknown = {CONFIRMED: (first,), CONTRADICTED: (second,)} if not alike else {}
     sure = not any(censored[name].any() for name in unknown.get(decision.verdict, (first, second)))
-    return decision if sure else decision._replace(verdict=undecided())
+    return decision if sure else decision._replace(verdict=undecided(), p=1.0)
 
 
 def images_until(runs: pd.DataFrame, threshold: float) -> pd.DataFrame:

@@ -143,11 +143,6 @@ def no_gain(found: Estimate, margin: float) -> Decision:
     return Decision(found, CONTRADICTED if found.low > 0 else undecided(), found.p())
 
 
-def above(low: float, high: float, bound: float, of: str) -> str:
-    """Whether what lies between low and high is above a bound."""
-    return CONFIRMED if low > bound else CONTRADICTED if high < bound else undecided(of)
-
-
 def within(low: float, high: float, least: float, most: float, of: str) -> str:
     """Whether what lies between low and high lies between `least` and `most`."""
     if least <= low and high <= most:
