@@ -1,6 +1,7 @@
 """What the documents quote of the committed results is what stands there; new results make the sentence fail."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -47,7 +48,8 @@ def seeds(pretrained):
     ],
 )
 def test_as_many_seeds_as_are_said(name, sentence, pretrained):
-    assert re.search(sentence, page(name))[1] == NUMBERS[len(seeds(pretrained))]
+    fewest = min(Counter(run["name"] for run in pretrained).values())
+    assert re.search(sentence, page(name))[1] == NUMBERS[fewest] == NUMBERS[len(seeds(pretrained))]
 
 
 def test_what_the_reference_is_made_of(pretrained):
@@ -59,8 +61,8 @@ def test_what_the_reference_is_made_of(pretrained):
 def test_segl_takes_the_share_of_the_naive_models_images_that_is_said(convergence):
     images = convergence["images until 0.5"].str.replace(",", "").str.partition(" ±")[0]
     share = float(images["SEGL"]) / float(images["Naive (ViT)"])
-    assert re.search(r"SEGL in ([\w ]+) of the naive model's images", page("docs/running.md"))[1] == "two fifths"
-    assert 0.35 <= share <= 0.45
+    assert re.search(r"SEGL in ([\w ]+) of the naive model's images", page("docs/running.md"))[1] == "less than half"
+    assert share < 0.5
 
 
 def test_a_pretraining_takes_the_minutes_that_are_said(pretrained):

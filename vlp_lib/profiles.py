@@ -106,7 +106,7 @@ def _tiny() -> Profile:
     """The paper's curves on a laptop, with the embedded corpus.
 
     Command: `make reproduce`; one run alone: `vlp pretrain --variant segl`.
-    Time: under 90 minutes a seed with all variants and tasks on two busy CPU cores; one pretraining 5 to 29 minutes.
+    Time: under an hour a seed with all variants and tasks on two CPU cores; one pretraining 4 to 20 minutes.
     Memory: 1.5 GiB a stage; 5 GiB for 13_speed, which times the paper's full-size models.
     Result: every variant learns, with five seeds of the pretraining (results/reference/tiny).
     """

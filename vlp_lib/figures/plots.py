@@ -81,7 +81,8 @@ def _name_ends(axes: Axes, ends: Mapping[str, pd.Series], tints: Mapping[str, st
         places.append(max(ends[name]["mean"], places[-1] + gap) if places else ends[name]["mean"])
     over = max(0.0, places[-1] - high) if places else 0.0
     for name, place in zip(by_height, places, strict=True):
-        leader = {"arrowstyle": "-", "color": tints[name], "lw": 0.8, "ls": ":", "shrinkB": 0}
+        # "relpos": to where the name begins, not below it.
+        leader = {"arrowstyle": "-", "color": tints[name], "lw": 0.8, "ls": ":", "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(label(name), (ends[name]["samples"], ends[name]["mean"]), (1.02, place - over),
                       textcoords=axes.get_yaxis_transform(), color=tints[name], fontsize=9, va="center",
                       annotation_clip=False, arrowprops=leader)  # fmt: skip
