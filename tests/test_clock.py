@@ -37,7 +37,7 @@ def test_slow_candidates_run_less_often_but_all_along():
     assert {name: len(times) for name, times in found.items()} == {"slow": 5, "fast": 10}
     assert order.count("slow") == 5 + 1  # one warm-up: it takes more than a sixth of its time
     assert order.count("fast") == 10 + 3
-    assert order[-2:] == ["fast", "slow"]
+    assert "slow" in order[-3:]
     fewest = clock.take_turns(passes, runs=10, warmup=1, seconds=0.5)
     assert len(fewest["slow"]) == 5
 
