@@ -52,8 +52,18 @@ RULE = "rule all:\n    output: 'x'\n    shell: {!r}\n"
         (RULE.format("echo > /proc/nowhere"), [], "CalledProcessError .*/proc/nowhere"),
         (RULE.format("kill -9 $$"), [], "died with <Signals.SIGKILL: 9>"),
         (RULE.format("kill -9 $PPID; sleep 9"), [], "Snakemake was ended by SIGKILL, by hand or for want of memory"),
-        pytest.param("rule all:\n    output 'x'\n", [], "SyntaxError: Colon expected", marks=pytest.mark.fuzz),
-        pytest.param("import no_such_module\n", [], "ModuleNotFoundError in .*such_module'", marks=pytest.mark.fuzz),
+        pytest.param(
+            "rule all:\n    output 'x'\n",
+            [],
+            "SyntaxError: Colon expected after keyword output",
+            marks=pytest.mark.fuzz,
+        ),
+        pytest.param(
+            "import no_such_module\n",
+            [],
+            "ModuleNotFoundError in file .*No module named 'no_such_module'",
+            marks=pytest.mark.fuzz,
+        ),
     ],
 )
 def test_snakemakes_own_reason_is_not_swallowed(snakefile, text, until, reason):

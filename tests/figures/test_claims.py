@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from vlp_lib.bench.speed import LATENCY
 from vlp_lib.figures.plots import _claimed, draw_claims
 from vlp_lib.figures.style import save_figure
+from vlp_lib.io import read_json, write_json
 from vlp_lib.items import write_items
 from vlp_lib.paper import CLAIMS, Ranking
 from vlp_lib.study.claims import claims_table, overview, smallest_step
@@ -165,6 +167,22 @@ def test_inference_by_hand(made_up):
     assert rows.loc[f"SSUL{same}", "verdict"] == CONFIRMED
     assert rows.loc[f"SEGL{same}", "verdict"] == CONTRADICTED
     assert rows.loc[f"SEGL (ResNet){same}", "verdict"] == NOT_RUN
+
+
+def test_times_without_rounds_are_not_scored_and_one_round_decides_nothing(made_up):
+    """Those of an earlier version, and of a measurement that was made but once."""
+    made_up.time(spl_small=80.0, spl_large=82.0, ssul=100.0)
+    path = made_up.root / "speed" / LATENCY
+    record = read_json(path)
+    small, large, ssul = record["rows"]
+    small["times_ms"] = [1.0, None, None, None, None]
+    del ssul["times_ms"]
+    write_json(path, record | {"rows": [small, large, ssul]})
+    rows = claims(made_up, "inference")
+    assert rows.loc["SPL (large) faster than SSUL", "verdict"] == "not scored"
+    once = rows.loc["SPL (small) faster than SPL (large)"]
+    assert (once["from"], once["verdict"], once["survives"]) == ("1 round", NO_ROUNDS, False)
+    assert rows.loc["SPL (large) faster than SEGL", "verdict"] == NOT_RUN
 
 
 def test_a_mix_is_compared_with_the_best_single_loss(made_up):
